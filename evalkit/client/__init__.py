@@ -1,0 +1,1 @@
+"""The async engine: connections, retries and durable calls."""

@@ -1,0 +1,1 @@
+"""Journals to artifacts: results, statistics and tables."""

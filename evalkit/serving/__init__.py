@@ -1,0 +1,1 @@
+"""Deployments: how a model is served, from start to shutdown."""

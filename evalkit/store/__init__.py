@@ -1,0 +1,1 @@
+"""The run folder: journal, leases, atomic publish and completeness."""
