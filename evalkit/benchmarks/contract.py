@@ -1,0 +1,154 @@
+"""What a benchmark is. Everything evalkit asks of one fits on this page.
+
+A benchmark loads its samples on a machine with data (`load`), is asked to solve them where the model
+is (`solve`), and scores what came back on any CPU (`score`). `solve` is ordinary async code that may
+call the model once or forty times: each finished call is journaled, and after an interruption the
+coroutine runs again with its finished calls answered from the journal. So `solve` must depend on
+nothing but its arguments and the replies it gets: no clock, no unseeded randomness.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+
+from evalkit.base import Frozen
+from evalkit.benchmarks.data import DataAccess, DataSource
+from evalkit.plan.model import DataProvenance
+from evalkit.recipe.schema import Profile
+from evalkit.store.records import Outcome, Reply
+
+Message: TypeAlias = dict[str, Any]
+"""One chat message in the OpenAI form: `role`, `content` and, where it has them, tool calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of a data set, as it is frozen in the run folder. All fields are JSON."""
+
+    id: str
+    """Stable id from the data set."""
+    messages: tuple[Message, ...] = ()
+    """The rendered request of a single-call benchmark; the first one of others, where there is one."""
+    target: Any = None
+    """The gold answer, in the form `score` wants."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else `solve` and `score` need."""
+    subset: str | None = None
+    """Metrics are also given per subset."""
+    cluster: str | None = None
+    """Samples of one cluster are not independent (standard errors)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Samples in data-set order, and where they come from."""
+
+    samples: Sequence[Sample]
+    provenance: DataProvenance
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What `solve` returned for one unit: what the scorer reads."""
+
+    text: str
+    outcome: Outcome = Outcome.OK
+    data: Any = None
+    """JSON beside the text."""
+    detail: str | None = None
+
+    @classmethod
+    def of(cls, reply: Reply) -> Solution:
+        """The solution that is one reply's content."""
+        return cls(text=reply.content, outcome=reply.outcome, detail=reply.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Scores of one unit by name; the benchmark's `metric` is among them."""
+
+    values: Mapping[str, float]
+    answer: str | None = None
+    """The extracted answer; null counts as no answer."""
+
+
+class ModelHandle(Protocol):
+    """The model, as a `solve` sees it. Calls are numbered when made, so make them in a fixed order."""
+
+    @property
+    def repeat(self) -> int:
+        """Index of this independent generation."""
+        ...
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Awaitable[Reply]:
+        """One durable chat call with the task's generation settings.
+
+        `overrides` replaces keys of the request body. The reply's outcome is one of the model's own
+        (`context_overflow` included); an infrastructure failure raises `InfraError` after retries,
+        which ends the unit as owed.
+        """
+        ...
+
+
+class BenchmarkParams(Frozen):
+    """Base of a benchmark's parameters. Each field has a default or the profile gives one."""
+
+
+P = TypeVar("P", bound=BenchmarkParams)
+
+
+class Benchmark(ABC, Generic[P]):
+    """A data set, its prompt, its solve and its scoring, under one name and version."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    """Raised by any change that can move a score."""
+    title: ClassVar[str]
+    description: ClassVar[str]
+    """A sentence for `evalkit ls task`."""
+    licence: ClassVar[str]
+    """Licence of the data."""
+    source: ClassVar[DataSource]
+    """The pinned data set."""
+    metric: ClassVar[str]
+    """The score the headline is made of."""
+    single_call: ClassVar[bool] = True
+    """One call per unit: the reply's record is the unit's, and no unit record is written."""
+    publishable: ClassVar[bool] = True
+    """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
+    params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams
+    knobs: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {}
+    """Parameters a profile sets, below those of the recipe."""
+    generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {}
+    """Generation defaults by profile, below those of the recipe."""
+    repeats: ClassVar[int] = 1
+    """Default number of independent answers per sample."""
+
+    def __init__(self, params: P, profile: Profile) -> None:
+        self.params = params
+        self.profile = profile
+
+    @abstractmethod
+    def load(self, access: DataAccess) -> Dataset:
+        """Read the data set and render it. Raises DataError; runs where the plan is made."""
+
+    async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
+        """Answer one sample. By default: one call with the frozen messages."""
+        return Solution.of(await model.chat(sample.messages))
+
+    @abstractmethod
+    def score(self, sample: Sample, solution: Solution) -> Score:
+        """Score one unit, pure and on CPU. Raises ScorerError; never scores a failure as wrong."""
+
+    @abstractmethod
+    def gold(self, sample: Sample) -> Solution | None:
+        """A right answer as a model would give it, or null where the data has none."""

@@ -1,0 +1,207 @@
+"""Where benchmark data comes from: the hub at a pinned revision, or a file or folder the user names.
+
+Runs only where a plan is made. Every byte that is used is hashed; data whose checksum is not one the
+benchmark knows is refused unless the recipe gives the checksum itself or says `allow_altered`, and
+then the result says so. Nothing is downloaded on a node that generates.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evalkit.errors import DataError
+from evalkit.plan.model import DataProvenance
+from evalkit.recipe.schema import DataOverride
+
+GENERATED = "generated"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """The pinned source of a benchmark's data."""
+
+    hub: str | None = None
+    """Hub repository of kind dataset; null for data a benchmark makes itself."""
+    revision: str | None = None
+    """Commit in that repository."""
+    file: str | None = None
+    """File in that repository."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """sha256 (of the uncompressed bytes) -> which state of the data that is."""
+    gated: bool = False
+    """The hub asks for an account that accepted terms."""
+    formats: str = "JSON Lines, CSV or Parquet"
+    """What a local file may be, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows as read, with what is known about the bytes they came from."""
+
+    rows: list[dict[str, Any]]
+    provenance: DataProvenance
+
+
+class DataAccess:
+    """Reads a task's data set by its source and the recipe's override."""
+
+    def __init__(self, task: str, override: DataOverride, base: Path) -> None:
+        """`base` is the folder a relative `data.path` starts from."""
+        self._task = task
+        self._override = override
+        self._base = base
+
+    def rows(self, source: DataSource, licence: str) -> Rows:
+        """All rows of the data set, checked against its checksum.
+
+        Raises DataError when it is missing, gated, altered or has a broken line.
+        """
+        path, origin, revision = self._locate(source)
+        content = _read(path, self._task)
+        digest = hashlib.sha256(content).hexdigest()
+        altered = self._check(source, digest, origin)
+        rows = parse_rows(content, path.name.removesuffix(".gz"))
+        if not rows:
+            raise DataError(f"tasks.{self._task}: {path} has no rows")
+        provenance = DataProvenance(
+            source=origin,
+            revision=revision,
+            sha256=digest,
+            n_rows=len(rows),
+            licence=licence,
+            altered=altered,
+        )
+        return Rows(rows, provenance)
+
+    def _locate(self, source: DataSource) -> tuple[Path, str, str | None]:
+        if self._override.path is not None:
+            path = self._base / Path(self._override.path).expanduser()
+            return _local_file(path, source, self._task), Path(path).name, None
+        if source.hub is None or source.file is None:
+            raise DataError(
+                f"tasks.{self._task}: this benchmark has no public source that can be fetched",
+                hint=f"Set tasks.{self._task}.data.path to a local file ({source.formats}).",
+            )
+        revision = self._override.revision or source.revision
+        from evalkit.benchmarks.hub import download
+
+        return download(source, revision, self._task), source.hub, revision
+
+    def _check(self, source: DataSource, digest: str, origin: str) -> bool:
+        """Whether the data is other than what the benchmark knows; raises where that is refused."""
+        wanted = self._override.sha256
+        if wanted is not None and wanted != digest:
+            raise DataError(
+                f"tasks.{self._task}.data: {origin} has sha256 {digest}, the recipe wants {wanted}",
+                hint="The file changed: restore it, or change data.sha256 if the new one is meant.",
+            )
+        if not source.known or digest in source.known:
+            return False
+        if wanted is None and not self._override.allow_altered:
+            known = "\n".join(f"  {sha}  {what}" for sha, what in source.known.items())
+            raise DataError(
+                f"tasks.{self._task}.data: {origin} has sha256 {digest}, which is none of\n{known}",
+                hint=f"If this data is meant, set tasks.{self._task}.data.sha256 to its checksum or "
+                "data.allow_altered: true; the result will say that the data is altered.",
+            )
+        return True
+
+
+def parse_rows(content: bytes, name: str) -> list[dict[str, Any]]:
+    """Rows of JSON Lines, CSV or Parquet bytes, by the ending of `name`. Raises DataError."""
+    if name.endswith((".jsonl", ".json", ".txt")):
+        return _parse_jsonl(content, name)
+    if name.endswith(".csv"):
+        return _parse_csv(content, name)
+    if name.endswith(".parquet"):
+        return _parse_parquet(content, name)
+    raise DataError(f"{name}: unknown kind of data file; allowed: .jsonl, .csv, .parquet (or .gz)")
+
+
+def _parse_jsonl(content: bytes, name: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise DataError(f"{name}:{number}: not a JSON object: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{name}:{number}: expected a JSON object, found {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _parse_csv(content: bytes, name: str) -> list[dict[str, Any]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: not UTF-8: {error}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(f"{name}:{reader.line_num}: wrong number of columns")
+            rows.append(dict(row))
+    except csv.Error as error:
+        raise DataError(f"{name}:{reader.line_num}: {error}") from error
+    return rows
+
+
+def _parse_parquet(content: bytes, name: str) -> list[dict[str, Any]]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(
+            f"{name}: reading Parquet needs pyarrow", hint="pip install 'evalkit[hub]'"
+        ) from error
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+    except pa.ArrowException as error:
+        raise DataError(f"{name}: not a readable Parquet file: {error}") from error
+    return rows
+
+
+def _local_file(path: Path, source: DataSource, task: str) -> Path:
+    """The file itself, or the one data file of a folder."""
+    if path.is_dir():
+        wanted = Path(source.file).name if source.file else None
+        files = sorted(p for p in path.iterdir() if _is_data(p))
+        chosen = [p for p in files if p.name == wanted] or files
+        if len(chosen) != 1:
+            names = ", ".join(p.name for p in files) or "none"
+            raise DataError(
+                f"tasks.{task}.data.path: {path} holds no single data file (found: {names})",
+                hint="Name the file itself.",
+            )
+        return chosen[0]
+    if not path.is_file():
+        raise DataError(
+            f"tasks.{task}.data.path: there is no file {path}",
+            hint="A relative path starts at the recipe's folder.",
+        )
+    return path
+
+
+def _is_data(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith((".jsonl", ".csv", ".parquet"))
+
+
+def _read(path: Path, task: str) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.name.endswith(".gz") else content
+    except (OSError, EOFError) as error:
+        raise DataError(f"tasks.{task}: cannot read {path}: {error}") from error

@@ -1,0 +1,130 @@
+"""Every error evalkit raises on purpose, and the exit code it ends a command with.
+
+Vocabulary: an error is a sentence that says what was wrong and where, plus a `hint` that says what is
+allowed or what to do next. Code branches on the class, never on the text. Only `evalkit.cli` catches
+`EvalkitError`; everything below lets it pass or turns a foreign exception into one of these at the
+border where it happened.
+
+    EvalkitError                  1
+    ├── UsageError                2   a command line that cannot mean anything
+    ├── RecipeError               2   what the user wrote in YAML or with -o
+    ├── DataError                 3   a data set is missing, gated, altered or broken
+    ├── PlanError                 4   a recipe that cannot become a plan
+    │   └── FingerprintMismatch   4   an existing run was made with other settings
+    ├── StoreError                5   the run folder cannot be read or written
+    ├── ServingError              6   the model cannot be served
+    │   ├── ServerStartError      6   the server died or never became ready
+    │   ├── ServerDiedError       6   the server ended or hung while in use
+    │   └── EndpointError         6   the endpoint answers, but not what was asked of it
+    ├── InfraError                7   one call got no answer; never scored, owed again
+    ├── ScorerError               8   a grader failed; never scored as wrong
+    ├── JudgeError                8   a judge failed; never scored as wrong
+    ├── ClusterError              9   Slurm refused, or is not there
+    └── IncompleteError          10   units are missing, so there is no headline
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EvalkitError(Exception):
+    """Base of all: `message` says what and where, `hint` (optional) what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n{self.hint}"
+
+
+class UsageError(EvalkitError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class RecipeError(EvalkitError):
+    """A recipe, a template or an override is not valid."""
+
+    exit_code = 2
+
+
+class DataError(EvalkitError):
+    """A data set is missing, gated, altered or broken."""
+
+    exit_code = 3
+
+
+class PlanError(EvalkitError):
+    """A valid recipe that cannot be turned into a plan."""
+
+    exit_code = 4
+
+
+class FingerprintMismatch(PlanError):
+    """The run folder holds a plan made with other settings; `differences` names the keys."""
+
+    def __init__(
+        self, message: str, differences: dict[str, tuple[str, str]], *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.differences = differences
+
+
+class StoreError(EvalkitError):
+    """The run folder cannot be read or written as it must be."""
+
+    exit_code = 5
+
+
+class ServingError(EvalkitError):
+    """The model cannot be served."""
+
+    exit_code = 6
+
+
+class ServerStartError(ServingError):
+    """The server died before it was ready, or was not ready in time."""
+
+
+class ServerDiedError(ServingError):
+    """The server ended, or stopped making progress, while calls were in flight."""
+
+
+class EndpointError(ServingError):
+    """The endpoint answers, but refuses us or serves another model."""
+
+
+class InfraError(EvalkitError):
+    """One call got no usable answer after all retries. The unit stays owed."""
+
+    exit_code = 7
+
+
+class ScorerError(EvalkitError):
+    """A grader failed on a unit. The unit has no score; it is not wrong."""
+
+    exit_code = 8
+
+
+class JudgeError(EvalkitError):
+    """A judge failed on a unit. The unit has no score; it is not wrong."""
+
+    exit_code = 8
+
+
+class ClusterError(EvalkitError):
+    """Slurm is not there, or refused what was asked."""
+
+    exit_code = 9
+
+
+class IncompleteError(EvalkitError):
+    """Planned units have no outcome to score."""
+
+    exit_code = 10

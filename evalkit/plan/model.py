@@ -1,0 +1,168 @@
+"""The plan: a recipe resolved for one run, frozen and hashed, written before anything is submitted.
+
+A plan holds no secret, no absolute time and nothing about the cluster: the same recipe and data give
+the same bytes anywhere. What may not move a score (parallelism, replicas, paths) is not in a
+fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from evalkit.base import Frozen
+from evalkit.recipe.schema import AnyServing, Client, Generation, Profile
+
+PLAN_VERSION = 1
+
+
+class UnitKey(NamedTuple):
+    """(sample index, repeat) inside one task: the smallest thing that is done or not done.
+
+    `sample` is the position of the sample in the task's frozen requests, which the plan's checksum
+    pins; artifacts show the sample's own id.
+    """
+
+    sample: int
+    repeat: int
+
+
+class Shard(NamedTuple):
+    """Units leased together: every `stride`-th unit of a task, starting with unit `index`."""
+
+    task: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Name of the shard's journal folder and lease."""
+        return f"{self.index:05d}"
+
+
+class DataProvenance(Frozen):
+    """Which data a task was made from."""
+
+    source: str
+    """Hub repository, package or file name: never a path of one machine."""
+    revision: str | None = None
+    sha256: str
+    """Checksum of the file(s) as read."""
+    n_rows: int
+    """Rows in the data set before `limit`."""
+    licence: str
+    altered: bool = False
+    """The checksum is not the benchmark's own pinned one."""
+
+
+class ModelIdentity(Frozen):
+    """What makes a model this model."""
+
+    name: str
+    source: str
+    """Hub id, folder name or model id."""
+    revision: str | None = None
+    weights: str | None = None
+    """Fingerprint of the weight files; null for a hosted model."""
+    config: str | None = None
+    """sha256 of config.json and generation_config.json."""
+    tokenizer: str | None = None
+    """sha256 over the tokenizer's files."""
+    chat_template: str | None = None
+    """sha256 of the chat template."""
+
+
+class TaskPlan(Frozen):
+    """One task of a run."""
+
+    name: str
+    benchmark: str
+    benchmark_version: str
+    profile: Profile
+    params: dict[str, Any]
+    """The benchmark's parameters, all of them, resolved for the profile."""
+    metric: str
+    """Name of the score the headline is made of."""
+    generation: Generation
+    repeats: int
+    n_samples: int
+    n_shards: int
+    deployment: int
+    """Index into `Plan.deployments`."""
+    data: DataProvenance
+    requests_sha256: str
+    """Checksum of the frozen requests, uncompressed."""
+    fingerprint: str
+    """Hash of `identity`."""
+    identity: dict[str, Any]
+    """Everything that may move a score of this task, by key."""
+
+    @property
+    def n_units(self) -> int:
+        """Planned units: samples times repeats."""
+        return self.n_samples * self.repeats
+
+    def unit(self, number: int) -> UnitKey:
+        """Unit by number: sample by sample within a repeat, repeat after repeat."""
+        repeat, sample = divmod(number, self.n_samples)
+        return UnitKey(sample, repeat)
+
+    def units(self, shard: Shard) -> Iterator[UnitKey]:
+        """The units of one shard, interleaved so that long prompts do not cluster."""
+        for number in range(shard.index, self.n_units, self.n_shards):
+            yield self.unit(number)
+
+    def shard_of(self, key: UnitKey) -> int:
+        """Index of the shard a unit belongs to."""
+        return (key.repeat * self.n_samples + key.sample) % self.n_shards
+
+    def shards(self) -> list[Shard]:
+        """All shards of the task."""
+        return [Shard(self.name, index) for index in range(self.n_shards)]
+
+
+class DeploymentPlan(Frozen):
+    """One server configuration; tasks that share it share the server."""
+
+    serving: AnyServing
+    model_source: str
+    """What the server loads: absolute path, hub id or model id."""
+    revision: str | None = None
+    served_model_name: str
+
+
+class Plan(Frozen):
+    """One model through one recipe."""
+
+    version: Literal[1] = PLAN_VERSION
+    run: str
+    """Name of the run."""
+    recipe: str
+    """Name of the recipe."""
+    model: ModelIdentity
+    deployments: tuple[DeploymentPlan, ...] = Field(min_length=1)
+    tasks: tuple[TaskPlan, ...] = Field(min_length=1)
+    """Longest expected work first: the order in which shards are leased."""
+    client: Client
+    fingerprint: str
+    """Hash over the tasks' fingerprints: what a resume compares."""
+
+    @property
+    def run_id(self) -> str:
+        """Short id of the run."""
+        return self.fingerprint[:8]
+
+    @property
+    def n_units(self) -> int:
+        """Planned units of all tasks."""
+        return sum(task.n_units for task in self.tasks)
+
+    def task(self, name: str) -> TaskPlan:
+        """Task by name. Raises KeyError with the names there are."""
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise KeyError(
+            f"no task {name!r} in this run; tasks: {', '.join(t.name for t in self.tasks)}"
+        )
