@@ -1,0 +1,141 @@
+"""Every path of a run. Nobody else joins names.
+
+The layout is that of a run on disk in the design: written-once files at the top, journals that are
+only appended to, hints that may be lost (leases, replicas, markers), logs per attempt, artifacts.
+Nothing here reads or writes; `evalkit.store.run` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.plan.model import Shard
+
+JOURNAL_SUFFIX = ".jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths below one run's folder."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The fully resolved recipe (YAML)."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def recipe_as_given(self) -> Path:
+        """The text the user wrote."""
+        return self.root / "recipe.given.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """The plan (JSON), written once."""
+        return self.root / "plan.json"
+
+    @property
+    def provenance(self) -> Path:
+        """Who and what made the plan: versions, commit, command (JSON)."""
+        return self.root / "provenance.json"
+
+    def requests(self, task: str) -> Path:
+        """Frozen samples of a task, one JSON line each, zstandard."""
+        return self.root / "tasks" / task / "requests.jsonl.zst"
+
+    def journals(self, shard: Shard) -> Path:
+        """Folder of a shard's journals, one file per attempt that leased it."""
+        return self.root / "journal" / shard.task / shard.name
+
+    def journal(self, shard: Shard, attempt: str) -> Path:
+        """The journal one attempt writes for one shard."""
+        return self.journals(shard) / f"{attempt}{JOURNAL_SUFFIX}"
+
+    @property
+    def leases(self) -> Path:
+        """Folder of leases and of done markers: hints."""
+        return self.root / "leases"
+
+    def lease(self, shard: Shard) -> Path:
+        """Lock file of a shard."""
+        return self.leases / shard.task / f"{shard.name}.lock"
+
+    def marker(self, shard: Shard) -> Path:
+        """Hint that all units of a shard are done (JSON: sizes of the journals that say so)."""
+        return self.leases / shard.task / f"{shard.name}.done"
+
+    @property
+    def replicas(self) -> Path:
+        """Folder of the replicas' status files."""
+        return self.root / "replicas"
+
+    def replica(self, replica: str) -> Path:
+        """Heartbeat and counters of a replica (JSON): a hint."""
+        return self.replicas / f"{replica}.json"
+
+    @property
+    def cluster(self) -> Path:
+        """Folder of submission records: scripts, pickles and job ids."""
+        return self.root / "cluster"
+
+    @property
+    def jobs(self) -> Path:
+        """What was submitted, one JSON line per submission."""
+        return self.cluster / "jobs.jsonl"
+
+    @property
+    def stdout(self) -> Path:
+        """Log of the run as a whole: submissions, attempts, gathers."""
+        return self.root / "logs" / "stdout.log"
+
+    def replica_logs(self, replica: str) -> Path:
+        """Folder of a replica's attempts."""
+        return self.root / "logs" / replica
+
+    def attempt_logs(self, replica: str, attempt: int) -> Path:
+        """Folder of one attempt's logs."""
+        return self.replica_logs(replica) / f"attempt-{attempt}"
+
+    def worker_log(self, replica: str, attempt: int) -> Path:
+        """What the worker of an attempt said."""
+        return self.attempt_logs(replica, attempt) / "worker.log"
+
+    def server_log(self, replica: str, attempt: int) -> Path:
+        """What the server of an attempt said."""
+        return self.attempt_logs(replica, attempt) / "server.log"
+
+    def server_facts(self, replica: str, attempt: int) -> Path:
+        """Version, command line and host of an attempt's servers (JSON lines)."""
+        return self.attempt_logs(replica, attempt) / "server.json"
+
+    def artifacts(self, task: str | None = None) -> Path:
+        """Folder of a task's artifacts, or of all."""
+        return self.root / "artifacts" / task if task else self.root / "artifacts"
+
+    def results(self, task: str) -> Path:
+        """Headline, metrics, counts and provenance of a task (JSON, schema shipped)."""
+        return self.artifacts(task) / "results.json"
+
+    def samples(self, task: str) -> Path:
+        """One JSON line per unit: answer, scores, outcome; zstandard."""
+        return self.artifacts(task) / "samples.jsonl.zst"
+
+    def metrics(self, task: str) -> Path:
+        """All metrics, flat, by the field's names (JSON)."""
+        return self.artifacts(task) / "metrics.json"
+
+    def run_config(self, task: str) -> Path:
+        """The resolved settings of a task (YAML)."""
+        return self.artifacts(task) / "run_config.yaml"
+
+    @property
+    def summary(self) -> Path:
+        """All tasks of the run (JSON)."""
+        return self.artifacts() / "summary.json"
+
+
+def attempt_id(replica: str, attempt: int) -> str:
+    """Name of an attempt in journals: `r0.a1`."""
+    return f"{replica}.a{attempt}"
