@@ -10,15 +10,18 @@ nothing but its arguments and the replies it gets: no clock, no unseeded randomn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from evalkit.base import Frozen
-from evalkit.benchmarks.data import DataAccess, DataSource
-from evalkit.plan.model import DataProvenance
-from evalkit.recipe.schema import Profile
 from evalkit.store.records import Outcome, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping, Sequence
+
+    from evalkit.benchmarks.data import DataAccess, DataSource
+    from evalkit.plan.model import DataProvenance
+    from evalkit.recipe.schema import Profile
 
 Message: TypeAlias = dict[str, Any]
 """One chat message in the OpenAI form: `role`, `content` and, where it has them, tool calls."""

@@ -11,16 +11,19 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from evalkit.errors import DataError
 from evalkit.plan.model import DataProvenance
-from evalkit.recipe.schema import DataOverride
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.recipe.schema import DataOverride
 
 GENERATED = "generated"
 

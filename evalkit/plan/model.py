@@ -7,15 +7,18 @@ fingerprint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from evalkit.base import Frozen
 from evalkit.recipe.schema import AnyServing, Client, Generation, Profile
 
-PLAN_VERSION = 1
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLAN_VERSION: Final = 1
 
 
 class UnitKey(NamedTuple):
@@ -29,7 +32,8 @@ class UnitKey(NamedTuple):
     repeat: int
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Shard:
     """Units leased together: every `stride`-th unit of a task, starting with unit `index`."""
 
     task: str

@@ -8,9 +8,12 @@ Nothing here reads or writes; `evalkit.store.run` does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evalkit.plan.model import Shard
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evalkit.plan.model import Shard
 
 JOURNAL_SUFFIX = ".jsonl"
 

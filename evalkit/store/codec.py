@@ -1,0 +1,181 @@
+"""Journal lines: records to bytes and back.
+
+A line is one JSON object that starts with the CRC-32 of the rest of it, so that a torn or altered
+line is told from a whole one even where it still parses. Keys that would be null are left out.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, TypeAlias
+
+import orjson
+
+from evalkit.plan.model import UnitKey
+from evalkit.store.records import (
+    RECORD_VERSION,
+    CallRecord,
+    Outcome,
+    Reply,
+    Timing,
+    UnitRecord,
+    Usage,
+)
+
+Record: TypeAlias = CallRecord | UnitRecord
+_CRC_PREFIX = b'{"crc":"'
+_CRC_END = len(_CRC_PREFIX) + 8 + 2  # 8 hexadecimal digits, then `",`
+
+
+class CorruptLineError(ValueError):
+    """A line that is not what a writer wrote."""
+
+
+def seal(payload: dict[str, Any]) -> bytes:
+    """One journal line, newline included."""
+    body = orjson.dumps(payload)[1:]
+    return b'%b%08x",%b\n' % (_CRC_PREFIX, zlib.crc32(body), body)
+
+
+def unseal(line: bytes) -> dict[str, Any]:
+    """The payload of a line without its newline. Raises CorruptLineError."""
+    try:
+        crc = int(line[len(_CRC_PREFIX) : _CRC_END - 2], 16)
+    except ValueError as error:
+        raise CorruptLineError("no checksum") from error
+    if zlib.crc32(line[_CRC_END:]) != crc:
+        raise CorruptLineError("checksum does not match")
+    try:
+        payload: dict[str, Any] = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise CorruptLineError(f"not JSON: {error}") from error
+    return payload
+
+
+def header(plan_fingerprint: str, task: str, shard: int, attempt: str) -> dict[str, Any]:
+    """First payload of a journal: what it belongs to."""
+    return {
+        "kind": "header",
+        "version": RECORD_VERSION,
+        "plan": plan_fingerprint,
+        "task": task,
+        "shard": shard,
+        "attempt": attempt,
+    }
+
+
+def encode(record: Record) -> dict[str, Any]:
+    """Payload of a record."""
+    return _encode_call(record) if isinstance(record, CallRecord) else _encode_unit(record)
+
+
+def decode(payload: dict[str, Any]) -> Record:
+    """Record of a payload. Raises CorruptLineError for a kind or shape this version does not know."""
+    try:
+        kind = payload["kind"]
+        if kind == "call":
+            return _decode_call(payload)
+        if kind == "unit":
+            return _decode_unit(payload)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptLineError(f"not a record: {error!r}") from error
+    raise CorruptLineError(f"unknown kind of record {kind!r}")
+
+
+def unit_key(payload: dict[str, Any]) -> UnitKey:
+    """The unit a payload belongs to."""
+    return UnitKey(payload["sample"], payload["repeat"])
+
+
+def _encode_call(record: CallRecord) -> dict[str, Any]:
+    payload = {
+        "kind": "call",
+        "sample": record.sample,
+        "repeat": record.repeat,
+        "call": record.call,
+        "request": record.request,
+        **_encode_reply(record.reply),
+        "started": record.timing.started,
+        "latency_s": record.timing.latency_s,
+    }
+    if record.timing.retries:
+        payload["retries"] = record.timing.retries
+    if record.server:
+        payload["server"] = record.server
+    return payload
+
+
+def _encode_reply(reply: Reply) -> dict[str, Any]:
+    message: dict[str, Any] = {"content": reply.content}
+    if reply.reasoning is not None:
+        message["reasoning"] = reply.reasoning
+    if reply.tool_calls:
+        message["tool_calls"] = reply.tool_calls
+    payload: dict[str, Any] = {"outcome": reply.outcome.value, "message": message}
+    usage = {
+        "prompt_tokens": reply.usage.prompt_tokens,
+        "completion_tokens": reply.usage.completion_tokens,
+        "reasoning_tokens": reply.usage.reasoning_tokens,
+    }
+    optional = {
+        "finish_reason": reply.finish_reason,
+        "usage": {k: v for k, v in usage.items() if v is not None} or None,
+        "logprobs": reply.logprobs,
+        "detail": reply.detail,
+    }
+    payload.update((k, v) for k, v in optional.items() if v is not None)
+    return payload
+
+
+def _decode_call(payload: dict[str, Any]) -> CallRecord:
+    return CallRecord(
+        sample=int(payload["sample"]),
+        repeat=int(payload["repeat"]),
+        call=int(payload["call"]),
+        request=str(payload["request"]),
+        reply=_decode_reply(payload),
+        timing=Timing(payload["started"], payload["latency_s"], payload.get("retries", 0)),
+        server=payload.get("server", 0),
+    )
+
+
+def _decode_reply(payload: dict[str, Any]) -> Reply:
+    message = payload["message"]
+    return Reply(
+        outcome=Outcome(payload["outcome"]),
+        content=str(message["content"]),
+        reasoning=message.get("reasoning"),
+        tool_calls=tuple(message.get("tool_calls", ())),
+        finish_reason=payload.get("finish_reason"),
+        usage=Usage(**payload.get("usage", {})),
+        logprobs=payload.get("logprobs"),
+        detail=payload.get("detail"),
+    )
+
+
+def _encode_unit(record: UnitRecord) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "kind": "unit",
+        "sample": record.sample,
+        "repeat": record.repeat,
+        "outcome": record.outcome.value,
+        "text": record.text,
+        "calls": record.calls,
+    }
+    if record.data is not None:
+        payload["data"] = record.data
+    if record.detail is not None:
+        payload["detail"] = record.detail
+    return payload
+
+
+def _decode_unit(payload: dict[str, Any]) -> UnitRecord:
+    return UnitRecord(
+        sample=int(payload["sample"]),
+        repeat=int(payload["repeat"]),
+        outcome=Outcome(payload["outcome"]),
+        text=str(payload["text"]),
+        data=payload.get("data"),
+        calls=int(payload["calls"]),
+        detail=payload.get("detail"),
+    )

@@ -1,0 +1,162 @@
+"""The union of a shard's journals over all attempts: which units are finished, and with what.
+
+Any number of attempts may have written the same unit (a preempted worker that lived on, a lease that
+was taken over); the winner is the first finished record in the order of attempts (replica name, then
+attempt number), then in the order of the file. The rule needs no clock, and no listing order changes it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import StoreError
+from evalkit.store.codec import CorruptLineError, decode, unit_key
+from evalkit.store.journal import JournalProblem, read_journal
+from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
+from evalkit.store.records import CallRecord, Outcome, Reply, UnitRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evalkit.plan.model import Plan, Shard, TaskPlan, UnitKey
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedUnit:
+    """A unit whose outcome is the model's own."""
+
+    key: UnitKey
+    outcome: Outcome
+    text: str
+    """What the scorer reads."""
+    data: Any
+    detail: str | None
+    calls: tuple[CallRecord, ...]
+    """Its calls in order, for usage and timing."""
+    attempt: str
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply of the last call."""
+        return self.calls[-1].reply if self.calls else None
+
+
+@dataclass(slots=True)
+class ShardUnion:
+    """What all journals of one shard say together."""
+
+    finished: dict[UnitKey, FinishedUnit] = field(default_factory=dict)
+    errors: dict[UnitKey, tuple[Outcome, str]] = field(default_factory=dict)
+    """Last failure that was ours, of units that are not finished."""
+    calls: dict[UnitKey, dict[tuple[int, str], CallRecord]] = field(default_factory=dict)
+    """Finished calls by (number, request hash), of units that are not finished."""
+    duplicates: int = 0
+    """Finished units beyond the first of their key."""
+    problems: list[JournalProblem] = field(default_factory=list)
+    journals: dict[str, int] = field(default_factory=dict)
+    """Size of each journal as read, bytes."""
+
+    @classmethod
+    def read(cls, folder: RunFolder, plan: Plan, shard: Shard, *, single_call: bool) -> ShardUnion:
+        """Read all journals of `shard`. Raises StoreError when one cannot be read."""
+        union = cls()
+        task = plan.task(shard.task)
+        for path in list_journals(folder, shard):
+            attempt = path.name.removesuffix(JOURNAL_SUFFIX)
+            union.journals[path.name] = path.stat().st_size
+            for payload in read_journal(path, plan, shard, union.problems):
+                try:
+                    key = unit_key(payload)
+                    record = decode(payload)
+                except (CorruptLineError, KeyError) as error:
+                    union.problems.append(JournalProblem(path, 0, f"not a record: {error}"))
+                    continue
+                if _is_planned(task, shard, key):
+                    union._add(key, record, attempt, single_call=single_call)
+        return union
+
+    def owed(self, task: TaskPlan, shard: Shard) -> list[UnitKey]:
+        """Planned units of the shard that are not finished, in plan order."""
+        return [key for key in task.units(shard) if key not in self.finished]
+
+    def _add(
+        self, key: UnitKey, record: CallRecord | UnitRecord, attempt: str, *, single_call: bool
+    ) -> None:
+        if isinstance(record, UnitRecord):
+            self._add_unit(key, record, attempt)
+        elif not record.reply.outcome.is_models_own:
+            if key not in self.finished:
+                self.errors[key] = (record.reply.outcome, record.reply.detail or "")
+        elif single_call:
+            reply = record.reply
+            self._finish(
+                FinishedUnit(
+                    key, reply.outcome, reply.content, None, reply.detail, (record,), attempt
+                )
+            )
+        elif key not in self.finished:
+            self.calls.setdefault(key, {}).setdefault((record.call, record.request), record)
+
+    def _add_unit(self, key: UnitKey, record: UnitRecord, attempt: str) -> None:
+        if not record.outcome.is_models_own:
+            if key not in self.finished:
+                self.errors[key] = (record.outcome, record.detail or "")
+            return
+        known = self.calls.get(key, {})
+        calls = tuple(known[k] for k in sorted(known, key=lambda k: k[0]))[: record.calls]
+        self._finish(
+            FinishedUnit(
+                key, record.outcome, record.text, record.data, record.detail, calls, attempt
+            )
+        )
+
+    def _finish(self, unit: FinishedUnit) -> None:
+        if unit.key in self.finished:
+            self.duplicates += 1
+            return
+        self.finished[unit.key] = unit
+        self.errors.pop(unit.key, None)
+        self.calls.pop(unit.key, None)
+
+
+def list_journals(folder: RunFolder, shard: Shard) -> list[Path]:
+    """The shard's journals in the order of attempts. Raises StoreError."""
+    try:
+        paths = [p for p in folder.journals(shard).iterdir() if p.name.endswith(JOURNAL_SUFFIX)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot list {folder.journals(shard)}: {error.strerror}") from error
+    return sorted(paths, key=lambda path: attempt_order(path.name))
+
+
+def attempt_order(name: str) -> tuple[tuple[int, str | int], ...]:
+    """Sort key of a journal's name: numbers by value, so that a10 comes after a9."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((1, int(p)) if p.isdigit() else (0, p) for p in parts)
+
+
+def owed_units(folder: RunFolder, plan: Plan, single_call: Mapping[str, bool]) -> dict[str, int]:
+    """Unfinished units by task, from the journals. `single_call` says it by task name."""
+    return {
+        task.name: sum(
+            len(
+                ShardUnion.read(folder, plan, shard, single_call=single_call[task.name]).owed(
+                    task, shard
+                )
+            )
+            for shard in task.shards()
+        )
+        for task in plan.tasks
+    }
+
+
+def _is_planned(task: TaskPlan, shard: Shard, key: UnitKey) -> bool:
+    return (
+        0 <= key.sample < task.n_samples
+        and 0 <= key.repeat < task.repeats
+        and task.shard_of(key) == shard.index
+    )
