@@ -2,25 +2,94 @@
 
 Nothing here reads a file, the environment or the network. Some parts of a recipe are *partial*
 settings that are merged before they are validated: `serving` and `generation` below `models.<m>`
-and `tasks.<t>`, and `cluster` over its template. `evalkit.recipe.resolve` merges and validates them.
+and `tasks.<t>`, and `cluster` over its template. `evalkit.recipe.resolve` merges and validates them; they carry the
+marker `Partial`, so that their keys are known here too.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from evalkit.base import Frozen
+from evalkit.recipe.secret_text import is_key_like, is_random_looking
+
+SECRET_HEADERS = {"authorization", "proxy-authorization", "x-api-key", "api-key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Marker: what a value is, in words, for the reference and for error messages."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Marker: a mapping with any of the keys of these sections, merged later."""
+
+    sections: tuple[type[Section], ...]
+    more: tuple[str, ...] = ()
+    """Keys that the sections do not have."""
+
+
+def _int_as_text(value: Any) -> Any:
+    """`account: 1234` is text; only integers read back as they were written, so only they pass."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _not_a_key(value: str) -> str:
+    if is_key_like(value) or is_random_looking(value):
+        raise ValueError("this looks like a secret itself; write the name of its variable")
+    return value
+
+
+def _no_key_inside(value: str) -> str:
+    if is_key_like(value):
+        raise ValueError("this looks like a secret, and it would be recorded; name it in secrets")
+    return value
+
 
 Profile: TypeAlias = Literal["card", "fixed"]
 Scalar: TypeAlias = str | int | float | bool
-EnvName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Text: TypeAlias = Annotated[str, BeforeValidator(_int_as_text)]
+RecordedText: TypeAlias = Annotated[Text, AfterValidator(_no_key_inside)]
+EnvName: TypeAlias = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), Words("the name of an environment variable")
+]
+SecretName: TypeAlias = Annotated[EnvName, AfterValidator(_not_a_key)]
+Name: TypeAlias = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100),
+    Words("a name of letters, digits, '.', '_' and '-' that starts with a letter or digit"),
+]
 
 
 class Section(Frozen):
     """Base of all parts of a recipe."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, data: Any) -> Any:
+        """`replicas: true` is a slip, though Python calls true a 1."""
+        for key, value in data.items() if isinstance(data, dict) else ():
+            if isinstance(value, bool) and key in cls.model_fields:
+                annotation = cls.model_fields[key].annotation
+                kinds = {annotation, *get_args(annotation)}
+                if kinds & {int, float} and bool not in kinds:
+                    raise ValueError(f"{key}: expected a number, found {str(value).lower()}")
+        return data
 
 
 class Generation(Section):
@@ -42,13 +111,13 @@ class Generation(Section):
     """Penalty for tokens by how often they occurred."""
     repetition_penalty: float | None = Field(None, gt=0)
     """Multiplicative penalty for repeats (vLLM)."""
-    stop: tuple[str, ...] | None = None
+    stop: tuple[Text, ...] | None = None
     """Texts that end an answer."""
     seed: Literal["repeat"] | int | None = "repeat"
     """`repeat` sends the repeat index; a number is added to the repeat index; null sends none."""
-    system_message: str | None = None
+    system_message: Text | None = None
     """A system message before the benchmark's own messages."""
-    think_tags: tuple[str, str] | None = ("<think>", "</think>")
+    think_tags: tuple[Text, Text] | None = ("<think>", "</think>")
     """Tags around reasoning that a server left inside the content; null takes content as it is."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Anything else for the request body, for example `chat_template_kwargs`."""
@@ -57,11 +126,11 @@ class Generation(Section):
 class Serving(Section):
     """What every kind of deployment has."""
 
-    served_model_name: str | None = None
+    served_model_name: Text | None = None
     """The model id in requests; by default the model's name in the recipe."""
-    env: dict[EnvName, str] = Field(default_factory=dict)
+    env: dict[EnvName, RecordedText] = Field(default_factory=dict)
     """Environment variables of the server. Not for secrets: these are recorded."""
-    secrets: tuple[EnvName, ...] = ()
+    secrets: tuple[SecretName, ...] = ()
     """Names of variables that hold secrets the server needs; values never leave the environment
     but in a 0600 file for the job."""
 
@@ -85,32 +154,42 @@ class VllmServing(LocalServing):
     """vLLM's OpenAI server, started by evalkit."""
 
     kind: Literal["vllm"] = "vllm"
-    python: str | None = None
+    """How the model is served; the other keys depend on it."""
+    python: Text | None = None
     """Interpreter that has vLLM; by default the one that runs evalkit."""
     launcher: Literal["auto", "serve", "module"] = "auto"
     """`vllm serve`, or `python -m vllm.entrypoints.openai.api_server`; auto finds which works."""
     tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that one copy of the model is split over, layer by layer inside."""
     pipeline_parallel_size: int = Field(1, ge=1)
+    """Groups of layers that one copy of the model is split into."""
     data_parallel_size: int = Field(1, ge=1)
+    """Copies of the model behind one endpoint."""
     max_model_len: int | None = Field(None, ge=1)
     """Context length in tokens: prompt plus answer."""
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
     """Fraction of GPU memory (of host memory on the CPU build)."""
     max_num_seqs: int | None = Field(None, ge=1)
     """Most sequences the engine runs at once."""
-    dtype: str | None = None
-    kv_cache_dtype: str | None = None
-    quantization: str | None = None
-    load_format: str | None = None
+    dtype: Text | None = None
+    """Number format of weights and activations, such as `bfloat16`; by default the checkpoint's."""
+    kv_cache_dtype: Text | None = None
+    """Number format of the key-value cache, such as `fp8`."""
+    quantization: Text | None = None
+    """Quantization method, where the checkpoint does not say it itself."""
+    load_format: Text | None = None
     """For example `dummy` for random weights."""
-    reasoning_parser: str | None = None
+    reasoning_parser: Text | None = None
     """vLLM's name of the parser that separates reasoning from content."""
-    tool_call_parser: str | None = None
+    tool_call_parser: Text | None = None
     """vLLM's name of the tool-call parser; also enables automatic tool choice."""
     enable_prefix_caching: bool | None = None
+    """Reuse the cache of shared prompt starts; by default vLLM decides."""
     enforce_eager: bool = False
+    """Do not capture graphs: starts faster, generates slower."""
     trust_remote_code: bool = False
-    extra_args: dict[str, Scalar | None | list[Scalar]] = Field(default_factory=dict)
+    """Run code that comes with the checkpoint."""
+    extra_args: dict[str, Scalar | list[Scalar] | None] = Field(default_factory=dict)
     """Any other vLLM option by its long name without dashes: a value, a list of values, `true` for
     a bare flag, `false` for its `--no-` form, null to leave it out. Wins over the keys above."""
 
@@ -119,9 +198,10 @@ class CommandServing(LocalServing):
     """Any command that serves the OpenAI API: SGLang, llama.cpp, TensorRT-LLM, your own."""
 
     kind: Literal["command"]
-    command: tuple[str, ...] = Field(min_length=1)
+    """How the model is served; the other keys depend on it."""
+    command: tuple[Text, ...] = Field(min_length=1)
     """argv; `{model}`, `{served_model_name}`, `{host}`, `{port}` and `{api_key}` are filled in."""
-    health_path: str = "/health"
+    health_path: Text = "/health"
     """Path that answers 200 when the server is up."""
     max_model_len: int | None = Field(None, ge=1)
     """Context length in tokens, where the server does not say it itself."""
@@ -131,16 +211,28 @@ class ExternalServing(Serving):
     """An endpoint that somebody else runs: nothing is started, no GPU is asked for."""
 
     kind: Literal["external"]
-    base_url: str = Field(pattern=r"^https?://")
+    """How the model is served; the other keys depend on it."""
+    base_url: Annotated[str, Words("a URL with http:// or https://")] = Field(
+        pattern=r"^https?://[^\s/]"
+    )
     """URL up to and including the version, such as `http://localhost:8000/v1`."""
-    api_key_env: EnvName | None = None
+    api_key_env: SecretName | None = None
     """Name of the environment variable that holds the key."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, RecordedText] = Field(default_factory=dict)
     """More request headers. Not for secrets: these are recorded."""
     check_models: bool = True
     """Look for the model id in `/models` before the first request."""
     max_model_len: int | None = Field(None, ge=1)
     """Context length in tokens, where the endpoint does not say it itself."""
+
+    @field_validator("headers")
+    @classmethod
+    def _no_secret_header(cls, headers: dict[str, str]) -> dict[str, str]:
+        if given := [name for name in headers if name.lower() in SECRET_HEADERS]:
+            raise ValueError(
+                f"{given[0]} would be recorded; name the key's variable in api_key_env"
+            )
+        return headers
 
 
 AnyServing: TypeAlias = Annotated[
@@ -148,20 +240,23 @@ AnyServing: TypeAlias = Annotated[
 ]
 
 
+SERVING_SECTIONS = (VllmServing, CommandServing, ExternalServing)
+
+
 class Model(Section):
     """One checkpoint or hosted model. Exactly one of `path`, `hub` and `id`."""
 
-    path: str | None = None
+    path: Text | None = None
     """Folder of a checkpoint, relative to the recipe file."""
-    hub: str | None = None
+    hub: Text | None = None
     """Repository on the Hugging Face hub."""
-    id: str | None = None
+    id: Text | None = None
     """Model id at an external endpoint."""
-    revision: str | None = None
+    revision: Text | None = None
     """Revision of the hub repository: a commit for results that stay comparable."""
-    generation: dict[str, Any] = Field(default_factory=dict)
+    generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
     """Overrides of the recipe's `generation` for this model."""
-    serving: dict[str, Any] = Field(default_factory=dict)
+    serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
     """Overrides of the recipe's `serving` for this model."""
 
     @model_validator(mode="after")
@@ -182,11 +277,13 @@ class Model(Section):
 class DataOverride(Section):
     """Where a task's data set comes from, when not from the benchmark's own pinned source."""
 
-    path: str | None = None
+    path: Text | None = None
     """Local file or folder in the benchmark's format, relative to the recipe file."""
-    revision: str | None = None
+    revision: Text | None = None
     """Another revision of the benchmark's hub repository."""
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    sha256: (
+        Annotated[Text, Field(pattern=r"^[0-9a-f]{64}$"), Words("64 hexadecimal digits")] | None
+    ) = None
     """Checksum the file must have; by default the benchmark's own where it has one."""
     allow_altered: bool = False
     """Accept data whose checksum is not the benchmark's; the result says so."""
@@ -195,7 +292,7 @@ class DataOverride(Section):
 class Task(Section):
     """One benchmark with its parameters."""
 
-    benchmark: str | None = None
+    benchmark: Text | None = None
     """Name of the benchmark; by default the task's name."""
     profile: Profile | None = None
     """How it is prompted and scored; by default the recipe's profile."""
@@ -207,9 +304,9 @@ class Task(Section):
     """The benchmark's own parameters (`evalkit ls task NAME` lists them)."""
     data: DataOverride = Field(default_factory=DataOverride)
     """Where the data set comes from."""
-    generation: dict[str, Any] = Field(default_factory=dict)
+    generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
     """Overrides of `generation` for this task."""
-    serving: dict[str, Any] = Field(default_factory=dict)
+    serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
     """Overrides of `serving` for this task; it then gets a server of its own in turn."""
 
 
@@ -243,33 +340,38 @@ class Cluster(Section):
     """Wall-clock limit of one job, minutes."""
     signal_delay_s: int = Field(180, ge=10)
     """Seconds before the limit at which a job is told to drain."""
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
+    partition: Text | None = None
+    """Partition of the jobs."""
+    account: Text | None = None
+    """Account that is charged."""
+    qos: Text | None = None
+    """Quality of service of the jobs."""
+    constraint: Text | None = None
+    """Features the nodes must have."""
+    exclude: Text | None = None
     """Nodes not to use."""
     cpus_per_task: int | None = Field(None, ge=1)
     """CPU cores of one replica."""
-    mem: str | None = None
+    mem: Text | None = None
     """Memory of one node, for example `64GB`; `0` means all of it."""
     gpu_request: Literal["gres", "gpus_per_node", "none"] = "gres"
     """Which sbatch option asks for GPUs."""
-    gpu_type: str | None = None
+    gpu_type: Text | None = None
     """Type in the request, as in `gpu:h100:4`."""
-    comment: str | None = None
+    comment: Text | None = None
+    """Comment on the jobs."""
     sbatch: dict[str, Scalar | None] = Field(default_factory=dict)
     """Any other `#SBATCH --key=value`; `true` is a bare flag, null leaves it out. Wins."""
-    srun_args: tuple[str, ...] = ()
+    srun_args: tuple[Text, ...] = ()
     """More arguments of srun, for example Pyxis' `--container-image=...`."""
-    setup: tuple[str, ...] = ()
+    setup: tuple[Text, ...] = ()
     """Shell lines before evalkit starts on a node: `module load`, `source .../activate`."""
-    python: str | None = None
+    python: Text | None = None
     """Interpreter on the nodes; by default the one that submits."""
-    server_prefix: tuple[str, ...] = ()
+    server_prefix: tuple[Text, ...] = ()
     """argv put before the server's command, for example `apptainer exec --nv image.sif`;
     `{run_dir}` and `{model}` are filled in."""
-    env: dict[EnvName, str] = Field(default_factory=dict)
+    env: dict[EnvName, RecordedText] = Field(default_factory=dict)
     """Environment variables of the job."""
     gather: dict[str, Scalar | None] = Field(default_factory=dict)
     """sbatch options of the gather job (CPU only), such as its partition."""
@@ -278,7 +380,7 @@ class Cluster(Section):
 class Output(Section):
     """Where results go."""
 
-    dir: str = "runs"
+    dir: Text = "runs"
     """Folder of all runs, relative to where the command is typed."""
     name: Name | None = None
     """Name of the run folder; by default the recipe's name."""
@@ -289,20 +391,26 @@ class Recipe(Section):
 
     name: Name
     """Name of the recipe; by default the file's name without its ending."""
-    description: str = ""
+    description: Text = ""
+    """What the recipe is for, in a sentence."""
     profile: Profile = "card"
     """How benchmarks are prompted and scored: `card` as published, `fixed` with quirks mended."""
     models: dict[Name, Model] = Field(min_length=1)
-    """Models under evaluation by name; a plain text is short for `path`."""
+    """Models under evaluation by name. A plain text is short for `path` when it begins with `.`, `/`
+    or `~` or is there, else for `hub` when it reads `owner/name`. A top-level `model: TEXT` is short
+    for one model."""
     serving: AnyServing = Field(default_factory=VllmServing)
     """How the models are served."""
     generation: Generation = Field(default_factory=Generation)
     """Sampling for all tasks; over a benchmark's defaults, under a task's own."""
     client: Client = Field(default_factory=Client)
     """How requests are sent."""
-    cluster: dict[str, Any] = Field(default_factory=dict)
+    cluster: Annotated[dict[str, Any], Partial((Cluster,), ("template",))] = Field(
+        default_factory=dict
+    )
     """`template` (a name in `slurm_templates/` or a file), and any key of a template over it."""
     tasks: dict[Name, Task] = Field(min_length=1)
-    """What is evaluated; the key is the task's name, and the benchmark's unless it says so."""
+    """What is evaluated; the key is the task's name, and the benchmark's unless it says so. A list of
+    names will do where nothing else is said."""
     output: Output = Field(default_factory=Output)
     """Where results go."""
