@@ -126,6 +126,9 @@ class Benchmark(ABC, Generic[P]):
     """The score the headline is made of."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
+    parallel_scoring: ClassVar[bool] = False
+    """`score` is slow or needs a main thread: it runs in worker processes when the run is gathered,
+    and there is no running score."""
     publishable: ClassVar[bool] = True
     """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
     params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams

@@ -1,0 +1,83 @@
+"""Durable calls: the model handle a benchmark's solve holds.
+
+A call is identified by its number inside the unit and the hash of its request. One that is in the
+journal already is answered from there and never sent; a new one is sent, and is in the journal before
+its caller sees the reply. So a solve that runs again after an interruption passes through its
+finished calls at once and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evalkit.store.records import CallRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from evalkit.client.calls import CallClient
+    from evalkit.client.request import Request, RequestBuilder
+    from evalkit.plan.model import UnitKey
+    from evalkit.store.records import Reply
+
+
+class DurableModel:
+    """The model as one unit sees it. Not shared between units."""
+
+    def __init__(
+        self,
+        client: CallClient,
+        builder: RequestBuilder,
+        think_tags: tuple[str, str] | None,
+        key: UnitKey,
+        finished: Mapping[tuple[int, str], CallRecord],
+        journal: Callable[[CallRecord], None],
+    ) -> None:
+        """`finished` are the unit's calls from earlier attempts; `journal` takes new ones."""
+        self._client = client
+        self._builder = builder
+        self._think_tags = think_tags
+        self._key = key
+        self._finished = finished
+        self._journal = journal
+        self._calls = 0
+
+    @property
+    def repeat(self) -> int:
+        """Index of this independent generation."""
+        return self._key.repeat
+
+    @property
+    def calls(self) -> int:
+        """Calls made so far, answered from the journal or not."""
+        return self._calls
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Awaitable[Reply]:
+        """One durable call; its number is taken now, not when it is awaited."""
+        number = self._calls
+        self._calls += 1
+        request = self._builder.chat(messages, self._key.repeat, tools, overrides)
+        return self._answer(number, request)
+
+    async def _answer(self, number: int, request: Request) -> Reply:
+        known = self._finished.get((number, request.digest))
+        if known is not None:
+            return known.reply
+        answer = await self._client.call(request, self._think_tags)
+        self._journal(
+            CallRecord(
+                sample=self._key.sample,
+                repeat=self._key.repeat,
+                call=number,
+                request=request.digest,
+                reply=answer.reply,
+                timing=answer.timing,
+            )
+        )
+        return answer.reply

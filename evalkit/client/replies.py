@@ -1,0 +1,144 @@
+"""A server's answer as a `Reply`: content, reasoning, and what became of the call.
+
+Servers put reasoning into `reasoning` (vLLM since 0.16), into `reasoning_content` (older vLLM,
+SGLang, DeepSeek) or leave it inside the content between tags. All three end up in `Reply.reasoning`,
+and `Reply.content` is what a scorer may read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import orjson
+
+from evalkit.store.records import Outcome, Reply, Usage
+
+_INTERRUPTED = frozenset({"abort", "error"})
+_CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+_CONTEXT_WORDS = re.compile(
+    r"maximum (?:model )?(?:context )?length|context (?:length|window|size)|max_model_len"
+    r"|longer than the maximum|too many tokens",
+    re.IGNORECASE,
+)
+
+
+class MalformedReplyError(ValueError):
+    """A 200 whose body is no chat completion: cut off, or of another protocol."""
+
+
+class WrongModelError(ValueError):
+    """A reply by another model than the one that was asked."""
+
+
+class Split(NamedTuple):
+    """Content without its reasoning, and the reasoning."""
+
+    content: str
+    reasoning: str | None
+
+
+def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | None = None) -> Reply:
+    """The reply in a chat completion's body.
+
+    `model`, where given, is the id the reply must carry. Raises MalformedReplyError for a body that
+    is no completion or says it was interrupted, WrongModelError for another model's.
+    """
+    try:
+        answer = orjson.loads(body)
+        choice = answer["choices"][0]
+        message = choice["message"]
+        finish_reason = choice.get("finish_reason")
+        content = message.get("content")
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+        start = body[:200].decode("utf-8", "replace")
+        raise MalformedReplyError(f"not a chat completion ({error!r}): {start!r}") from error
+    if model is not None and answer.get("model") != model:
+        raise WrongModelError(f"asked {model!r}, answered by {answer.get('model')!r}")
+    if finish_reason in _INTERRUPTED:
+        raise MalformedReplyError(f"the server interrupted the generation ({finish_reason})")
+    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    split = Split(content or "", reasoning)
+    if reasoning is None and think_tags is not None:
+        split = split_reasoning(split.content, think_tags)
+    tool_calls = tuple(message.get("tool_calls") or ())
+    refusal = message.get("refusal")
+    return Reply(
+        outcome=_outcome(finish_reason, split.content, bool(tool_calls), refusal),
+        content=split.content,
+        reasoning=split.reasoning,
+        tool_calls=tool_calls,
+        finish_reason=finish_reason,
+        usage=_usage(answer.get("usage")),
+        logprobs=choice.get("logprobs"),
+        detail=refusal,
+    )
+
+
+def split_reasoning(content: str, tags: tuple[str, str]) -> Split:
+    """Take reasoning between `tags` out of content.
+
+    The opening tag may be missing (chat templates put it into the prompt). An opening tag that is
+    never closed means that the answer was cut off inside the reasoning: the content is empty.
+    """
+    opening, closing = tags
+    stripped = content.lstrip()
+    head, closed, tail = content.partition(closing)
+    if closed:
+        return Split(tail.lstrip("\n"), head.lstrip().removeprefix(opening).strip("\n"))
+    if stripped.startswith(opening):
+        return Split("", stripped.removeprefix(opening).strip("\n"))
+    return Split(content, None)
+
+
+def overflow_reply(status: int, body: bytes) -> Reply | None:
+    """The reply for a request that did not fit the context window; null for any other refusal.
+
+    No two servers say it alike and most say it only in words, so this is the one place that reads
+    an error's text.
+    """
+    if status not in (400, 413, 422):
+        return None
+    message, code = error_message(body)
+    if code in _CONTEXT_CODES or _CONTEXT_WORDS.search(message):
+        return Reply(Outcome.CONTEXT_OVERFLOW, "", detail=message)
+    return None
+
+
+def error_message(body: bytes) -> tuple[str, str | None]:
+    """(message, code) of an error body, in any of the shapes servers use."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body[:500].decode("utf-8", "replace").strip(), None
+    found = answer.get("error", answer) if isinstance(answer, dict) else answer
+    if isinstance(found, dict):
+        message = found.get("message") or found.get("detail") or found
+        code = found.get("code")
+        return _text(message), code if isinstance(code, str) else None
+    return _text(found), None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()[:500]
+
+
+def _outcome(
+    finish_reason: str | None, content: str, has_tool_calls: bool, refusal: str | None
+) -> Outcome:
+    if finish_reason == "length":
+        return Outcome.TRUNCATED
+    if finish_reason == "content_filter" or refusal:
+        return Outcome.REFUSED
+    if not content.strip() and not has_tool_calls:
+        return Outcome.EMPTY
+    return Outcome.OK
+
+
+def _usage(usage: dict[str, Any] | None) -> Usage:
+    if not usage:
+        return Usage()
+    details = usage.get("completion_tokens_details") or {}
+    return Usage(
+        usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("reasoning_tokens")
+    )

@@ -1,0 +1,82 @@
+"""Request bodies: what is sent, byte for byte, and the hash it is journaled under.
+
+A body is encoded once. Its hash is over everything that is sent but the model id, which names a
+server of ours and not the question; the model's identity is in the run's fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evalkit.recipe.schema import Generation
+
+_SENT_AS_IS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One encoded request."""
+
+    payload: bytes
+    """JSON body, model id included."""
+    digest: str
+    """Hash of the body without the model id: 32 hexadecimal digits."""
+
+
+class RequestBuilder:
+    """Builds the bodies of one task for one endpoint."""
+
+    def __init__(self, generation: Generation, model: str) -> None:
+        self._fixed = fixed_fields(generation)
+        self._seed = generation.seed
+        self._system = generation.system_message
+        self._model = b'{"model":' + orjson.dumps(model) + b","
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        repeat: int,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Request:
+        """A chat request. `overrides` replaces fields; null removes one."""
+        body: dict[str, Any] = dict(self._fixed)
+        if self._seed is not None:
+            body["seed"] = repeat if self._seed == "repeat" else self._seed + repeat
+        if tools:
+            body["tools"] = tools
+        for key, value in (overrides or {}).items():
+            if value is None:
+                body.pop(key, None)
+            else:
+                body[key] = value
+        if self._system is not None:
+            messages = [{"role": "system", "content": self._system}, *messages]
+        body["messages"] = messages
+        encoded = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.sha256(encoded).hexdigest()[:32]
+        return Request(self._model + encoded[1:], digest)
+
+
+def fixed_fields(generation: Generation) -> dict[str, Any]:
+    """Body fields that all requests of a task share. What is not set is not sent."""
+    fields = {name: getattr(generation, name) for name in _SENT_AS_IS}
+    fields["max_completion_tokens"] = generation.max_tokens
+    fields["stop"] = list(generation.stop) if generation.stop is not None else None
+    body = {name: value for name, value in fields.items() if value is not None}
+    return {"stream": False, **body, **generation.extra_body}
