@@ -1,0 +1,52 @@
+# `make help` lists the targets. VENV and PYTHON can be set: make demo PYTHON=python3.12
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format unit bench docs clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SETUP := $(PYTHON) scripts/setup_env --venv $(VENV)
+# Python without the ending that ruff looks for.
+SCRIPTS := scripts/setup_env scripts/slurm_dev_cluster
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: ## set up, serve a tiny model with vLLM, evaluate it, show the results
+	@$(SETUP) --extras cpu
+	@$(BIN)/evalkit run recipes/demo.yaml
+
+test: ## set up, check style, types and layers, then run every test (real vLLM, real Slurm)
+	@scripts/install_system_packages
+	@$(SETUP) --extras test,cpu
+	@$(MAKE) --no-print-directory checks
+	$(BIN)/python -m pytest
+
+lint: ## style, types and layers only
+	@$(SETUP) --extras test
+	@$(MAKE) --no-print-directory checks
+
+.PHONY: checks
+checks:
+	$(BIN)/ruff check . $(SCRIPTS)
+	$(BIN)/ruff format --check . $(SCRIPTS)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: ## format the code and mend what ruff can mend
+	@$(SETUP) --extras test
+	$(BIN)/ruff check --fix . $(SCRIPTS)
+	$(BIN)/ruff format . $(SCRIPTS)
+
+unit: ## the fast tests only: no server, no Slurm
+	@$(SETUP) --extras test
+	$(BIN)/python -m pytest tests/unit
+
+docs: ## build the documentation into site/
+	@$(SETUP) --extras docs
+	$(BIN)/mkdocs build --strict
+
+clean: ## remove the virtual environment and everything that was built; keeps runs/
+	rm -rf $(VENV) site build dist .coverage .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
