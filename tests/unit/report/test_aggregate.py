@@ -141,7 +141,7 @@ def test_one_repeat_has_no_spread_over_repeats() -> None:
 def test_one_item_has_no_error_over_items() -> None:
     """One item says nothing about other items: no standard error and no interval."""
     own = aggregate_scores([make_item("a", ("1", 1.0), ("2", 0.0))]).statistics["correct"]
-    assert own.se_items_clustered is own.interval is own.interval_method is None
+    assert (own.se_items_clustered, own.interval, own.interval_method) == (None, None, None)
 
 
 def test_few_items_get_a_wilson_interval_with_effective_n() -> None:

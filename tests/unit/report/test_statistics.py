@@ -131,7 +131,7 @@ def test_majority(answers: list[str | None], scores: list[float], expected: floa
 
 def test_no_answer_counts_repeats_or_items() -> None:
     """The share of empty repeats, and of items with nothing but empty repeats."""
-    answers = [["A", None], [None, None]]
+    answers: list[list[str | None]] = [["A", None], [None, None]]
     assert st.no_answer(answers) == 0.75
     assert st.no_answer_at_all(answers) == 0.5
 

@@ -44,6 +44,15 @@ def test_gold_letter_is_compared_as_an_option(predicted: str, equal: bool) -> No
     assert math_equal(" B ", predicted) is equal
 
 
+@pytest.mark.parametrize(
+    "predicted", ["$\\frac{7}{14}$", "\\(\\frac{7}{14}\\)", "\\[\\frac{7}{14}\\]"]
+)
+def test_latex_environments_are_not_wrapped_again(predicted: str) -> None:
+    """An answer that brings its own dollars or brackets is read as it is."""
+    assert math_equal("1/2", predicted)
+    assert not math_equal("1/3", predicted)
+
+
 def test_words_are_compared_as_text() -> None:
     """Two texts of words agree up to blanks and are never handed to the symbolic grader."""
     assert math_equal("yes", "y es")

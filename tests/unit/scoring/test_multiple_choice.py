@@ -116,6 +116,7 @@ def test_fixed_order_gives_only_letters_the_item_has(text: str, n_options: int) 
     [
         ("\\boxed{(A) or (B)}", None),
         ("\\boxed{((C))}", "C"),
+        ("\\boxed{((C)}", None),
         ("\\boxed{$\\mathbf{d}$.}", "D"),
         ("\\boxed{\\text{A} B}", None),
         ("Answer: A\nNo, wait. Answer: B", "B"),
