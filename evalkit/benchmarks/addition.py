@@ -48,6 +48,7 @@ class Addition(Benchmark[AdditionParams]):
     source = DataSource()
     metric = "correct"
     params_type = AdditionParams
+    expected_tokens = 50
 
     def load(self, access: DataAccess) -> Dataset:
         """Make the questions: no file is read."""

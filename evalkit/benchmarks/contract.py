@@ -138,6 +138,8 @@ class Benchmark(ABC, Generic[P]):
     """Generation defaults by profile, below those of the recipe."""
     repeats: ClassVar[int] = 1
     """Default number of independent answers per sample."""
+    expected_tokens: ClassVar[int] = 2000
+    """Typical tokens of a reasoning model's answer: tasks with the longest answers run first."""
 
     def __init__(self, params: P, profile: Profile) -> None:
         self.params = params

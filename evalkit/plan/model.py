@@ -1,7 +1,7 @@
 """The plan: a recipe resolved for one run, frozen and hashed, written before anything is submitted.
 
-A plan holds no secret, no absolute time and nothing about the cluster: the same recipe and data give
-the same bytes anywhere. What may not move a score (parallelism, replicas, paths) is not in a
+A plan holds no secret, no time and nothing about the cluster. What may not move a score (parallelism,
+the path of a checkpoint whose weights are hashed) is in it where the run needs it, but not in a
 fingerprint.
 """
 

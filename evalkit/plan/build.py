@@ -1,0 +1,138 @@
+"""The pure step from a resolved recipe and frozen samples to a Plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import PlanError
+from evalkit.plan.fingerprint import fingerprint, model_identity, serving_identity
+from evalkit.plan.model import DeploymentPlan, Plan, TaskPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evalkit.plan.model import DataProvenance, ModelIdentity
+    from evalkit.recipe.schema import AnyServing, Client, Generation, Profile
+
+MAX_SHARDS = 1024
+"""Journals are files: more shards than this strain a shared file system and gain nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """A task whose data is loaded and whose settings are merged."""
+
+    name: str
+    benchmark: str
+    benchmark_version: str
+    profile: Profile
+    params: Mapping[str, Any]
+    metric: str
+    generation: Generation
+    repeats: int
+    n_samples: int
+    expected_tokens: int
+    """Typical tokens of one answer: orders the work."""
+    serving: AnyServing
+    data: DataProvenance
+    requests_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """What a plan is made of, besides its tasks."""
+
+    run: str
+    recipe: str
+    model: ModelIdentity
+    model_source: str
+    model_name: str
+    """The model's name in the recipe: what it is served as, unless serving says otherwise."""
+    revision: str | None
+    client: Client
+
+
+def shard_count(units: int) -> int:
+    """Number of shards of a task: about the square root of its units, at most MAX_SHARDS.
+
+    So a shard is small beside the task (replicas end together) and large beside the cost of a lease.
+    It depends on nothing else: any number of replicas has the same shards.
+    """
+    return min(MAX_SHARDS, max(1, math.isqrt(units)))
+
+
+def build_plan(inputs: RunInputs, tasks: Sequence[PreparedTask]) -> Plan:
+    """The plan of a run. Raises PlanError for a task that cannot work."""
+    deployments: list[DeploymentPlan] = []
+    planned = []
+    for task in sorted(tasks, key=lambda t: -t.expected_tokens):
+        _check_context(task)
+        deployment = _deployment(inputs, task)
+        if deployment not in deployments:
+            deployments.append(deployment)
+        planned.append(_plan_task(inputs.model, task, deployments.index(deployment)))
+    planned.sort(key=lambda t: t.deployment)
+    prints = {task.name: task.fingerprint for task in planned}
+    return Plan(
+        run=inputs.run,
+        recipe=inputs.recipe,
+        model=inputs.model,
+        deployments=tuple(deployments),
+        tasks=tuple(planned),
+        client=inputs.client,
+        fingerprint=fingerprint(prints),
+    )
+
+
+def _deployment(inputs: RunInputs, task: PreparedTask) -> DeploymentPlan:
+    default = inputs.model_source if task.serving.kind == "external" else inputs.model_name
+    return DeploymentPlan(
+        serving=task.serving,
+        model_source=inputs.model_source,
+        revision=inputs.revision,
+        served_model_name=task.serving.served_model_name or default,
+    )
+
+
+def _plan_task(model: ModelIdentity, task: PreparedTask, deployment: int) -> TaskPlan:
+    identity = {
+        "model": model_identity(model),
+        "serving": serving_identity(task.serving),
+        "benchmark": {"name": task.benchmark, "version": task.benchmark_version},
+        "profile": task.profile,
+        "params": dict(task.params),
+        "generation": task.generation.model_dump(mode="json", exclude_none=True),
+        "repeats": task.repeats,
+        "samples": task.n_samples,
+        "data": task.data.model_dump(mode="json", exclude={"licence", "n_rows"}),
+        "requests_sha256": task.requests_sha256,
+    }
+    return TaskPlan(
+        name=task.name,
+        benchmark=task.benchmark,
+        benchmark_version=task.benchmark_version,
+        profile=task.profile,
+        params=dict(task.params),
+        metric=task.metric,
+        generation=task.generation,
+        repeats=task.repeats,
+        n_samples=task.n_samples,
+        n_shards=shard_count(task.n_samples * task.repeats),
+        deployment=deployment,
+        data=task.data,
+        requests_sha256=task.requests_sha256,
+        fingerprint=fingerprint(identity),
+        identity=identity,
+    )
+
+
+def _check_context(task: PreparedTask) -> None:
+    length, tokens = task.serving.max_model_len, task.generation.max_tokens
+    if length is not None and tokens is not None and tokens >= length:
+        raise PlanError(
+            f"tasks.{task.name}: generation.max_tokens is {tokens}, and serving.max_model_len is "
+            f"{length}: there is no room for the prompt",
+            hint="Raise serving.max_model_len above prompt plus max_tokens, or lower max_tokens.",
+        )

@@ -1,0 +1,42 @@
+"""Done markers: hints that every unit of a shard is finished, with its counters.
+
+A marker names the journals that say so and their sizes. It is believed only while those files are at
+least that large, so a deleted or truncated journal makes the shard owed again; a missing marker only
+costs reading the journals.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from evalkit.store.publish import publish
+
+if TYPE_CHECKING:
+    from evalkit.plan.model import Shard
+    from evalkit.store.layout import RunFolder
+
+
+def write_marker(folder: RunFolder, shard: Shard, counters: dict[str, Any]) -> None:
+    """Mark a shard as done. `counters` are units, outcomes, scored, score_sum."""
+    sizes = {p.name: p.stat().st_size for p in folder.journals(shard).iterdir()}
+    publish(folder.marker(shard), orjson.dumps({**counters, "journals": sizes}))
+
+
+def read_marker(folder: RunFolder, shard: Shard) -> dict[str, Any] | None:
+    """The marker's counters, or null when there is none that can be believed."""
+    try:
+        marker: dict[str, Any] = orjson.loads(folder.marker(shard).read_bytes())
+        journals = marker["journals"]
+        for name, size in journals.items():
+            if (folder.journals(shard) / name).stat().st_size < size:
+                return None
+    except (OSError, orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
+        return None
+    return marker if journals else None
+
+
+def remove_marker(folder: RunFolder, shard: Shard) -> None:
+    """Forget a marker that the journals contradict."""
+    folder.marker(shard).unlink(missing_ok=True)

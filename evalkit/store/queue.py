@@ -1,0 +1,220 @@
+"""The queue: hands one worker the owed units of one run, shard by shard, without barriers.
+
+It walks the shards in the plan's order (longest work first), leases each that is free and not done,
+reads what its journals already hold and gives out the rest. The next shards are leased while the
+last ones still run, so the server is never left without work at a boundary. When the walk is over it
+lingers only for leases of others that are not seen alive; then there is nothing left for this worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evalkit.store.leases import Leases
+from evalkit.store.markers import read_marker, write_marker
+from evalkit.store.union import ShardUnion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from evalkit.plan.model import Plan, Shard, UnitKey
+    from evalkit.store.journal import JournalSet, JournalWriter
+    from evalkit.store.layout import RunFolder
+    from evalkit.store.records import CallRecord, Outcome
+
+LINGER_POLL_S = 1.0
+LOW_WATER = 16
+"""Units left in hand below which the next shard is leased in the background: a lease takes
+milliseconds, in which a fast server answers dozens of calls. Small, so that at the end of a run the
+last shards are spread over the replicas."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenShard:
+    """A leased shard with the units that are still to be done."""
+
+    shard: Shard
+    writer: JournalWriter
+    open: set[UnitKey]
+    calls: Mapping[UnitKey, Mapping[tuple[int, str], CallRecord]]
+    outcomes: dict[str, int]
+    """Finished units by outcome, earlier attempts included."""
+    scored: int = 0
+    score_sum: float = 0.0
+    failed: int = 0
+    """Units that ended with an error of ours: the shard stays owed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkItem:
+    """One unit to do."""
+
+    key: UnitKey
+    shard: OpenShard
+
+    @property
+    def finished_calls(self) -> Mapping[tuple[int, str], CallRecord]:
+        """Calls of this unit that earlier attempts finished."""
+        return self.shard.calls.get(self.key, {})
+
+
+class WorkQueue:
+    """Owed units of the given tasks for one attempt. Used from one event loop."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        plan: Plan,
+        single_call: Mapping[str, bool],
+        attempt: str,
+        journals: JournalSet,
+        on_resumed: Callable[[str, ShardUnion], None] = lambda task, union: None,
+    ) -> None:
+        """`single_call` names the tasks to work on; `on_resumed` is told what a shard already holds."""
+        self._folder = folder
+        self._plan = plan
+        self._single_call = single_call
+        self._attempt = attempt
+        self._journals = journals
+        self._on_resumed = on_resumed
+        self._leases = Leases(folder)
+        self._walk = iter(self._shards())
+        self._foreign: list[Shard] = []
+        self._ready: deque[WorkItem] = deque()
+        self._open: set[OpenShard] = set()
+        self._refill_lock = asyncio.Lock()
+        self._closed = False
+        self._prefetch: asyncio.Task[None] | None = None
+
+    def _shards(self) -> Iterable[Shard]:
+        for task in self._plan.tasks:
+            if task.name in self._single_call:
+                yield from task.shards()
+
+    async def next(self) -> WorkItem | None:
+        """The next unit, or null when this worker has nothing left to do. Raises StoreError."""
+        while not self._closed:
+            if self._ready:
+                item = self._ready.popleft()
+                if len(self._ready) < LOW_WATER and self._prefetch is None:
+                    self._prefetch = asyncio.create_task(self._fetch_ahead())
+                return item
+            async with self._refill_lock:
+                if not self._ready and not await self._refill():
+                    return None
+        return None
+
+    async def _fetch_ahead(self) -> None:
+        async with self._refill_lock:
+            while len(self._ready) < LOW_WATER and not self._closed:
+                shard = next(self._walk, None)
+                if shard is None:
+                    return  # keeps `_prefetch` set: there is nothing left to fetch ahead
+                await self._open_shard(shard)
+        self._prefetch = None
+
+    def give_back(self, item: WorkItem) -> None:
+        """A unit that was interrupted and is still to do."""
+        self._ready.appendleft(item)
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        self._closed = True
+
+    async def close(self) -> None:
+        """Give all leases back; the journals stay the caller's."""
+        self._closed = True
+        async with self._refill_lock:
+            await asyncio.to_thread(self._leases.release_all)
+
+    async def done(self, item: WorkItem, outcome: Outcome, score: float | None = None) -> None:
+        """A unit's record is journaled; with its last unit a shard is closed. Raises StoreError."""
+        shard = item.shard
+        shard.open.discard(item.key)
+        if outcome.is_models_own:
+            shard.outcomes[outcome] = shard.outcomes.get(outcome, 0) + 1
+            if score is not None:
+                shard.scored += 1
+                shard.score_sum += score
+        else:
+            shard.failed += 1
+        if not shard.open:
+            await self._close_shard(shard)
+
+    async def _close_shard(self, shard: OpenShard) -> None:
+        self._open.discard(shard)
+        await self._journals.sync()
+        self._journals.release(shard.writer)
+        await asyncio.to_thread(self._finish_on_disk, shard)
+
+    def _finish_on_disk(self, shard: OpenShard) -> None:
+        if not shard.failed:
+            counters = {
+                "units": sum(shard.outcomes.values()),
+                "outcomes": shard.outcomes,
+                "scored": shard.scored,
+                "score_sum": shard.score_sum,
+            }
+            write_marker(self._folder, shard.shard, counters)
+        self._leases.release(shard.shard)
+
+    async def _refill(self) -> bool:
+        """Lease one more shard with owed units. False when there is none for us."""
+        for shard in self._walk:
+            if await self._open_shard(shard):
+                return True
+        return await self._linger()
+
+    async def _linger(self) -> bool:
+        while self._foreign and not self._closed:
+            for shard in list(self._foreign):
+                if await asyncio.to_thread(self._leases.is_alive, shard):
+                    self._foreign.remove(shard)
+                elif await self._open_shard(shard):
+                    self._foreign.remove(shard)
+                    return True
+            if self._foreign:
+                await asyncio.sleep(LINGER_POLL_S)
+        return False
+
+    async def _open_shard(self, shard: Shard) -> bool:
+        found = await asyncio.to_thread(self._lease_and_read, shard)
+        if found is None:
+            return False
+        union, owed = found
+        writer = self._journals.open(
+            self._folder.journal(shard, self._attempt), self._plan, shard, self._attempt
+        )
+        outcomes: dict[str, int] = {}
+        for unit in union.finished.values():
+            outcomes[unit.outcome] = outcomes.get(unit.outcome, 0) + 1
+        opened = OpenShard(shard, writer, set(owed), union.calls, outcomes)
+        self._on_resumed(shard.task, union)
+        self._open.add(opened)
+        self._ready.extend(WorkItem(key, opened) for key in owed)
+        return True
+
+    def _lease_and_read(self, shard: Shard) -> tuple[ShardUnion, list[UnitKey]] | None:
+        """Union and owed units of a shard that is now ours; null when there is nothing to do."""
+        if read_marker(self._folder, shard) is not None:
+            self._forget(shard)
+            return None
+        if not self._leases.take(shard):
+            if shard not in self._foreign:
+                self._foreign.append(shard)
+            return None
+        single_call = self._single_call[shard.task]
+        union = ShardUnion.read(self._folder, self._plan, shard, single_call=single_call)
+        owed = union.owed(self._plan.task(shard.task), shard)
+        if owed:
+            return union, owed
+        self._leases.release(shard)
+        self._forget(shard)
+        return None
+
+    def _forget(self, shard: Shard) -> None:
+        if shard in self._foreign:
+            self._foreign.remove(shard)
