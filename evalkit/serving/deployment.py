@@ -1,0 +1,93 @@
+"""From a plan's deployment to something that can be started: the one place that knows all kinds."""
+
+from __future__ import annotations
+
+import os.path
+from typing import TYPE_CHECKING, assert_never
+
+from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
+from evalkit.serving.contract import Deployment, ServerContext, ServerFacts
+from evalkit.serving.external import ExternalDeployment
+from evalkit.serving.local import LocalDeployment, Program
+from evalkit.serving.vllm import default_python, find_installation, render_vllm_command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.plan.model import DeploymentPlan
+
+__all__ = ["Deployment", "ServerContext", "ServerFacts", "make_deployment", "render_command"]
+
+
+def make_deployment(plan: DeploymentPlan, context: ServerContext) -> Deployment:
+    """The deployment of a plan on this node. Starts nothing."""
+    serving = plan.serving
+    match serving:
+        case VllmServing():
+            return LocalDeployment(
+                plan, serving, context, lambda: _make_vllm(plan, serving, context)
+            )
+        case CommandServing():
+            return LocalDeployment(
+                plan, serving, context, lambda: _make_command(plan, serving, context)
+            )
+        case ExternalServing():
+            return ExternalDeployment(plan, serving, context)
+    assert_never(serving)
+
+
+def _make_vllm(plan: DeploymentPlan, serving: VllmServing, context: ServerContext) -> Program:
+    """Raises ServingError when the interpreter has no vLLM."""
+    python = serving.python or default_python(context.prefix)
+    found = find_installation(
+        python, env=context.env, prefix=context.prefix, launcher=serving.launcher
+    )
+
+    def render(host: str, port: int) -> tuple[str, ...]:
+        return render_vllm_command(
+            serving,
+            model=plan.model_source,
+            revision=plan.revision,
+            served_model_name=plan.served_model_name,
+            host=host,
+            port=port,
+            launcher=found.launcher,
+            python=python,
+        )
+
+    return Program(
+        kind="vllm",
+        render=render,
+        launcher=found.launcher,
+        version=found.version,
+        python=found.python,
+        local_model=os.path.isabs(plan.model_source),  # noqa: PTH117 - a text that may be a hub id
+        max_model_len=serving.max_model_len,
+    )
+
+
+def _make_command(plan: DeploymentPlan, serving: CommandServing, context: ServerContext) -> Program:
+    values = {
+        "model": plan.model_source,
+        "served_model_name": plan.served_model_name,
+        "api_key": context.api_key,
+    }
+    return Program(
+        kind="command",
+        render=lambda host, port: render_command(
+            serving.command, {**values, "host": host, "port": str(port)}
+        ),
+        health_path=serving.health_path,
+        local_model=os.path.isabs(plan.model_source),  # noqa: PTH117 - a text that may be a hub id
+        max_model_len=serving.max_model_len,
+    )
+
+
+def render_command(command: tuple[str, ...], values: Mapping[str, str]) -> tuple[str, ...]:
+    """argv with `{name}` filled in. Other braces stay as they are: commands may hold JSON."""
+    rendered = []
+    for part in command:
+        for name, value in values.items():
+            part = part.replace(f"{{{name}}}", value)
+        rendered.append(part)
+    return tuple(rendered)

@@ -1,0 +1,87 @@
+"""An endpoint that somebody else runs: checked, never started or stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from evalkit.errors import EndpointError
+from evalkit.serving.contract import ServerContext, ServerFacts
+from evalkit.serving.endpoint import Endpoint
+from evalkit.serving.ready import confirm_model, find_metrics
+from evalkit.serving.wire import Answer, Wire
+
+if TYPE_CHECKING:
+    from evalkit.plan.model import DeploymentPlan
+    from evalkit.recipe.schema import ExternalServing
+
+# A rate limit or a restart on the other side passes; a wrong address does not.
+TRIES = 5
+PAUSE_S = 1.0
+
+
+class ExternalDeployment:
+    """A hosted model. Implements `Deployment`."""
+
+    def __init__(
+        self, plan: DeploymentPlan, serving: ExternalServing, context: ServerContext
+    ) -> None:
+        self._plan = plan
+        self._serving = serving
+        self._context = context
+        self._endpoint: Endpoint | None = None
+
+    async def start(self) -> Endpoint:
+        """Check the key, and the model id when the recipe wants it. Raises EndpointError."""
+        endpoint = Endpoint(
+            base_url=self._serving.base_url.rstrip("/"),
+            model=self._plan.served_model_name,
+            api_key=self._read_key(),
+            headers=MappingProxyType(dict(self._serving.headers)),
+            max_model_len=self._serving.max_model_len,
+        )
+        if self._serving.check_models:
+            async with Wire(endpoint, proxies=True) as wire:
+                endpoint = confirm_model(endpoint, await self._ask_models(wire, endpoint))
+                endpoint = await find_metrics(wire, endpoint)
+        self._endpoint = endpoint
+        return endpoint
+
+    async def stop(self) -> None:
+        """Nothing is ours to stop."""
+
+    def failure(self) -> str | None:
+        """Always None: only calls can tell."""
+        return None
+
+    async def facts(self) -> ServerFacts:
+        """What the endpoint told about itself."""
+        length = None if self._endpoint is None else self._endpoint.max_model_len
+        return ServerFacts(kind="external", max_model_len=length)
+
+    def _read_key(self) -> str | None:
+        name = self._serving.api_key_env
+        if name is None:
+            return None
+        if not (key := self._context.env.get(name)):
+            raise EndpointError(
+                f"serving.api_key_env: the variable {name} is not set",
+                hint=f"Export {name} where you submit, or give a file with --env-file.",
+            )
+        return key
+
+    async def _ask_models(self, wire: Wire, endpoint: Endpoint) -> Answer:
+        answer = await wire.models()
+        for number in range(1, TRIES):
+            if not answer.passing:
+                return answer
+            await asyncio.sleep(PAUSE_S * number)
+            answer = await wire.models()
+        if not answer.passing:
+            return answer
+        raise EndpointError(
+            f"{endpoint.base_url}/models gives no answer: {answer.brief()}",
+            hint="Check serving.base_url and the network of this node; check_models: false leaves "
+            "this check out.",
+        )

@@ -1,0 +1,194 @@
+"""The process between evalkit and a server, so that no server outlives the evalkit that started it.
+
+A server is a tree of processes (vLLM starts engine cores and workers) that may leave its process
+group, and evalkit itself may be killed without a chance to clean up: by SIGKILL, by the kernel when
+memory runs out. Under Slurm the cgroup takes the rest down; on a workstation nothing does. So
+evalkit starts this file as a program, and this program starts the server in a session of its own:
+
+- SIGUSR2, which Slurm may send to every process of a step, is ignored here and, since an ignored
+  signal stays ignored through exec, in the server. evalkit blocks the signal around the start, so
+  there is no moment in which it could kill. No `preexec_fn` is needed: it is not safe in a process
+  that has threads.
+- When evalkit is gone (our parent is another process) or asks for it (SIGTERM), the whole tree gets
+  SIGTERM, and SIGKILL after a grace period. `PR_SET_PDEATHSIG` alone would not do: it reaches one
+  process, fires when a mere thread of the parent ends, and asks only once.
+- As a subreaper it inherits orphans of the server, so they stay findable as descendants; processes
+  that carry the marker in their environment are found even without that.
+
+It exits with the server's exit code (128 + n after signal n). Standard library only, run with
+`python -I -S keeper.py`: it must start in milliseconds and whatever the server's environment is.
+The functions that find and end a tree are imported by evalkit too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+MARKER = "EVALKIT_ATTEMPT"
+POLL_S = 0.2
+# A process in an uninterruptible call (a hung GPU driver or file system) survives SIGKILL; after
+# this time it is reported rather than waited for.
+KILL_WAIT_S = 10.0
+# What the server left behind after it ended by itself has nothing to finish.
+LEFTOVER_GRACE_S = 2.0
+PR_SET_CHILD_SUBREAPER = 36
+NOT_STARTED = 127
+
+
+class Process(NamedTuple):
+    """One process; the start time tells it from a later one with the same pid."""
+
+    pid: int
+    parent: int
+    started: str
+
+
+def find_processes() -> dict[int, Process]:
+    """All processes of this host (or PID namespace) that have not ended, by pid."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (process := read_process(int(entry.name))) is not None:
+            found[process.pid] = process
+    return found
+
+
+def read_process(pid: int) -> Process | None:
+    """One process, or None when it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
+    except OSError:
+        return None
+    # The name is in parentheses and may hold anything; the fields start after the last one.
+    fields = text.rpartition(")")[2].split()
+    if fields[0] in ("Z", "X"):
+        return None
+    return Process(pid, int(fields[1]), fields[19])
+
+
+def has_marker(pid: int, marker: str) -> bool:
+    """Whether the process was started with our marker; False when it is not ours to look at."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        own = Path(f"/proc/{pid}").stat().st_uid == os.getuid()
+    except OSError:
+        return False
+    return own and f"{MARKER}={marker}".encode() in environ.split(b"\0")
+
+
+def find_tree(roots: Collection[int], marker: str) -> set[Process]:
+    """Descendants of `roots` (not these themselves) and every process that carries the marker.
+
+    Never this process, and never one of its ancestors.
+    """
+    processes = find_processes()
+    spared = set()
+    pid = os.getpid()
+    while pid in processes and pid not in spared:
+        spared.add(pid)
+        pid = processes[pid].parent
+    below = set(roots)
+    for _ in processes:
+        more = {p.pid for p in processes.values() if p.parent in below} - below
+        if not more:
+            break
+        below |= more
+    return {
+        p
+        for p in processes.values()
+        if p.pid not in spared
+        and ((p.pid in below and p.pid not in roots) or has_marker(p.pid, marker))
+    }
+
+
+def send(processes: Collection[Process], number: int) -> None:
+    """Signal each process that is still the one we found."""
+    for process in processes:
+        now = read_process(process.pid)
+        if now is not None and now.started == process.started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, number)
+
+
+def end_tree(roots: Collection[int], marker: str, grace_s: float) -> set[Process]:
+    """TERM, then KILL after `grace_s`, until the tree is gone. Returns who survived even that."""
+    signalled: set[Process] = set()
+    deadline = time.monotonic() + grace_s
+    while (tree := find_tree(roots, marker)) and time.monotonic() < deadline:
+        send(tree - signalled, signal.SIGTERM)
+        signalled |= tree
+        time.sleep(POLL_S / 4)
+    deadline = time.monotonic() + KILL_WAIT_S
+    while (tree := find_tree(roots, marker)) and time.monotonic() < deadline:
+        send(tree, signal.SIGKILL)
+        time.sleep(POLL_S / 4)
+    return tree
+
+
+def start(command: Sequence[str]) -> int:
+    """Start the server in a session of its own; returns its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    try:
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
+    os._exit(NOT_STARTED)
+
+
+def reap(pid: int) -> int | None:
+    """Collect ended children, adopted ones too; the exit code of `pid` when it is among them."""
+    code = None
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == pid:
+                code = os.waitstatus_to_exitcode(ended[1])
+    return code
+
+
+def become_subreaper() -> None:
+    """Adopt orphaned descendants. Where the C library cannot, the marker alone finds them."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def keep(parent: int, grace_s: float, command: Sequence[str]) -> int:
+    """Run the server until it ends, `parent` is gone or SIGTERM comes. Returns the exit code."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: asked.append(number))
+    become_subreaper()
+    pid = start(command)
+    code = None
+    while code is None and not asked and os.getppid() == parent:
+        time.sleep(POLL_S)
+        code = reap(pid)
+    grace_s = grace_s if code is None else min(grace_s, LEFTOVER_GRACE_S)
+    end_tree({os.getpid()}, os.environ[MARKER], grace_s)  # noqa: TID251 - a program of its own
+    if code is None:
+        code = reap(pid)
+    if code is None:
+        return 128 + signal.SIGKILL
+    return code if code >= 0 else 128 - code
+
+
+def main(argv: Sequence[str]) -> int:
+    """`keeper.py PARENT_PID GRACE_SECONDS COMMAND...`"""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    return keep(int(argv[0]), float(argv[1]), argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

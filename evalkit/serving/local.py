@@ -1,0 +1,237 @@
+"""A server that evalkit starts: the life from a free port to the last process gone.
+
+Kinds differ in a `Program` alone: what is started. vLLM's is made in `evalkit.serving.vllm`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from evalkit.errors import ServerStartError, ServingError
+from evalkit.serving import keeper, logs
+from evalkit.serving.contract import ServerContext, ServerFacts
+from evalkit.serving.endpoint import Endpoint
+from evalkit.serving.environment import server_environment, start_environment
+from evalkit.serving.gpus import gpu_names
+from evalkit.serving.ports import Claim, claim_port, listens, plan_ports
+from evalkit.serving.ready import IdentityError, server_root, wait_ready
+from evalkit.serving.server import Server, describe_code, start_server
+from evalkit.serving.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evalkit.plan.model import DeploymentPlan
+    from evalkit.recipe.schema import LocalServing
+
+LOCALHOST = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+# Each start of a large model takes minutes; ports that are taken after a free probe are rare.
+MAX_STARTS = 4
+PROGRESS_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is started."""
+
+    kind: Literal["vllm", "command"]
+    render: Callable[[str, int], tuple[str, ...]]
+    """(address to listen on, port) -> argv, without the prefix."""
+    health_path: str = "/health"
+    launcher: str | None = None
+    version: str | None = None
+    python: str | None = None
+    local_model: bool = False
+    """The model is a folder, so nothing has to be fetched."""
+    max_model_len: int | None = None
+
+
+class LocalDeployment:
+    """One server process tree. Implements `Deployment`."""
+
+    def __init__(
+        self,
+        plan: DeploymentPlan,
+        serving: LocalServing,
+        context: ServerContext,
+        make_program: Callable[[], Program],
+    ) -> None:
+        """`make_program` may look at the interpreter that has the server; it runs in a thread."""
+        self._plan = plan
+        self._serving = serving
+        self._context = context
+        self._make_program = make_program
+        self._program: Program | None = None
+        self._server: Server | None = None
+        self._claim: Claim | None = None
+        self._endpoint: Endpoint | None = None
+        self._argv: tuple[str, ...] = ()
+        self._secrets = (
+            context.api_key,
+            *(value for n in serving.secrets if (value := context.env.get(n))),
+        )
+
+    async def start(self) -> Endpoint:
+        """See `Deployment.start`."""
+        if self._server is not None:
+            raise RuntimeError("the server was started before: stop it first")
+        self._require_secrets()
+        self._program = await asyncio.to_thread(self._make_program)
+        deadline = asyncio.get_running_loop().time() + self._serving.ready_timeout_s
+        listen = EVERYWHERE if self._serving.expose else LOCALHOST
+        starts = 0
+        for port in plan_ports(self._context.port_base):
+            self._claim = claim_port(listen, port)
+            if self._claim is None:
+                continue
+            starts += 1
+            try:
+                endpoint = await self._start_on(self._program, listen, port, deadline)
+            except BaseException as error:
+                again = starts < MAX_STARTS and self._is_port_taken(error, port)
+                await self.stop()
+                if not again:
+                    raise
+                self._context.on_progress(f"port {port} is taken: trying the next")
+                continue
+            self._endpoint = endpoint
+            return endpoint
+        raise ServerStartError(
+            f"no free port from {self._context.port_base} on",
+            hint="Too many servers on this node, or it does not let us listen.",
+        )
+
+    async def stop(self) -> None:
+        """See `Deployment.stop`."""
+        if self._server is not None:
+            await self._server.stop(self._serving.shutdown_timeout_s)
+            self._server = None
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+
+    def failure(self) -> str | None:
+        """See `Deployment.failure`."""
+        return None if self._server is None else self._server.describe_exit(self._secrets)
+
+    async def facts(self) -> ServerFacts:
+        """See `Deployment.facts`."""
+        program, endpoint = self._program, self._endpoint
+        if program is None or endpoint is None:
+            raise RuntimeError("a server has facts after it was ready")
+        return ServerFacts(
+            kind=program.kind,
+            version=await self._ask_version(endpoint) or program.version,
+            argv=tuple(logs.redact(part, self._secrets) for part in self._argv),
+            launcher=program.launcher,
+            max_model_len=endpoint.max_model_len,
+            gpus=await asyncio.to_thread(gpu_names, self._context.env),
+            python=program.python,
+        )
+
+    async def _start_on(
+        self, program: Program, listen: str, port: int, deadline: float
+    ) -> Endpoint:
+        host = self._context.host if self._serving.expose else LOCALHOST
+        self._argv = (*self._context.prefix, *program.render(listen, port))
+        marker = f"{self._context.attempt}:{port}"
+        env = start_environment(self._environment(program, host), port, marker)
+        self._server = start_server(
+            self._argv, env, self._context.log_path, self._serving.shutdown_timeout_s
+        )
+        self._context.on_progress(f"server starts on {host}:{port}")
+        endpoint = Endpoint(
+            base_url=f"http://{bracket(host)}:{port}/v1",
+            model=self._plan.served_model_name,
+            api_key=self._context.api_key,
+            max_model_len=program.max_model_len,
+        )
+        health_url = server_root(endpoint.base_url) + program.health_path
+        endpoint = await wait_ready(endpoint, health_url, self._make_check(deadline))
+        self._context.on_progress(f"server is ready on {host}:{port}")
+        return endpoint
+
+    def _environment(self, program: Program, host: str) -> dict[str, str]:
+        return server_environment(
+            self._context.env,
+            cache_dir=self._context.cache_dir,
+            local_model=program.local_model,
+            host=host,
+            recipe_env=self._serving.env,
+            api_key=self._context.api_key,
+        )
+
+    def _make_check(self, deadline: float) -> Callable[[], None]:
+        """Raises ServerStartError when the server is dead or late; reports progress meanwhile."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        report = started + PROGRESS_S
+
+        def check() -> None:
+            nonlocal report
+            if self._server is not None and self._server.exit_code() is not None:
+                raise self._start_error("died before it was ready", clock() - started)
+            if clock() >= deadline:
+                raise self._start_error("was not ready in time", clock() - started)
+            if clock() >= report:
+                report += PROGRESS_S
+                self._context.on_progress(f"server is not ready after {clock() - started:.0f} s")
+
+        return check
+
+    def _start_error(self, what: str, seconds: float) -> ServerStartError:
+        lines = [] if self._server is None else self._server.log()
+        code = None if self._server is None else self._server.exit_code()
+        end = logs.tail(lines, self._secrets) or "(it wrote nothing)"
+        how = f"still running, ready_timeout_s is {self._serving.ready_timeout_s:g}"
+        if code is not None:
+            how = describe_code(code)
+        cause = logs.find_cause(lines)
+        found = (
+            ""
+            if cause is None
+            else f"{cause.hint}\nSeen: {logs.redact(cause.line, self._secrets)}\n"
+        )
+        return ServerStartError(
+            f"the server for {self._plan.served_model_name!r} {what} ({seconds:.0f} s, {how}); "
+            f"last lines of its log:\n{end}",
+            hint=f"{found}Whole log: {self._context.log_path}",
+        )
+
+    def _is_port_taken(self, error: BaseException, port: int) -> bool:
+        """Whether another port may help: the server could not listen, or somebody else answers."""
+        server = self._server
+        if server is None:
+            return False
+        if isinstance(error, IdentityError):
+            tree = keeper.find_tree({server.pid}, f"{self._context.attempt}:{port}")
+            return not listens([p.pid for p in tree], port)
+        return (
+            isinstance(error, ServerStartError)
+            and server.exit_code() is not None
+            and logs.says_address_in_use(server.log())
+        )
+
+    def _require_secrets(self) -> None:
+        absent = [name for name in self._serving.secrets if not self._context.env.get(name)]
+        if absent:
+            raise ServingError(
+                f"serving.secrets names variables that are not set: {', '.join(absent)}",
+                hint="Export them where you submit, or give a file with --env-file.",
+            )
+
+    async def _ask_version(self, endpoint: Endpoint) -> str | None:
+        """vLLM's `/version`."""
+        async with Wire(endpoint) as wire:
+            answer = await wire.get(f"{server_root(endpoint.base_url)}/version", key=False)
+        body = answer.json() if answer.ok else None
+        version = body.get("version") if isinstance(body, dict) else None
+        return version if isinstance(version, str) else None
+
+
+def bracket(host: str) -> str:
+    """A host as it stands in a URL: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host

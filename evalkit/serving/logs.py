@@ -1,0 +1,137 @@
+"""The end of a server's log, and what is known about the causes that appear in it.
+
+Text decorates an error here; it never decides what happens. The one exception is a taken port,
+which no server reports in another way: see `says_address_in_use`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+TAIL_LINES = 25
+# vLLM prints the root cause of a failed start hundreds of lines before the end: two tracebacks of
+# two processes follow it.
+SEARCH_BYTES = 512 * 1024
+LINE_CHARS = 400
+
+
+class Cause(NamedTuple):
+    """A known cause: what its line looks like, and what to do."""
+
+    pattern: re.Pattern[str]
+    hint: str
+
+
+def _cause(pattern: str, hint: str) -> Cause:
+    return Cause(re.compile(pattern, re.IGNORECASE), hint)
+
+
+class Found(NamedTuple):
+    """A cause that a log shows."""
+
+    line: str
+    hint: str
+
+
+ADDRESS_IN_USE = re.compile(r"address already in use|\[errno 98\]|EADDRINUSE", re.IGNORECASE)
+
+CAUSES = (
+    _cause(
+        r"error: unrecognized arguments|unrecognized arguments:|no such option|unknown option",
+        "The server does not know an option: check serving.extra_args against its version.",
+    ),
+    _cause(
+        r"out of memory|OutOfMemoryError|less than desired (gpu|cpu) memory utilization"
+        r"|no available memory for the cache|larger than the available kv cache memory"
+        r"|not enough memory",
+        "Not enough memory: lower serving.gpu_memory_utilization or serving.max_model_len, use more "
+        "GPUs (serving.tensor_parallel_size), or look for other processes on the node.",
+    ),
+    _cause(
+        r"gated repo|GatedRepoError|401 client error|access to model .* is restricted",
+        "The hub repository is gated: accept its terms, then name the variable that holds your "
+        "token in serving.secrets (HF_TOKEN).",
+    ),
+    _cause(
+        r"RepositoryNotFoundError|RevisionNotFoundError|is not a valid model identifier"
+        r"|LocalEntryNotFoundError|couldn't connect to .*huggingface",
+        "The hub repository was not found: check models.<name>.hub and its revision, or download "
+        "it first where compute nodes have no internet (evalkit prepare).",
+    ),
+    _cause(
+        r"tokenizer.*(not found|cannot|can't|couldn't|could not|fail)|can't load tokenizer"
+        r"|couldn't instantiate the backend tokenizer",
+        "The tokenizer cannot be loaded: the checkpoint folder needs its tokenizer files.",
+    ),
+    _cause(
+        r"model architectures? .* (are|is) not supported|should have a `?model_type`?"
+        r"|unrecognized model in|does not recognize this architecture|invalid repository id or local"
+        r"|cannot find any model weights|safetensor\w* .*(error|invalid)|HeaderTooLarge"
+        r"|incomplete metadata|invalid header|config\.json.*(not|missing|valid)",
+        "vLLM cannot load this checkpoint: check config.json (architectures, model_type) and that "
+        "its weight files are complete; a newer vLLM may know the architecture.",
+    ),
+    _cause(
+        r"no module named|cannot import name|undefined symbol|cannot open shared object",
+        "The server's Python environment is broken or incomplete: check serving.python and "
+        "cluster.setup.",
+    ),
+    _cause(
+        r"^cannot start ",
+        "The command is not there: check serving.command, serving.python and cluster.server_prefix.",
+    ),
+    _cause(
+        r"no cuda gpus are available|cuda driver version is insufficient|failed to infer device",
+        "No usable GPU: check the GPUs of the job (cluster.gpu_request, serving.gpus) and the "
+        "driver on the node.",
+    ),
+    _cause(
+        r"address already in use",
+        "Its port was taken by another program.",
+    ),
+)
+
+
+def read_end(path: Path, start: int = 0, limit: int = SEARCH_BYTES) -> list[str]:
+    """The last lines of a log, from byte `start` on and at most `limit` bytes; [] without a file."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(start, end - limit))
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    return data.decode(errors="replace").splitlines()
+
+
+def tail(lines: list[str], secrets: Iterable[str] = ()) -> str:
+    """The last lines for an error message: blank ones left out, long ones cut, secrets replaced."""
+    kept = [line.rstrip() for line in lines if line.strip()][-TAIL_LINES:]
+    return "\n".join(line[:LINE_CHARS] for line in redact("\n".join(kept), secrets).split("\n"))
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """The text with every secret replaced."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+def find_cause(lines: list[str]) -> Found | None:
+    """The first line that shows a known cause, and what to do about it; None when none does."""
+    for cause in CAUSES:
+        for line in lines:
+            if cause.pattern.search(line):
+                return Found(line.strip()[:LINE_CHARS], cause.hint)
+    return None
+
+
+def says_address_in_use(lines: list[str]) -> bool:
+    """Whether the server ended because its port was taken."""
+    return any(ADDRESS_IN_USE.search(line) for line in lines)

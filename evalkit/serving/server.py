@@ -1,0 +1,119 @@
+"""One server process: started, watched and ended for certain.
+
+It knows nothing of HTTP or models. The danger it exists for is a process tree that outlives us, see
+`evalkit.serving.keeper`, through which the server is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from evalkit.errors import ServingError
+from evalkit.serving import keeper, logs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+# The keeper ends the tree within the grace period and its own KILL_WAIT_S.
+KEEPER_MARGIN_S = keeper.KILL_WAIT_S + 5.0
+POLL_S = 0.05
+
+
+class Server:
+    """A running server. Create it with `start_server`."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], marker: str, log_path: Path, log_start: int
+    ) -> None:
+        self._process = process
+        self._marker = marker
+        self._log_path = log_path
+        self._log_start = log_start
+
+    @property
+    def pid(self) -> int:
+        """The keeper's pid; the server is its child."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """Exit code of the server, 128 + n after signal n; None while it runs."""
+        return self._process.poll()
+
+    def log(self) -> list[str]:
+        """What this server has written last, as lines."""
+        return logs.read_end(self._log_path, self._log_start)
+
+    def describe_exit(self, secrets: Sequence[str]) -> str | None:
+        """Exit code and end of the log; None while it runs."""
+        code = self.exit_code()
+        if code is None:
+            return None
+        end = logs.tail(self.log(), secrets) or "(it wrote nothing)"
+        return f"{describe_code(code)}; last lines of {self._log_path}:\n{end}"
+
+    async def stop(self, grace_s: float) -> None:
+        """TERM, KILL after `grace_s`; returns when no process of the tree is left.
+
+        Raises ServingError when one survives SIGKILL.
+        """
+        if self._process.poll() is None:
+            self._process.terminate()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s + KEEPER_MARGIN_S
+        while self._process.poll() is None and loop.time() < deadline:
+            await asyncio.sleep(POLL_S)
+        # The keeper itself may have been killed: look for ourselves, without further grace.
+        left = await asyncio.to_thread(keeper.end_tree, {self.pid}, self._marker, 0.0)
+        if left:
+            pids = ", ".join(str(p.pid) for p in sorted(left))
+            raise ServingError(
+                f"processes of the server survive SIGKILL: {pids}",
+                hint="They hang in the kernel (driver or file system): look at the node, exclude it.",
+            )
+
+
+def describe_code(code: int) -> str:
+    """`exit code 137 (SIGKILL)`."""
+    if code <= 128:
+        return f"exit code {code}" if code >= 0 else describe_code(128 - code)
+    try:
+        return f"exit code {code} ({signal.Signals(code - 128).name})"
+    except ValueError:
+        return f"exit code {code}"
+
+
+def keeper_command(grace_s: float) -> tuple[str, ...]:
+    """argv that goes before the server's own."""
+    return (sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(grace_s))
+
+
+def start_server(
+    command: Sequence[str], env: Mapping[str, str], log_path: Path, grace_s: float
+) -> Server:
+    """Start a command through a keeper. `env` holds the marker, see `keeper.MARKER`.
+
+    Call it from a thread that lives as long as the program.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab") as log:
+        log_start = log.tell()
+        # The mask is inherited: SIGUSR2 cannot kill the keeper before it ignores the signal.
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        try:
+            process = subprocess.Popen(
+                [*keeper_command(grace_s), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    return Server(process, env[keeper.MARKER], log_path, log_start)
