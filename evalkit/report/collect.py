@@ -1,0 +1,158 @@
+"""Takes the finished units of a task, shard by shard, and keeps what its artifacts need.
+
+What is expected comes from the plan, never from a listing: every planned unit ends up either scored
+or missing for a named reason. Replies go to the spill file; a few dozen bytes per unit stay in memory.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from evalkit.benchmarks.contract import Solution
+from evalkit.errors import ScorerError
+from evalkit.report.distribution import Tally
+from evalkit.report.results import Missing, MissingReason, MissingUnit, Reason
+from evalkit.report.sample_lines import render_sample_line
+from evalkit.store.records import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evalkit.benchmarks.contract import Sample
+    from evalkit.plan.model import Shard, TaskPlan, UnitKey
+    from evalkit.report.aggregate import RepeatScores
+    from evalkit.report.scorer import Scorer
+    from evalkit.report.spill import Spill
+    from evalkit.store.union import FinishedUnit, ShardUnion
+
+REASONS: tuple[Reason, ...] = ("no_record", "infra_error", "judge_error", "scorer_error")
+_SCORED = len(REASONS)
+FIRST_MISSING = 20
+"""Missing units that are named; all of them are counted."""
+
+
+class Collector:
+    """Everything one task's journals say, with scores."""
+
+    def __init__(self, task: TaskPlan, samples: Sequence[Sample], *, publishable: bool) -> None:
+        self.task = task
+        self.samples = samples
+        self.scores: list[RepeatScores | None] = [None] * task.n_units
+        """By position: sample by sample, repeat after repeat."""
+        self.by_outcome: Counter[str] = Counter()
+        self.no_answer = 0
+        self.duplicates = 0
+        self.retries = 0
+        self.problems: list[str] = []
+        self.prompt, self.completion, self.reasoning = (Tally(whole=True) for _ in range(3))
+        self.latency = Tally(whole=False)
+        self.calls = 0
+        self._publishable = publishable
+        self._states = array("B", bytes(task.n_units))  # index into REASONS, or _SCORED
+        self._messages: dict[int, str] = {}
+        self._shared: dict[object, RepeatScores] = {}
+
+    @property
+    def missing(self) -> int:
+        """Planned units without a score."""
+        return self.task.n_units - self.scored
+
+    @property
+    def scored(self) -> int:
+        """Units with a score."""
+        return self._states.count(_SCORED)
+
+    def take(self, shard: Shard, union: ShardUnion, scorer: Scorer, spill: Spill) -> None:
+        """Score and keep all units of one shard. Raises StoreError on a full disk."""
+        self.duplicates += union.duplicates
+        self.problems.extend(str(problem) for problem in union.problems)
+        units = [u for key in self.task.units(shard) if (u := union.finished.get(key)) is not None]
+        items = [(self.samples[u.key.sample], _solution(u)) for u in units]
+        for unit, score in zip(units, scorer.score(items), strict=True):
+            position = self._position(unit.key)
+            sample = self.samples[unit.key.sample]
+            line = render_sample_line(sample, unit, score, publishable=self._publishable)
+            spill.put(position, line)
+            self._keep(position, unit, score)
+        for key, (outcome, message) in union.errors.items():
+            self._owe(self._position(key), outcome, message)
+
+    def _keep(self, position: int, unit: FinishedUnit, score: RepeatScores | ScorerError) -> None:
+        if isinstance(score, ScorerError):
+            self._owe(position, Outcome.SCORER_ERROR, score.message)
+            return
+        self._states[position] = _SCORED
+        self.scores[position] = self._share(score)
+        self.by_outcome[unit.outcome.value] += 1
+        self.no_answer += score.answer is None
+        self.calls += len(unit.calls)
+        for call in unit.calls:
+            usage = call.reply.usage
+            self.prompt.add(usage.prompt_tokens)
+            self.completion.add(usage.completion_tokens)
+            self.reasoning.add(usage.reasoning_tokens)
+            self.latency.add(call.timing.latency_s)
+            self.retries += call.timing.retries
+
+    def _owe(self, position: int, outcome: Outcome, message: str) -> None:
+        self._states[position] = REASONS.index(_reason(outcome))
+        self._messages[position] = message
+        self.by_outcome[outcome.value] += 1
+
+    def _share(self, score: RepeatScores) -> RepeatScores:
+        """One object for equal scores: a million units have few different ones."""
+        key = (score.answer, tuple(score.values.items()))
+        return self._shared.setdefault(key, score)
+
+    def _position(self, key: UnitKey) -> int:
+        return key.sample * self.task.repeats + key.repeat
+
+    def list_missing(self) -> Missing:
+        """What is missing, by reason and shard, the first units by name."""
+        by_reason: Counter[Reason] = Counter()
+        by_shard: Counter[int] = Counter()
+        last: dict[Reason, str] = {}
+        first: list[MissingUnit] = []
+        for position, state in enumerate(self._states):
+            if state == _SCORED:
+                continue
+            unit = self._missing_unit(position, REASONS[state])
+            by_reason[unit.reason] += 1
+            by_shard[unit.shard] += 1
+            if unit.message is not None:
+                last[unit.reason] = unit.message
+            if len(first) < FIRST_MISSING:
+                first.append(unit)
+        return Missing(
+            count=self.missing,
+            by_reason={
+                reason: MissingReason(count=by_reason[reason], message=last.get(reason))
+                for reason in REASONS
+                if by_reason[reason]
+            },
+            by_shard={f"{index:05d}": by_shard[index] for index in sorted(by_shard)},
+            first=tuple(first),
+        )
+
+    def _missing_unit(self, position: int, reason: Reason) -> MissingUnit:
+        sample, repeat = divmod(position, self.task.repeats)
+        return MissingUnit(
+            sample=self.samples[sample].id,
+            repeat=repeat,
+            shard=(repeat * self.task.n_samples + sample) % self.task.n_shards,
+            reason=reason,
+            message=self._messages.get(position),
+        )
+
+
+def _solution(unit: FinishedUnit) -> Solution:
+    return Solution(unit.text, unit.outcome, unit.data, unit.detail)
+
+
+def _reason(outcome: Outcome) -> Reason:
+    """The reason of a failure of ours."""
+    if outcome is Outcome.JUDGE_ERROR:
+        return "judge_error"
+    return "scorer_error" if outcome is Outcome.SCORER_ERROR else "infra_error"

@@ -1,0 +1,274 @@
+"""Gather: journals to artifacts, strict about completeness.
+
+What is expected comes from the plan. A gather proves that every planned unit is scored, or says
+exactly which are not and why, withholds the headline and raises. It may run at any time, also beside
+workers, and as often as one likes: the same journals give the same artifacts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from evalkit.benchmarks.frozen import load_frozen
+from evalkit.benchmarks.registry import benchmark_for
+from evalkit.errors import IncompleteError, ScorerError, StoreError, UsageError
+from evalkit.report.aggregate import Aggregate, ItemScores, aggregate_scores
+from evalkit.report.artifacts import (
+    find_complete,
+    hash_lines,
+    write_samples,
+    write_summary,
+    write_task,
+)
+from evalkit.report.collect import Collector
+from evalkit.report.facts import RunFacts, read_run_facts
+from evalkit.report.headline import find_bounds, make_headline
+from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
+from evalkit.report.scorer import Scorer
+from evalkit.report.settings import describe_settings
+from evalkit.report.spill import Spill
+from evalkit.store.union import ShardUnion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evalkit.benchmarks.contract import Benchmark, Sample
+    from evalkit.plan.model import Plan, TaskPlan
+    from evalkit.store.layout import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class GatherProgress:
+    """How far the gather of one task is, after each shard."""
+
+    task: str
+    shards: int
+    """Shards read."""
+    of_shards: int
+    scored: int
+    """Units scored so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResults:
+    """What a gather found."""
+
+    tasks: tuple[Results, ...]
+    """One for each gathered task, in plan order, as the journals say it now."""
+    summary: Summary
+    """Over the published results of all tasks of the run."""
+    kept: tuple[str, ...] = ()
+    """Incomplete tasks whose earlier complete artifacts were left in place."""
+
+    @property
+    def complete(self) -> bool:
+        """Every gathered task is complete."""
+        return all(results.complete for results in self.tasks)
+
+    def require_complete(self) -> None:
+        """Raises IncompleteError, saying what is missing in which task."""
+        lines = [_describe_missing(r, r.task in self.kept) for r in self.tasks if not r.complete]
+        if lines:
+            raise IncompleteError(
+                "\n".join(lines),
+                hint="`evalkit resume` finishes what is missing; a failed grader is asked again by "
+                "the next `evalkit gather`. results.json lists the units.",
+            )
+
+
+def gather_run(
+    folder: RunFolder,
+    plan: Plan,
+    *,
+    tasks: Sequence[str] | None = None,
+    allow_partial: bool = False,
+    on_progress: Callable[[GatherProgress], None],
+    clock: Callable[[], float],
+) -> RunResults:
+    """Score everything finished, publish artifacts, and prove completeness.
+
+    `tasks` names some of the plan's (all by default); `clock` gives seconds since the epoch for the
+    run's log. Raises UsageError for an unknown task, StoreError, PlanError for a benchmark of
+    another version, and IncompleteError, after all artifacts are written, unless `allow_partial`.
+    """
+    chosen = _choose(plan, tasks)
+    facts = read_run_facts(folder)
+    gathered, kept = [], []
+    for task in chosen:
+        results = gather_task(folder, plan, task, benchmark_for(task), facts, on_progress)
+        gathered.append(results)
+        if not results.complete and find_complete(folder, plan, task) is not None:
+            kept.append(task.name)
+    summary = write_summary(folder, plan, facts.gpu_seconds)
+    run = RunResults(tuple(gathered), summary, tuple(kept))
+    _log(folder, run, clock())
+    if not allow_partial:
+        run.require_complete()
+    return run
+
+
+def gather_task(
+    folder: RunFolder,
+    plan: Plan,
+    task: TaskPlan,
+    benchmark: Benchmark[Any],
+    facts: RunFacts,
+    on_progress: Callable[[GatherProgress], None],
+) -> Results:
+    """Gather one task with its benchmark; writes its artifacts and returns what results.json says.
+
+    Where earlier complete artifacts exist and units are missing now, nothing is written.
+    """
+    samples = load_frozen(folder, task)
+    weights: Mapping[str, str] = getattr(benchmark, "weights", {})
+    parallel: bool = getattr(benchmark, "parallel_scoring", False)
+    found = Collector(task, samples, publishable=benchmark.publishable)
+    with (
+        Spill(folder.artifacts(task.name), task.n_units) as spill,
+        Scorer(benchmark, parallel=parallel) as scorer,
+    ):
+        for number, shard in enumerate(task.shards(), start=1):
+            union = ShardUnion.read(folder, plan, shard, single_call=benchmark.single_call)
+            found.take(shard, union, scorer, spill)
+            on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
+        aggregate = _aggregate(task, samples, found, weights)
+        results = _make_results(plan, found, aggregate, benchmark, facts, hash_lines(spill.lines()))
+        if results.complete or find_complete(folder, plan, task) is None:
+            write_samples(folder.samples(task.name), spill.lines())
+            write_task(folder, plan, results)
+    return results
+
+
+def _choose(plan: Plan, names: Sequence[str] | None) -> list[TaskPlan]:
+    known = [task.name for task in plan.tasks]
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"no task {name!r} in this run", hint=f"Tasks: {', '.join(known)}.")
+    return [task for task in plan.tasks if names is None or task.name in names]
+
+
+def _aggregate(
+    task: TaskPlan, samples: Sequence[Sample], found: Collector, weights: Mapping[str, str]
+) -> Aggregate | None:
+    """Metrics of a complete task; null while units are missing."""
+    complete = [score for score in found.scores if score is not None]
+    if len(complete) < task.n_units:
+        return None
+    k = task.repeats
+    items = [
+        ItemScores(s.id, complete[i * k : (i + 1) * k], s.subset, s.cluster)
+        for i, s in enumerate(samples)
+    ]
+    try:
+        return aggregate_scores(items, weights=weights)
+    except ValueError as error:
+        raise ScorerError(
+            f"task {task.name}: the scores of benchmark {task.benchmark} do not fit together: "
+            f"{error}"
+        ) from error
+
+
+def _make_results(
+    plan: Plan,
+    found: Collector,
+    aggregate: Aggregate | None,
+    benchmark: Benchmark[Any],
+    facts: RunFacts,
+    samples_sha256: str,
+) -> Results:
+    task = found.task
+    weight = getattr(benchmark, "weights", {}).get(task.metric)
+    bounds = None if aggregate else find_bounds(found.scores, task.repeats, task.metric, weight)
+    whole = _breakdown(aggregate) if aggregate else None
+    return Results(
+        run=plan.run,
+        run_id=plan.run_id,
+        recipe=plan.recipe,
+        task=task.name,
+        benchmark=task.benchmark,
+        benchmark_version=task.benchmark_version,
+        complete=aggregate is not None,
+        headline=make_headline(task, aggregate, bounds),
+        metrics=whole.metrics if whole else None,
+        statistics=whole.statistics if whole else None,
+        totals=whole.totals if whole else None,
+        subsets={n: _breakdown(a) for n, a in aggregate.subsets.items()} if aggregate else None,
+        counts=_counts(found),
+        missing=found.list_missing(),
+        tokens=Tokens(
+            prompt=found.prompt.distribution(),
+            completion=found.completion.distribution(),
+            reasoning=found.reasoning.distribution(),
+        ),
+        latency_s=found.latency.distribution(),
+        settings=describe_settings(plan, task, benchmark),
+        provenance=Provenance(
+            model=plan.model,
+            data=task.data,
+            servers=facts.servers,
+            run_gpu_seconds=facts.gpu_seconds,
+            made_by=facts.made_by,
+        ),
+        samples_sha256=samples_sha256,
+        problems=(*found.problems, *facts.problems),
+    )
+
+
+def _breakdown(aggregate: Aggregate) -> Breakdown:
+    return Breakdown(
+        n_samples=aggregate.n_items,
+        metrics={mode: dict(scores) for mode, scores in aggregate.metrics.items()},
+        statistics=dict(aggregate.statistics),
+        totals=dict(aggregate.totals),
+    )
+
+
+def _counts(found: Collector) -> Counts:
+    return Counts(
+        expected=found.task.n_units,
+        scored=found.scored,
+        missing=found.missing,
+        by_outcome=dict(sorted(found.by_outcome.items())),
+        no_answer=found.no_answer,
+        duplicates=found.duplicates,
+        calls=found.calls,
+        retries=found.retries,
+    )
+
+
+def _describe_missing(results: Results, kept: bool) -> str:
+    missing = results.missing
+    reasons = ", ".join(
+        f"{part.count} {reason}" + (f" (last: {part.message})" if part.message else "")
+        for reason, part in missing.by_reason.items()
+    )
+    first = ", ".join(f"{unit.sample} repeat {unit.repeat}" for unit in missing.first[:3])
+    more = ", ..." if missing.count > 3 else ""
+    text = (
+        f"{results.task}: {missing.count} of {results.counts.expected} units are missing: {reasons}; "
+        f"in {len(missing.by_shard)} shards; first: {first}{more}"
+    )
+    return f"{text}; earlier complete artifacts were left as they are" if kept else text
+
+
+def _log(folder: RunFolder, run: RunResults, now: float) -> None:
+    """Append what was found to the run's log. Raises StoreError."""
+    stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    lines = [
+        f"{stamp} gather {_describe(results, results.task in run.kept)}\n" for results in run.tasks
+    ]
+    try:
+        folder.stdout.parent.mkdir(parents=True, exist_ok=True)
+        with folder.stdout.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder.stdout}: {error.strerror or error}") from error
+
+
+def _describe(results: Results, kept: bool) -> str:
+    headline = results.headline
+    if headline.percent is None:
+        return _describe_missing(results, kept)
+    return f"{results.task}: complete, {headline.name} {headline.percent:.2f} %"

@@ -1,0 +1,73 @@
+"""The one number of a task, its uncertainty, and what it may still become while units are missing.
+
+Pure. A headline has a value only when every planned unit is scored; until then it has bounds, with
+every missing unit once wrong and once right.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from evalkit.report.aggregate import LEVEL, Aggregate, RepeatScores, headline_mode
+from evalkit.report.results import Headline
+from evalkit.report.statistics import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evalkit.plan.model import TaskPlan
+
+STANDARD_ERROR = "se_items_clustered"
+
+
+def make_headline(task: TaskPlan, aggregate: Aggregate | None, bounds: Interval | None) -> Headline:
+    """The headline of a complete task (`aggregate`), or of one with missing units (null)."""
+    mode = headline_mode(task.repeats)
+    stats = aggregate.statistics[task.metric] if aggregate else None
+    error = stats.se_items_clustered if stats else None
+    return Headline(
+        name=f"{mode} {task.metric}",
+        mode=mode,
+        metric=task.metric,
+        value=stats.avg if stats else None,
+        percent=100 * stats.avg if stats else None,
+        standard_error=error,
+        standard_error_method=STANDARD_ERROR if error is not None else None,
+        interval=stats.interval if stats else None,
+        interval_method=stats.interval_method if stats else None,
+        level=stats.level if stats else LEVEL,
+        bounds=bounds,
+        n_samples=task.n_samples,
+        repeats=task.repeats,
+    )
+
+
+def find_bounds(
+    scores: Sequence[RepeatScores | None], repeats: int, metric: str, weight: str | None
+) -> Interval | None:
+    """[missing = wrong, missing = right] of the average over all units.
+
+    `scores` come by sample, then repeat; `weight` names the score that says what `metric` may reach
+    for a sample (1 without). Null where a sample's limit is not known, or a score is outside it.
+    """
+    known, possible, limit = [], [], []
+    for start in range(0, len(scores), repeats):
+        row = scores[start : start + repeats]
+        highest = _highest(row, weight)
+        values = [score.values[metric] for score in row if score is not None]
+        if highest is None or not all(0.0 <= value <= highest for value in values):
+            return None
+        known.append(math.fsum(values))
+        possible.append(highest * (repeats - len(values)))
+        limit.append(highest * repeats)
+    total = math.fsum(limit)
+    if total <= 0:
+        return None
+    return Interval(math.fsum(known) / total, math.fsum([*known, *possible]) / total)
+
+
+def _highest(row: Sequence[RepeatScores | None], weight: str | None) -> float | None:
+    if weight is None:
+        return 1.0
+    return next((score.values[weight] for score in row if score is not None), None)

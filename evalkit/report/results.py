@@ -1,0 +1,245 @@
+"""The shape of `results.json` and `summary.json`: what a person or a tool reads after a gather.
+
+Values only: nothing here computes, reads or writes. The JSON Schema in `schemas/` is generated from
+these classes. A number that does not exist is null, never 0; all values are fractions, and where a
+percent is given too the field's name says so. Nothing in a result depends on when it was gathered.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from evalkit.base import Frozen
+from evalkit.plan.model import DataProvenance, ModelIdentity
+from evalkit.recipe.schema import Profile
+from evalkit.report.aggregate import ScoreStatistics
+from evalkit.report.statistics import Interval
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Reason = Literal["no_record", "infra_error", "judge_error", "scorer_error"]
+"""Why a unit has no score: no journal has it finished, or something of ours failed on it."""
+
+
+class Headline(Frozen):
+    """The one number of a task; without value while units are missing."""
+
+    name: str
+    """As the field quotes it: `pass@1[avg-of-8] symbolic_correct`."""
+    mode: str
+    metric: str
+    value: float | None
+    """Fraction."""
+    percent: float | None
+    """`value` in percent."""
+    standard_error: float | None
+    """Fraction; null for a single independent item, or while units are missing."""
+    standard_error_method: str | None
+    """Name of the statistic in `statistics`."""
+    interval: Interval | None
+    """[low, high], fractions, at `level`."""
+    interval_method: str | None
+    level: float
+    """Confidence level of `interval`."""
+    bounds: Interval | None
+    """[every missing unit wrong, every missing unit right]; null when complete, or when the metric
+    has no known range."""
+    n_samples: int
+    repeats: int
+
+
+class Breakdown(Frozen):
+    """All metrics over a set of samples."""
+
+    n_samples: int
+    metrics: dict[str, dict[str, float]]
+    """Mode (`pass@1[avg-of-8]`, `majority@8`, ...) -> score name or `no_answer` -> fraction."""
+    statistics: dict[str, ScoreStatistics]
+    """Score name -> statistics over all repeats."""
+    totals: dict[str, float]
+    """Number of parts (steps, instructions) of scores that count parts."""
+
+
+class Counts(Frozen):
+    """Where all planned units went: `expected` = `scored` + `missing`."""
+
+    expected: int
+    scored: int
+    missing: int
+    by_outcome: dict[str, int]
+    """Scored units by outcome (`ok`, `truncated`, `empty`, ...); units missing for a failure of ours
+    by that failure. Units without any record are not here."""
+    no_answer: int
+    """Scored units from which no answer could be extracted."""
+    duplicates: int
+    """Finished units journaled more than once; one of each was scored."""
+    calls: int
+    """Finished model calls of the scored units."""
+    retries: int
+    """Requests that were sent again for these calls."""
+
+
+class MissingUnit(Frozen):
+    """One planned unit without a score."""
+
+    sample: str
+    """The sample's own id."""
+    repeat: int
+    shard: int
+    reason: Reason
+    message: str | None
+    """What failed, in the words of the last failure."""
+
+
+class MissingReason(Frozen):
+    """How many units are missing for one reason."""
+
+    count: int
+    message: str | None
+    """Of the last such unit in sample order."""
+
+
+class Missing(Frozen):
+    """Exactly what is missing, counted; the first units by name."""
+
+    count: int
+    by_reason: dict[Reason, MissingReason]
+    by_shard: dict[str, int]
+    """Shards with missing units (names of journal folders)."""
+    first: tuple[MissingUnit, ...]
+    """The first of them, by sample, then repeat."""
+
+
+class Distribution(Frozen):
+    """Exact statistics of one number over all calls of the scored units."""
+
+    count: int
+    """Calls for which the number is known."""
+    unknown: int
+    """Calls for which the server did not say it; in no other field."""
+    total: int | float | None
+    mean: float | None
+    p50: int | float | None
+    """Nearest rank: the least value that is not below half of all values."""
+    p95: int | float | None
+    max: int | float | None
+
+
+class Tokens(Frozen):
+    """Tokens per call, as the server counted them."""
+
+    prompt: Distribution
+    completion: Distribution
+    """Reasoning included."""
+    reasoning: Distribution
+
+
+class Difference(Frozen):
+    """A setting that is not what the profile of the benchmark says."""
+
+    key: str
+    """`params.<name>`, `generation.<name>`, `repeats` or `limit`."""
+    profile: Any
+    """Value of the profile, or the benchmark's default."""
+    value: Any
+    """Value of this run."""
+
+
+class ServerFacts(Frozen):
+    """What one attempt recorded about a server it started."""
+
+    replica: str
+    attempt: int
+    facts: dict[str, Any]
+
+
+class Settings(Frozen):
+    """Everything the numbers were made with."""
+
+    profile: Profile
+    differs_from_profile: tuple[Difference, ...]
+    params: dict[str, Any]
+    generation: dict[str, Any]
+    """As sent; null was not sent, so the server's default applied."""
+    serving: dict[str, Any]
+    """The deployment."""
+    served_model_name: str
+    prompts: dict[str, str]
+    """Prompt template -> sha256."""
+    identity: dict[str, Any]
+    """Everything that may move a score of this task, by key: what `fingerprint` hashes."""
+    fingerprint: str
+    plan_fingerprint: str
+    requests_sha256: str
+
+
+class Provenance(Frozen):
+    """Where model, data and code came from."""
+
+    model: ModelIdentity
+    data: DataProvenance
+    servers: tuple[ServerFacts, ...]
+    """All servers of the run: tasks share them."""
+    run_gpu_seconds: float | None
+    """GPU time of the whole run, all tasks; null without GPUs or where an attempt did not say."""
+    made_by: dict[str, Any] | None
+    """provenance.json: versions, commit and command that made the plan."""
+
+
+class Results(Frozen):
+    """One task's `results.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run: str
+    run_id: str
+    recipe: str
+    task: str
+    benchmark: str
+    benchmark_version: str
+    complete: bool
+    """Every planned unit is scored. Only then is there a headline value."""
+    headline: Headline
+    metrics: dict[str, dict[str, float]] | None
+    """As in `Breakdown`, over all samples; null while units are missing."""
+    statistics: dict[str, ScoreStatistics] | None
+    totals: dict[str, float] | None
+    subsets: dict[str, Breakdown] | None
+    counts: Counts
+    missing: Missing
+    tokens: Tokens
+    latency_s: Distribution
+    """Seconds from sending a call to its answer, retries included."""
+    settings: Settings
+    provenance: Provenance
+    samples_sha256: str
+    """Checksum of the lines of samples.jsonl.zst, uncompressed."""
+    problems: tuple[str, ...]
+    """What the journals' reader had to skip, by file and line. None of it was counted."""
+
+
+class TaskSummary(Frozen):
+    """One task in `summary.json`; what is null has not been gathered."""
+
+    task: str
+    benchmark: str
+    profile: Profile
+    expected: int
+    complete: bool | None = None
+    headline: Headline | None = None
+    counts: Counts | None = None
+
+
+class Summary(Frozen):
+    """A run's `summary.json`, from the results of its tasks."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run: str
+    run_id: str
+    recipe: str
+    model: str
+    complete: bool
+    """Every task has complete results."""
+    run_gpu_seconds: float | None
+    tasks: tuple[TaskSummary, ...] = Field(min_length=1)

@@ -1,0 +1,73 @@
+"""One line of `samples.jsonl.zst`: what the model was asked, what it answered and what that scored.
+
+Only what a second run of the same calls would give too: no time, host, attempt or journal. So the
+same answers give the same bytes, however the work was cut up and however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from evalkit.errors import ScorerError
+from evalkit.store.records import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from evalkit.benchmarks.contract import Sample
+    from evalkit.report.aggregate import RepeatScores
+    from evalkit.store.records import CallRecord
+    from evalkit.store.union import FinishedUnit
+
+
+def render_sample_line(
+    sample: Sample, unit: FinishedUnit, score: RepeatScores | ScorerError, *, publishable: bool
+) -> bytes:
+    """The line of one finished unit. Raises TypeError where a benchmark's data is not JSON.
+
+    A unit whose grader failed has outcome `scorer_error` and null scores. Where the data may not be
+    republished the target is withheld and the messages are given as a checksum.
+    """
+    failed = isinstance(score, ScorerError)
+    reply = unit.reply
+    line: dict[str, Any] = {
+        "id": sample.id,
+        "sample": unit.key.sample,
+        "repeat": unit.key.repeat,
+        "subset": sample.subset,
+        "outcome": Outcome.SCORER_ERROR if failed else unit.outcome,
+        "answer": None if isinstance(score, ScorerError) else score.answer,
+        "target": sample.target if publishable else None,
+        "scores": None if isinstance(score, ScorerError) else score.values,
+        "detail": score.message if isinstance(score, ScorerError) else unit.detail,
+        "content": unit.text,
+        "data": unit.data,
+        "reasoning": reply.reasoning if reply else None,
+        "tool_calls": reply.tool_calls if reply else (),
+        "finish_reason": reply.finish_reason if reply else None,
+        "usage": _usage(unit.calls),
+        "calls": len(unit.calls),
+    }
+    if publishable:
+        line["messages"] = sample.messages
+    else:
+        line["messages_sha256"] = hashlib.sha256(orjson.dumps(sample.messages)).hexdigest()
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _usage(calls: Iterable[CallRecord]) -> dict[str, int | None]:
+    """Tokens of all calls together; null where one of them is not known."""
+    usages = [call.reply.usage for call in calls]
+    return {
+        "prompt_tokens": _sum([u.prompt_tokens for u in usages]),
+        "completion_tokens": _sum([u.completion_tokens for u in usages]),
+        "reasoning_tokens": _sum([u.reasoning_tokens for u in usages]),
+    }
+
+
+def _sum(numbers: list[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known and len(known) == len(numbers) else None

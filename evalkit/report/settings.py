@@ -1,0 +1,54 @@
+"""The settings a task's numbers were made with, and where they differ from the benchmark's profile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evalkit.report.results import Difference, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.plan.model import Plan, TaskPlan
+
+
+def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> Settings:
+    """All settings of one task."""
+    deployment = plan.deployments[task.deployment]
+    return Settings(
+        profile=task.profile,
+        differs_from_profile=tuple(find_differences(task, benchmark)),
+        params=task.params,
+        generation=task.generation.model_dump(mode="json"),
+        serving=deployment.serving.model_dump(mode="json"),
+        served_model_name=deployment.served_model_name,
+        prompts=task.identity.get("prompts", {}),
+        identity=task.identity,
+        fingerprint=task.fingerprint,
+        plan_fingerprint=plan.fingerprint,
+        requests_sha256=task.requests_sha256,
+    )
+
+
+def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Difference]:
+    """Parameters, sampling, repeats and number of samples that are not the profile's."""
+    knobs = benchmark.knobs.get(task.profile, {})
+    for key, field in benchmark.params_type.model_fields.items():
+        wanted = knobs.get(key, field.get_default(call_default_factory=True))
+        value = task.params.get(key, wanted)
+        if _json(value) != _json(wanted):
+            yield Difference(key=f"params.{key}", profile=wanted, value=value)
+    generation = task.generation.model_dump(mode="json")
+    for key, wanted in benchmark.generation.get(task.profile, {}).items():
+        if _json(generation.get(key)) != _json(wanted):
+            yield Difference(key=f"generation.{key}", profile=wanted, value=generation.get(key))
+    if task.repeats != benchmark.repeats:
+        yield Difference(key="repeats", profile=benchmark.repeats, value=task.repeats)
+    if task.n_samples < task.data.n_rows:
+        yield Difference(key="limit", profile=task.data.n_rows, value=task.n_samples)
+
+
+def _json(value: Any) -> Any:
+    """Tuples and lists are one thing in a plan."""
+    return list(value) if isinstance(value, (list, tuple)) else value
