@@ -82,14 +82,21 @@ class Section(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _no_bool_as_number(cls, data: Any) -> Any:
-        """`replicas: true` is a slip, though Python calls true a 1."""
-        for key, value in data.items() if isinstance(data, dict) else ():
-            if isinstance(value, bool) and key in cls.model_fields:
-                annotation = cls.model_fields[key].annotation
-                kinds = {annotation, *get_args(annotation)}
-                if kinds & {int, float} and bool not in kinds:
-                    raise ValueError(f"{key}: expected a number, found {str(value).lower()}")
-        return data
+        """`replicas: true` is a slip, though Python calls true a 1: as text it is no number."""
+        if not isinstance(data, dict):
+            return data
+        wrong = [
+            key
+            for key, value in data.items()
+            if isinstance(value, bool) and key in cls.model_fields and _is_number(cls, key)
+        ]
+        return data | {key: str(data[key]).lower() for key in wrong}
+
+
+def _is_number(section: type[Section], key: str) -> bool:
+    annotation = section.model_fields[key].annotation
+    kinds = {annotation, *get_args(annotation)}
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 class Generation(Section):

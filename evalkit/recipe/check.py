@@ -1,0 +1,150 @@
+"""Merged data -> `Recipe`, with every problem of the recipe and of its partial sections at once.
+
+A partial section is only complete on top of others, so it is checked as it will be merged, for every
+pair of a model and a task. A problem is shown where the offending key was written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from evalkit.recipe.document import Document, Path, get, merge
+from evalkit.recipe.problems import Problem, problems_of, recipe_error
+from evalkit.recipe.schema import SERVING_SECTIONS, Cluster, Generation, Recipe
+from evalkit.recipe.shape import drop_nulls, kind_of, recipe_shape, section_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SERVINGS: Mapping[str, type[BaseModel]] = {kind_of(each): each for each in SERVING_SECTIONS}
+DEFAULT_KIND = kind_of(SERVING_SECTIONS[0])
+
+
+def check_recipe(document: Document, origin: str) -> Recipe:
+    """The valid recipe. Raises one RecipeError that lists all problems with their lines."""
+    data = drop_nulls(document.data, recipe_shape())
+    problems: list[Problem] = []
+    recipe: Recipe | None = None
+    if isinstance(serving := data.get("serving"), dict):
+        data["serving"] = {"kind": DEFAULT_KIND, **serving}
+        if (problem := kind_problem(data["serving"])) is not None:
+            problems.append(Problem(("serving", "kind"), problem.text))
+            del data["serving"]
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        problems += problems_of(error, data, recipe_shape())
+    problems += _partial_problems(data)
+    if problems or recipe is None:
+        raise recipe_error(_by_place(problems, document), document, origin)
+    return recipe
+
+
+def kind_problem(serving: Mapping[str, Any]) -> Problem | None:
+    """The problem of a `kind` that does not exist."""
+    if serving["kind"] in SERVINGS:
+        return None
+    kinds = ", ".join(SERVINGS)
+    return Problem(("kind",), f"expected one of {kinds}, found '{serving['kind']}'")
+
+
+def serving_problems(serving: Mapping[str, Any]) -> list[Problem]:
+    """The problems of one merged serving."""
+    problem = kind_problem(serving)
+    if problem is not None:
+        return [problem]
+    return section_problems(SERVINGS[serving["kind"]], serving)
+
+
+def section_problems(section: type[BaseModel], data: Mapping[str, Any]) -> list[Problem]:
+    """The problems of one merged section."""
+    shape = section_shape(*SERVING_SECTIONS) if "kind" in section.model_fields else None
+    try:
+        section.model_validate(data)
+    except ValidationError as error:
+        return problems_of(error, data, shape or section_shape(section))
+    return []
+
+
+def merged_serving(base: Any, *partials: Any) -> dict[str, Any]:
+    """Servings laid over each other; nulls that mean a default are gone."""
+    result: dict[str, Any] = {"kind": DEFAULT_KIND, **(base if isinstance(base, dict) else {})}
+    for partial in partials:
+        if isinstance(partial, dict):
+            result = merge(result, partial, ("serving",))
+    cleaned: dict[str, Any] = drop_nulls(result, section_shape(*SERVING_SECTIONS))
+    return {"kind": DEFAULT_KIND, **cleaned}
+
+
+def _by_place(problems: list[Problem], document: Document) -> list[Problem]:
+    """In the order of the lines, as a person will mend them."""
+
+    def key(problem: Problem) -> tuple[str, int]:
+        name, _, line = (document.where(problem.path) or "").rpartition(":")
+        return (name, int(line)) if line.isdigit() else (line, 0)
+
+    return sorted(problems, key=key)
+
+
+def _partial_problems(data: Any) -> Iterator[Problem]:
+    yield from _cluster_problems(data)
+    for path in _entries(data, "models") + _entries(data, "tasks"):
+        generation = get(data, (*path, "generation"))
+        if isinstance(generation, dict):
+            own = drop_nulls(generation, section_shape(Generation))
+            yield from _at((*path, "generation"), section_problems(Generation, own))
+    yield from _serving_problems(data)
+
+
+def _cluster_problems(data: Any) -> Iterator[Problem]:
+    cluster = get(data, ("cluster",))
+    if not isinstance(cluster, dict):
+        return
+    template = cluster.get("template")
+    if not isinstance(template, str | None):
+        yield Problem(("cluster", "template"), "expected the name or the file of a template")
+    own = {key: value for key, value in cluster.items() if key != "template"}
+    yield from _at(("cluster",), section_problems(Cluster, drop_nulls(own, section_shape(Cluster))))
+
+
+def _serving_problems(data: Any) -> Iterator[Problem]:
+    base = get(data, ("serving",))
+    for model in _entries(data, "models"):
+        for task in _entries(data, "tasks"):
+            layers = [(*model, "serving"), (*task, "serving")]
+            partials = [get(data, layer) for layer in layers]
+            for problem in serving_problems(merged_serving(base, *partials)):
+                owner = _owner(problem.path, layers, data)
+                if owner is not None:
+                    yield Problem(owner + problem.path, problem.text, _shown(owner, problem))
+
+
+def _owner(path: Path, layers: list[Path], data: Any) -> Path | None:
+    """The partial that gave the key; the recipe's own serving is validated with the recipe."""
+    given = [layer for layer in layers if get(data, layer)]
+    for layer in reversed(given):
+        if path[0] in get(data, layer):
+            return layer
+    is_own = path[0] in (get(data, ("serving",)) or {})
+    return given[-1] if given and not is_own else None
+
+
+def _shown(owner: Path, problem: Problem) -> Path | None:
+    return None if problem.shown is None else owner + problem.shown
+
+
+def _at(root: Path, problems: list[Problem]) -> list[Problem]:
+    return [Problem(root + p.path, p.text, _shown(root, p)) for p in problems]
+
+
+def _entries(data: Any, section: str) -> list[Path]:
+    entries = get(data, (section,))
+    return [(section, name) for name in entries] if isinstance(entries, dict) else []
+
+
+def raise_problems(problems: list[Problem], root: Path) -> None:
+    """Raise the problems of a section that has no lines. Does nothing where there are none."""
+    if problems:
+        raise recipe_error(_at(root, problems), Document({}), ".".join(map(str, root)))

@@ -1,0 +1,84 @@
+"""The partial sections of a recipe, merged and validated for one model and one task.
+
+Pure: values in, values out. Precedence of generation settings, weakest first: the benchmark's
+defaults, the keys the recipe's `generation` sets, those of the model, those of the task. Serving:
+the recipe's, the model's, the task's; another `kind` replaces the whole serving. Cluster: the
+template's, the recipe's. A null is a value where a key takes null, else it means the default.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import RecipeError
+from evalkit.recipe.check import (
+    SERVINGS,
+    merged_serving,
+    raise_problems,
+    section_problems,
+    serving_problems,
+)
+from evalkit.recipe.document import Path, merge
+from evalkit.recipe.problems import nearest
+from evalkit.recipe.schema import AnyServing, Cluster, Generation, Model, Recipe, Task
+from evalkit.recipe.shape import drop_nulls, section_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOT_SETTINGS = ("template", "description", "extends")
+
+
+def resolve_cluster(recipe: Recipe, template: Mapping[str, Any]) -> Cluster:
+    """The recipe's `cluster` over a template. Raises RecipeError."""
+    below, over = (
+        {k: v for k, v in d.items() if k not in NOT_SETTINGS} for d in (template, recipe.cluster)
+    )
+    data = drop_nulls(merge(below, over), section_shape(Cluster))
+    raise_problems(section_problems(Cluster, data), ("cluster",))
+    return Cluster.model_validate(data)
+
+
+def resolve_serving(recipe: Recipe, model: str, task: str) -> AnyServing:
+    """How one model is served for one task. Raises RecipeError."""
+    base = recipe.serving.model_dump(exclude_unset=True) | {"kind": recipe.serving.kind}
+    the_model, the_task = _entries(recipe, model, task)
+    data = merged_serving(base, the_model.serving, the_task.serving)
+    raise_problems(
+        serving_problems(data), _blame(model, the_model.serving, task, the_task, "serving")
+    )
+    serving: Any = SERVINGS[data["kind"]].model_validate(data)
+    return serving  # type: ignore[no-any-return]
+
+
+def resolve_generation(
+    defaults: Mapping[str, Any], recipe: Recipe, model: str, task: str
+) -> Generation:
+    """How answers of one model to one task are sampled. Raises RecipeError."""
+    the_model, the_task = _entries(recipe, model, task)
+    data: dict[str, Any] = dict(defaults)
+    raise_problems(section_problems(Generation, data), (task, "the benchmark's generation"))
+    own = recipe.generation.model_dump(exclude_unset=True)
+    for layer in (own, the_model.generation, the_task.generation):
+        data = merge(data, layer)
+    data = drop_nulls(data, section_shape(Generation))
+    root = _blame(model, the_model.generation, task, the_task, "generation")
+    raise_problems(section_problems(Generation, data), root)
+    return Generation.model_validate(data)
+
+
+def _entries(recipe: Recipe, model: str, task: str) -> tuple[Model, Task]:
+    for noun, name, valid in (("model", model, recipe.models), ("task", task, recipe.tasks)):
+        if name not in valid:
+            raise RecipeError(
+                f"the recipe has no {noun} '{name}'. {nearest(name, [*valid])}"
+                f"Valid names: {', '.join(valid)}"
+            )
+    return recipe.models[model], recipe.tasks[task]
+
+
+def _blame(model: str, partial: Mapping[str, Any], task: str, the_task: Task, section: str) -> Path:
+    """The section a problem is told of: the last that sets something."""
+    if getattr(the_task, section):
+        return ("tasks", task, section)
+    return ("models", model, section) if partial else (section,)
