@@ -101,11 +101,8 @@ def write_files(cluster: Cluster) -> None:
     values |= {"db_port": ports["mariadbd"]}
     values |= {"password": secrets.token_hex(16), "grace_time": cluster.grace_time}
     values["node_lines"] = "\n".join(node_line(cluster, node) for node in cluster.node_names)
-    # The option has had two names; a Slurm that does not know one of them ignores it.
-    signal_lines = (
-        "SlurmctldParameters=preempt_send_user_signal\nPreemptParameters=send_user_signal\n"
-    )
-    values["signal_line"] = signal_lines if cluster.preempt_signal else ""
+    user_signal = "SlurmctldParameters=preempt_send_user_signal\n"
+    values["signal_line"] = user_signal if cluster.preempt_signal else ""
     write(cluster.conf, SLURM_CONF.format_map(values), 0o644)
     write(root / "etc/gres.conf", gres_conf(cluster), 0o644)
     write(root / "etc/slurmdbd.conf", SLURMDBD_CONF.format_map(values), 0o600)

@@ -27,9 +27,12 @@ def tear_down(root: Path, base: int) -> None:
     if (root / "cluster.json").exists():
         cluster = load(root)
         cancel_jobs(cluster)
-        for group in ((*cluster.node_names, "slurmctld"), ("slurmdbd",), ("mariadbd", "munged")):
-            pids = [pid for pid in (daemon_pid(cluster, daemon) for daemon in group) if pid]
-            end(pids, 10)
+        # Users of a daemon before the daemon. A mariadbd that is still starting ignores TERM;
+        # its data go anyway.
+        stages = (((*cluster.node_names, "slurmctld"), 10), (("slurmdbd",), 10))
+        for daemons, patience_s in (*stages, (("mariadbd", "munged"), 3)):
+            pids = [pid for pid in (daemon_pid(cluster, daemon) for daemon in daemons) if pid]
+            end(pids, patience_s)
     poll(lambda: not kill_leftovers(root, name), 20)
     left = cluster_processes(root, name)
     if left:

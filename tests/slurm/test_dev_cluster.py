@@ -99,6 +99,24 @@ def test_high_preempts_low_which_is_requeued(slurm_cluster: SlurmCluster, tmp_pa
     slurm_cluster.wait_for("low ran twice", lambda: slurm_cluster.job_states(low) == twice)
 
 
+def test_preempt_signal_and_grace_time(
+    launch_cluster: Callable[..., SlurmCluster], tmp_path: Path
+) -> None:
+    """With --preempt-signal a preempted job gets its own signal; --grace-time is the partition's."""
+    cluster = launch_cluster(
+        "--nodes", "1", "--gpus", "0", "--preempt-signal", "--grace-time", "30"
+    )
+    assert "GraceTime=30 " in cluster.run("scontrol", "show", "partition", "low")
+    output = tmp_path / "low"
+    trap = "trap 'echo caught USR2; exit 0' USR2; echo ready; sleep 600 & wait"
+    low = submit(cluster, output, trap, "-p", "low", "--exclusive", "--signal=B:USR2@60")
+    cluster.wait_for("the trap", lambda: output.exists() and "ready" in output.read_text())
+    high = submit(cluster, tmp_path / "high", "true", "-p", "high", "--exclusive")
+    cluster.wait_for("high done", lambda: cluster.job_states(high) == ["COMPLETED"])
+    assert "caught USR2" in output.read_text(), cluster.job_states(low)
+    cluster.script("stop")
+
+
 def test_killed_node_can_be_started_again(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """kill-node ends slurmd and steps but not the job's process; start-node brings the node back."""
     node = slurm_cluster.nodes[3]
