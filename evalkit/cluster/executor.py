@@ -1,0 +1,235 @@
+"""From a site's settings to submitit's parameters, and to an executor that takes them.
+
+`render_parameters` and `render_gather_parameters` are pure; what they fix, and why:
+
+- time is a whole number of minutes: submitit's signal handler computes with it;
+- `requeue` is asked for, or a preempted job would end where the site's default is not to requeue;
+- srun does not take over `--cpus-per-task` of sbatch since Slurm 22.05, so it is given to both;
+- a replica of several nodes starts one worker, on the first node; it reaches the others itself;
+- keys in `cluster.sbatch` win, under whatever spelling, over what is computed.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from submitit import SlurmExecutor
+
+from evalkit.errors import ClusterError
+from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evalkit.plan.model import Plan
+    from evalkit.recipe.schema import AnyServing, Cluster, Scalar
+
+MAX_TIMEOUTS = 50
+"""Requeues at the time limit before submitit gives up. Bounds a run that never gets anywhere; with
+limits of four hours this is more than a week, and a later submit starts again from zero."""
+GATHER_TIME_MIN = 120
+"""A gather of a million records takes about a minute; graders that run code or judges take longer."""
+GATHER_MEMORY = "2GB"
+OWN_OPTIONS = {
+    "array": "cluster.replicas",
+    "time": "cluster.time_min (minutes)",
+    "signal": "cluster.signal_delay_s (seconds)",
+    "job_name": "nothing: it is how evalkit finds its jobs again",
+    "output": "nothing: logs are in the run folder",
+    "error": "nothing: logs are in the run folder",
+    "open_mode": "nothing: logs are always appended to",
+    "dependency": "nothing: a run depends on no other job",
+}
+"""sbatch options that evalkit needs for itself, and what to use in their place."""
+UNSAFE_PATH = re.compile(r"[%\\\n\r]")
+"""sbatch expands % in file names, a backslash turns that off, and a line break ends an option."""
+
+
+class RenderingExecutor(SlurmExecutor):
+    """submitit's executor, also where Slurm is not installed: `--dry-run` works on a laptop."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        """Always available."""
+        return 2
+
+
+@dataclass(frozen=True, slots=True)
+class JobShape:
+    """What a job needs besides the site's settings."""
+
+    name: str
+    """Job name."""
+    gpus: int
+    """GPUs of one replica."""
+
+
+def replica_gpus(plan: Plan) -> int:
+    """GPUs of one replica: what the largest deployment of the run needs."""
+    return max(serving_gpus(deployment.serving) for deployment in plan.deployments)
+
+
+def serving_gpus(serving: AnyServing) -> int:
+    """GPUs a deployment needs. A command that does not say so is taken to need one."""
+    match serving:
+        case ExternalServing():
+            return 0
+        case VllmServing() if serving.gpus is None:
+            return (
+                serving.tensor_parallel_size
+                * serving.pipeline_parallel_size
+                * serving.data_parallel_size
+            )
+        case CommandServing() if serving.gpus is None:
+            return 1
+        case _:
+            return serving.gpus or 0
+
+
+def check_folder(root: Path) -> None:
+    """Raise ClusterError when Slurm could not write into a run folder of this name."""
+    found = UNSAFE_PATH.search(str(root))
+    if found is not None:
+        raise ClusterError(
+            f"the run folder {str(root)!r} has {found[0]!r} in its path, which sbatch interprets",
+            hint="Choose another output.dir or output.name, without %, backslashes and line breaks.",
+        )
+
+
+def render_parameters(cluster: Cluster, shape: JobShape) -> dict[str, Any]:
+    """Parameters of `SlurmExecutor.update_parameters` for the replicas. Raises ClusterError."""
+    if cluster.signal_delay_s >= cluster.time_min * 60:
+        raise ClusterError(
+            f"cluster.signal_delay_s ({cluster.signal_delay_s} s) leaves nothing of "
+            f"cluster.time_min ({cluster.time_min} min)",
+            hint="Raise time_min, or lower signal_delay_s; 180 s is enough for most servers.",
+        )
+    extra: dict[str, Any] = {"requeue": True}
+    parameters: dict[str, Any] = {
+        "job_name": shape.name,
+        "time": cluster.time_min,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": 1,
+        "signal_delay_s": cluster.signal_delay_s,
+        "stderr_to_stdout": True,
+        "array_parallelism": cluster.array_parallelism or cluster.replicas,
+        "wckey": None,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "exclude": cluster.exclude,
+        "cpus_per_task": cluster.cpus_per_task,
+        "mem": cluster.mem,
+        "comment": cluster.comment,
+        "setup": render_setup(cluster),
+        "srun_args": render_srun_args(cluster),
+        **gpu_parameters(cluster, shape.gpus),
+    }
+    return apply_options(parameters, extra, cluster.sbatch, "cluster.sbatch")
+
+
+def render_gather_parameters(cluster: Cluster, name: str, after: list[str]) -> dict[str, Any]:
+    """Parameters of the gather job, which runs on CPU when the jobs `after` have ended."""
+    extra: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    time_min = cluster.gather.get("time", GATHER_TIME_MIN)
+    if not isinstance(time_min, int) or isinstance(time_min, bool) or time_min < 1:
+        raise ClusterError(
+            f"cluster.gather.time is {time_min!r}", hint="It is a whole number of minutes."
+        )
+    parameters: dict[str, Any] = {
+        "job_name": name,
+        "time": time_min,
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "cpus_per_task": 1,
+        "mem": GATHER_MEMORY,
+        "stderr_to_stdout": True,
+        "wckey": None,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "comment": cluster.comment,
+        "dependency": "afterany:" + ":".join(after),
+        "setup": render_setup(cluster),
+        "srun_args": [*cluster.srun_args],
+    }
+    options = {key: value for key, value in cluster.gather.items() if key != "time"}
+    return apply_options(parameters, extra, options, "cluster.gather")
+
+
+def apply_options(
+    parameters: dict[str, Any],
+    extra: dict[str, Any],
+    options: Mapping[str, Scalar | None],
+    where: str,
+) -> dict[str, Any]:
+    """Free sbatch options over computed ones; null or false leaves an option out."""
+    result, extra = dict(parameters), dict(extra)
+    for key, value in options.items():
+        name = key.strip("-").replace("-", "_")
+        if name in OWN_OPTIONS:
+            raise ClusterError(
+                f"{where}.{key} is set by evalkit", hint=f"Use instead: {OWN_OPTIONS[name]}."
+            )
+        result.pop(name, None)
+        extra.pop(name.replace("_", "-"), None)
+        if name == "no_requeue" and value:
+            extra.pop("requeue", None)
+        if value is not None and value is not False:
+            extra[name.replace("_", "-")] = value
+    # submitit would print its own default for a key that is absent
+    return {**result, "wckey": None, "additional_parameters": extra}
+
+
+def gpu_parameters(cluster: Cluster, gpus: int) -> dict[str, Any]:
+    """The GPU request of one replica, per node. Raises ClusterError when nodes do not divide it."""
+    if gpus == 0 or cluster.gpu_request == "none":
+        return {}
+    if gpus % cluster.nodes:
+        raise ClusterError(
+            f"{gpus} GPUs per replica cannot be spread evenly over cluster.nodes: {cluster.nodes}",
+            hint="Change serving.gpus or the parallel sizes, or cluster.nodes.",
+        )
+    per_node = gpus // cluster.nodes
+    typed = f"{cluster.gpu_type}:{per_node}" if cluster.gpu_type else str(per_node)
+    if cluster.gpu_request == "gres":
+        return {"gres": f"gpu:{typed}"}
+    return {"gpus_per_node": typed}
+
+
+def render_setup(cluster: Cluster) -> list[str]:
+    """Shell lines before the worker starts: the site's own, then the recipe's variables."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.env.items()]
+    return [*cluster.setup, "export PYTHONUNBUFFERED=1", *exports]
+
+
+def render_srun_args(cluster: Cluster) -> list[str]:
+    """Arguments of the srun that starts the worker."""
+    one_worker = ["--nodes=1", "--ntasks=1"] if cluster.nodes > 1 else []
+    cpus = [f"--cpus-per-task={cluster.cpus_per_task}"] if cluster.cpus_per_task else []
+    return [*one_worker, *cpus, *cluster.srun_args]
+
+
+def render_python(cluster: Cluster) -> str:
+    """The interpreter as a shell command; `cluster.python` may be one with arguments."""
+    return shlex.join(shlex.split(cluster.python) if cluster.python else [sys.executable])
+
+
+def make_executor(
+    folder: Path, cluster: Cluster, parameters: Mapping[str, Any]
+) -> RenderingExecutor:
+    """submitit's Slurm executor over `<run>/cluster`. Raises ClusterError for a bad parameter."""
+    executor = RenderingExecutor(
+        folder, max_num_timeout=MAX_TIMEOUTS, python=render_python(cluster)
+    )
+    try:
+        executor.update_parameters(**parameters)
+    except (ValueError, TypeError) as error:
+        raise ClusterError(f"submitit refused the job's parameters: {error}") from error
+    return executor

@@ -1,0 +1,100 @@
+"""What was submitted for a run: one JSON line per sbatch call, appended to `cluster/jobs.jsonl`.
+
+It tells status, cancel and a second submit which job ids to ask about. It says nothing about what is
+done: journals do. A line is written right after its job exists; a submit that is killed in between
+leaves a job with the run's name that `squeue --name` still finds.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from evalkit.errors import StoreError
+
+if TYPE_CHECKING:
+    from evalkit.plan.model import Plan
+    from evalkit.store.layout import RunFolder
+
+Role = Literal["replicas", "gather"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job of a run."""
+
+    submission: int
+    """Number of the `submit` it belongs to, from 1."""
+    time: float
+    """When it was submitted, Unix time (s)."""
+    host: str
+    """Where it was submitted."""
+    executor: Literal["slurm", "local"]
+    name: str
+    """Job name, the same for all jobs of a run."""
+    job_id: str
+    """Slurm's id without an array index; the process id of a local job."""
+    role: Role
+    replicas: tuple[str, ...]
+    """Replicas it runs, in the order of the array; () for a gather."""
+    is_array: bool
+    script: str | None
+    """Batch script relative to the run folder; null for a local job."""
+    started: float | None = None
+    """Start of the local process, Unix time (s): proves that a process id is still ours."""
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Slurm ids of its parts: `123_0`, `123_1`, ... or `123`."""
+        if not self.is_array:
+            return (self.job_id,)
+        return tuple(f"{self.job_id}_{index}" for index in range(len(self.replicas)))
+
+
+def job_name(plan: Plan) -> str:
+    """Name of all jobs of a run: not the same for two runs."""
+    return f"evalkit-{plan.run}-{plan.run_id}"
+
+
+def append_job(folder: RunFolder, record: JobRecord) -> None:
+    """Add a job to the run's list, on disk when this returns. Raises StoreError."""
+    line = orjson.dumps(asdict(record)) + b"\n"
+    try:
+        folder.cluster.mkdir(parents=True, exist_ok=True)
+        with folder.jobs.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {folder.jobs}: {error.strerror}",
+            hint=f"Job {record.job_id} was submitted; cancel it by its id if you do not want it.",
+        ) from error
+
+
+def read_jobs(folder: RunFolder) -> list[JobRecord]:
+    """All jobs ever submitted for the run, oldest first. Raises StoreError."""
+    try:
+        lines = folder.jobs.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot read {folder.jobs}: {error.strerror}") from error
+    return [_record(folder, line) for line in lines[:-1] if line]  # the last one is empty or torn
+
+
+def latest_submission(records: list[JobRecord]) -> list[JobRecord]:
+    """The jobs of the last submit."""
+    last = max((record.submission for record in records), default=0)
+    return [record for record in records if record.submission == last]
+
+
+def _record(folder: RunFolder, line: bytes) -> JobRecord:
+    try:
+        fields: dict[str, Any] = orjson.loads(line)
+        return JobRecord(**{**fields, "replicas": tuple(fields["replicas"])})
+    except (orjson.JSONDecodeError, TypeError, KeyError) as error:
+        raise StoreError(f"{folder.jobs}: a line is not a job: {error}") from error

@@ -1,0 +1,78 @@
+"""The batch scripts of a run exactly as submitit will write them, without submitting anything.
+
+The text comes from submitit's own renderer with the parameters and the command that a submit uses;
+a test on a real cluster compares it with the file that a submit left. What is not known before a
+submit, the id of the replicas' job in the gather's dependency, is `REPLICAS_JOB_ID`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evalkit.cluster.executor import (
+    JobShape,
+    check_folder,
+    make_executor,
+    render_gather_parameters,
+    render_parameters,
+    replica_gpus,
+)
+from evalkit.cluster.jobs import job_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.plan.model import Plan
+    from evalkit.recipe.schema import Cluster
+    from evalkit.store.layout import RunFolder
+
+REPLICAS_JOB_ID = "REPLICAS_JOB_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScript:
+    """One batch script, and the command that hands it to Slurm."""
+
+    title: str
+    """`replicas r0 to r3` or `gather`."""
+    command: str
+    """What submitit runs; the script's name has the job id, which Slurm gives."""
+    text: str
+
+
+def split_replicas(replicas: int, max_array_size: int) -> list[range]:
+    """Replica numbers by array: Slurm refuses arrays above its MaxArraySize."""
+    size = max(1, max_array_size)
+    return [range(first, min(first + size, replicas)) for first in range(0, replicas, size)]
+
+
+def render_scripts(
+    folder: RunFolder, plan: Plan, cluster: Cluster, *, max_array_size: int
+) -> list[BatchScript]:
+    """All batch scripts of a submit of the whole run. Raises ClusterError for impossible settings."""
+    check_folder(folder.root)
+    name = job_name(plan)
+    replicas = render_parameters(cluster, JobShape(name, replica_gpus(plan)))
+    gather = render_gather_parameters(cluster, name, [REPLICAS_JOB_ID])
+    command = f"sbatch {folder.cluster.absolute()}/<job id>_submission.sh"
+    arrays = [
+        BatchScript(_title(part), command, render_script(folder, cluster, replicas, len(part)))
+        for part in split_replicas(cluster.replicas, max_array_size)
+    ]
+    return [*arrays, BatchScript("gather", command, render_script(folder, cluster, gather, 1))]
+
+
+def render_script(
+    folder: RunFolder, cluster: Cluster, parameters: Mapping[str, Any], count: int
+) -> str:
+    """The script of one sbatch call for `count` replicas; one replica is no array."""
+    executor = make_executor(folder.cluster, cluster, parameters)
+    if count > 1:
+        executor.parameters["map_count"] = count
+    text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
+    return text
+
+
+def _title(part: range) -> str:
+    return f"replica r{part[0]}" if len(part) == 1 else f"replicas r{part[0]} to r{part[-1]}"

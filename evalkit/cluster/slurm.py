@@ -1,0 +1,188 @@
+"""The only door to Slurm's commands: argument lists in, rows out, with a deadline for each.
+
+Slurm answers late or not at all on a busy controller, forgets a job minutes after its end (squeue) or
+never knew it (sacct without accounting). None of that is a fact about the job: a job that neither
+command knows is `unknown`. Nothing here submits: submitit does.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from evalkit.cluster.states import JobState, job_state
+from evalkit.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+COMMAND_TIMEOUT_S = 60.0
+"""A loaded slurmctld answers within its own MessageTimeout (10 s by default) or not at all."""
+DEFAULT_MAX_ARRAY_SIZE = 1001
+"""Slurm's own default."""
+QUEUE_FORMAT = "%i|%T|%r|%N|%j"
+ACCOUNTING_FORMAT = "JobID,State,ExitCode,NodeList,JobName"
+
+
+class JobRow(NamedTuple):
+    """What Slurm says of one job or array element."""
+
+    job_id: str
+    """`123`, or `123_4` for an element of an array."""
+    state: JobState
+    raw: str
+    reason: str = ""
+    nodes: str = ""
+    exit_code: str = ""
+
+
+class Finished(NamedTuple):
+    """A command that ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmCommands:
+    """Slurm's commands with a fixed environment."""
+
+    env: Mapping[str, str]
+    timeout_s: float = COMMAND_TIMEOUT_S
+
+    def has(self, program: str) -> bool:
+        """Whether a command is on PATH."""
+        return shutil.which(program, path=self.env.get("PATH", "")) is not None
+
+    def run(self, *argv: str) -> Finished:
+        """Run a command to its end. Raises ClusterError when it is absent or does not answer."""
+        program = shutil.which(argv[0], path=self.env.get("PATH", ""))
+        if program is None:
+            raise ClusterError(
+                f"no Slurm on this machine: {argv[0]} is not on PATH",
+                hint="Work on a login node of the cluster, or load its Slurm module.",
+            )
+        try:
+            ended = subprocess.run(
+                [program, *argv[1:]],
+                env={**self.env, "SLURM_TIME_FORMAT": "standard"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=self.timeout_s,
+                check=False,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(
+                f"{argv[0]} did not answer within {self.timeout_s:g} s",
+                hint="The Slurm controller is busy or down; try again in some minutes.",
+            ) from error
+        except OSError as error:
+            raise ClusterError(f"cannot run {program}: {error.strerror}") from error
+        return Finished(ended.returncode, ended.stdout, ended.stderr.strip())
+
+    def queue(self, job_ids: Sequence[str], name: str) -> dict[str, JobRow]:
+        """squeue's rows of these jobs, one per array element. Empty for jobs it has forgotten.
+
+        Rows of another job name are left out: ids start again when a controller is reset.
+        """
+        if not job_ids:
+            return {}
+        ended = self.run("squeue", "-h", "-r", "-j", ",".join(job_ids), "-o", QUEUE_FORMAT)
+        if ended.returncode and "invalid job id" not in ended.stderr.lower():
+            raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")
+        return parse_queue(ended.stdout, name)
+
+    def accounting(self, job_ids: Sequence[str], name: str, since: float) -> dict[str, JobRow]:
+        """sacct's last row of each job. Empty where there is no accounting. `since`: Unix time."""
+        if not job_ids or not self.has("sacct"):
+            return {}
+        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
+        ended = self.run(
+            *("sacct", "-X", "--parsable2", "--noheader", "--duplicates"),
+            *(f"--starttime={start}", "-j", ",".join(job_ids), f"--format={ACCOUNTING_FORMAT}"),
+        )
+        return parse_accounting(ended.stdout, name) if ended.returncode == 0 else {}
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Cancel jobs, whole arrays. Jobs that have ended are no error. Raises ClusterError."""
+        ended = self.run("scancel", *job_ids)
+        said = ended.stderr.lower()
+        if ended.returncode and "invalid job id" not in said and "already" not in said:
+            raise ClusterError(f"scancel failed: {ended.stderr or ended.returncode}")
+
+    def requeue(self, job_id: str) -> None:
+        """Put a running job back into the queue. Raises ClusterError with Slurm's words.
+
+        "Job is pending execution" is success: Slurm requeued it first (preemption).
+        """
+        ended = self.run("scontrol", "requeue", job_id)
+        if ended.returncode and "pending execution" not in ended.stderr.lower():
+            raise ClusterError(
+                f"Slurm did not requeue job {job_id}: {ended.stderr or ended.returncode}",
+                hint="Everything finished is kept: `evalkit submit` continues the run.",
+            )
+
+    def end_time(self, job_id: str) -> str | None:
+        """Projected end of a running job as `YYYY-MM-DDTHH:MM:SS`, local time; None if unknown."""
+        try:
+            ended = self.run("squeue", "-h", "-j", job_id, "-o", "%e")
+        except ClusterError:
+            return None
+        found = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", ended.stdout.strip())
+        return found[0] if found else None
+
+    def max_array_size(self) -> int:
+        """Most elements of one array (Slurm's MaxArraySize)."""
+        if not self.has("scontrol"):
+            return DEFAULT_MAX_ARRAY_SIZE
+        found = re.search(
+            r"^MaxArraySize\s*=\s*(\d+)", self.run("scontrol", "show", "config").stdout, re.M
+        )
+        return int(found[1]) if found else DEFAULT_MAX_ARRAY_SIZE
+
+
+def parse_queue(text: str, name: str) -> dict[str, JobRow]:
+    """Rows of `squeue -o` QUEUE_FORMAT by element, of jobs with this name."""
+    rows: dict[str, JobRow] = {}
+    for line in text.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != 5 or fields[4] != name:
+            continue
+        job_id, raw, reason, nodes, _ = fields
+        for element in expand_job_id(job_id):
+            rows[element] = JobRow(element, job_state(raw, reason), raw, reason, nodes)
+    return rows
+
+
+def parse_accounting(text: str, name: str) -> dict[str, JobRow]:
+    """Rows of `sacct --format` ACCOUNTING_FORMAT by element; the last attempt of each."""
+    rows: dict[str, JobRow] = {}
+    for line in text.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != 5 or fields[4] != name:
+            continue
+        job_id, raw, exit_code, nodes, _ = fields
+        for element in expand_job_id(job_id):
+            rows[element] = JobRow(element, job_state(raw), raw, "", nodes, exit_code)
+    return rows
+
+
+def expand_job_id(text: str) -> Iterable[str]:
+    """Elements of an id as Slurm prints it: `7`, `7_3`, `7_[0-2,5%4]`."""
+    found = re.fullmatch(r"(\d+)_\[([0-9,:-]+)(?:%\d+)?\]", text)
+    if found is None:
+        return [text]
+    return [f"{found[1]}_{index}" for part in found[2].split(",") for index in _indices(part)]
+
+
+def _indices(part: str) -> Iterable[int]:
+    numbers, _, step = part.partition(":")
+    first, _, last = numbers.partition("-")
+    return range(int(first), int(last or first) + 1, int(step or 1))

@@ -1,0 +1,100 @@
+"""Slurm's job states in few words, so that nobody else compares strings of Slurm.
+
+A pure table. A state that is not in it is `unknown`, which is neither success nor failure: Slurm gains
+states over the years. `PREEMPTED` and `NODE_FAIL` are what accounting says of an attempt; whether the
+job was requeued after it is seen from the row that follows, not from here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """What became of a job, as far as Slurm says."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    REQUEUED = "requeued"
+    HELD = "held"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    PREEMPTED = "preempted"
+    NODE_FAIL = "node_fail"
+    OOM = "oom"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_live(self) -> bool:
+        """The job runs or may still run, by itself or after somebody releases it."""
+        return self in LIVE
+
+    @property
+    def is_over(self) -> bool:
+        """The job is known to have ended."""
+        return self is not JobState.UNKNOWN and not self.is_live
+
+
+LIVE = frozenset(
+    {
+        JobState.PENDING,
+        JobState.RUNNING,
+        JobState.FINISHING,
+        JobState.REQUEUED,
+        JobState.HELD,
+    }
+)
+
+SLURM_STATES = {
+    "PENDING": JobState.PENDING,
+    "CONFIGURING": JobState.PENDING,
+    "POWER_UP_NODE": JobState.PENDING,
+    "RUNNING": JobState.RUNNING,
+    "RESIZING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "COMPLETING": JobState.FINISHING,
+    "STAGE_OUT": JobState.FINISHING,
+    "UPDATE_DB": JobState.FINISHING,
+    "REQUEUED": JobState.REQUEUED,
+    "REQUEUE_FED": JobState.REQUEUED,
+    "REQUEUE_HOLD": JobState.HELD,
+    "SPECIAL_EXIT": JobState.HELD,
+    "RESV_DEL_HOLD": JobState.HELD,
+    "SUSPENDED": JobState.HELD,
+    "STOPPED": JobState.HELD,
+    "COMPLETED": JobState.DONE,
+    "FAILED": JobState.FAILED,
+    "LAUNCH_FAILED": JobState.FAILED,
+    "RECONFIG_FAIL": JobState.FAILED,
+    "CANCELLED": JobState.CANCELLED,
+    "REVOKED": JobState.CANCELLED,
+    "TIMEOUT": JobState.TIMEOUT,
+    "DEADLINE": JobState.TIMEOUT,
+    "PREEMPTED": JobState.PREEMPTED,
+    "NODE_FAIL": JobState.NODE_FAIL,
+    "BOOT_FAIL": JobState.NODE_FAIL,
+    "OUT_OF_MEMORY": JobState.OOM,
+}
+
+HOLD_REASONS = frozenset(
+    {
+        "JobHeldAdmin",
+        "JobHeldUser",
+        "DependencyNeverSatisfied",
+        "launch failed requeued held",
+        "launch_failed_requeued_held",
+    }
+)
+"""Reasons for which a pending job never starts by itself."""
+
+
+def job_state(raw: str, reason: str = "") -> JobState:
+    """State from squeue's or sacct's word for it (`CANCELLED by 1000`, `FAILED+`) and the reason."""
+    words = raw.strip().upper().rstrip("+").split()
+    state = SLURM_STATES.get(words[0], JobState.UNKNOWN) if words else JobState.UNKNOWN
+    if state is JobState.PENDING and reason.strip("() ") in HOLD_REASONS:
+        return JobState.HELD
+    return state
