@@ -33,14 +33,17 @@ ZSTD_LEVEL = 3
 """Fixed, with one thread, so that equal lines are equal bytes."""
 
 
-def write_samples(path: Path, lines: Iterable[bytes]) -> None:
-    """Publish samples.jsonl.zst. Raises StoreError."""
+def write_samples(path: Path, lines: Iterable[bytes]) -> str:
+    """Publish samples.jsonl.zst; returns the sha256 of its lines. Raises StoreError."""
+    digest = hashlib.sha256()
     compressor = zstandard.ZstdCompressor(
         level=ZSTD_LEVEL, write_checksum=True, write_content_size=False
     )
     with publishing(path) as file, compressor.stream_writer(file, closefd=False) as stream:
         for line in lines:
+            digest.update(line)
             stream.write(line)
+    return digest.hexdigest()
 
 
 def hash_lines(lines: Iterable[bytes]) -> str:

@@ -41,6 +41,7 @@ class Collector:
         self.samples = samples
         self.scores: list[RepeatScores | None] = [None] * task.n_units
         """By position: sample by sample, repeat after repeat."""
+        self.scored = 0
         self.by_outcome: Counter[str] = Counter()
         self.no_answer = 0
         self.duplicates = 0
@@ -58,11 +59,6 @@ class Collector:
     def missing(self) -> int:
         """Planned units without a score."""
         return self.task.n_units - self.scored
-
-    @property
-    def scored(self) -> int:
-        """Units with a score."""
-        return self._states.count(_SCORED)
 
     def take(self, shard: Shard, union: ShardUnion, scorer: Scorer, spill: Spill) -> None:
         """Score and keep all units of one shard. Raises StoreError on a full disk."""
@@ -84,6 +80,7 @@ class Collector:
             self._owe(position, Outcome.SCORER_ERROR, score.message)
             return
         self._states[position] = _SCORED
+        self.scored += 1
         self.scores[position] = self._share(score)
         self.by_outcome[unit.outcome.value] += 1
         self.no_answer += score.answer is None

@@ -56,7 +56,7 @@ def read_run_facts(folder: RunFolder) -> RunFacts:
 
 
 def sum_gpu_seconds(servers: tuple[ServerFacts, ...]) -> float | None:
-    """GPUs x (`ended` - `started`) over all servers that used GPUs.
+    """Number of `gpus` x (`ended` - `started`) over all servers that used GPUs.
 
     Null without GPUs, and null when a server with GPUs has no end: an attempt that was killed, or
     still runs, has used an amount of time that nobody wrote down.
@@ -64,7 +64,7 @@ def sum_gpu_seconds(servers: tuple[ServerFacts, ...]) -> float | None:
     parts = []
     for server in servers:
         facts = server.facts
-        gpus = facts.get("gpus")
+        gpus = len(facts.get("gpus") or ())
         if not gpus:
             continue
         if facts.get("started") is None or facts.get("ended") is None:

@@ -26,7 +26,7 @@ from evalkit.report.collect import Collector
 from evalkit.report.facts import RunFacts, read_run_facts
 from evalkit.report.headline import find_bounds, make_headline
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
-from evalkit.report.scorer import Scorer
+from evalkit.report.scorer import Scorer, score_weights
 from evalkit.report.settings import describe_settings
 from evalkit.report.spill import Spill
 from evalkit.store.union import ShardUnion
@@ -122,22 +122,24 @@ def gather_task(
     Where earlier complete artifacts exist and units are missing now, nothing is written.
     """
     samples = load_frozen(folder, task)
-    weights: Mapping[str, str] = getattr(benchmark, "weights", {})
-    parallel: bool = getattr(benchmark, "parallel_scoring", False)
     found = Collector(task, samples, publishable=benchmark.publishable)
     with (
         Spill(folder.artifacts(task.name), task.n_units) as spill,
-        Scorer(benchmark, parallel=parallel) as scorer,
+        Scorer(benchmark, parallel=benchmark.parallel_scoring) as scorer,
     ):
         for number, shard in enumerate(task.shards(), start=1):
             union = ShardUnion.read(folder, plan, shard, single_call=benchmark.single_call)
             found.take(shard, union, scorer, spill)
             on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
-        aggregate = _aggregate(task, samples, found, weights)
-        results = _make_results(plan, found, aggregate, benchmark, facts, hash_lines(spill.lines()))
-        if results.complete or find_complete(folder, plan, task) is None:
-            write_samples(folder.samples(task.name), spill.lines())
-            write_task(folder, plan, results)
+        aggregate = _aggregate(task, samples, found, score_weights(benchmark))
+        publishes = aggregate is not None or find_complete(folder, plan, task) is None
+        if publishes:
+            samples_sha256 = write_samples(folder.samples(task.name), spill.lines())
+        else:
+            samples_sha256 = hash_lines(spill.lines())
+    results = _make_results(plan, found, aggregate, benchmark, facts, samples_sha256)
+    if publishes:
+        write_task(folder, plan, results)
     return results
 
 
@@ -179,7 +181,7 @@ def _make_results(
     samples_sha256: str,
 ) -> Results:
     task = found.task
-    weight = getattr(benchmark, "weights", {}).get(task.metric)
+    weight = score_weights(benchmark).get(task.metric)
     bounds = None if aggregate else find_bounds(found.scores, task.repeats, task.metric, weight)
     whole = _breakdown(aggregate) if aggregate else None
     return Results(

@@ -1,0 +1,111 @@
+"""The samples artifact for analysis: an iterator, an Arrow table, a pandas frame.
+
+pyarrow and pandas are extras and imported only when asked for. Columns are flat: scores become
+`score.<name>`, and what has no fixed shape (targets, tool calls, messages) becomes JSON text.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import zstandard
+
+from evalkit.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from evalkit.store.layout import RunFolder
+
+BATCH = 10_000
+"""Samples turned into columns at a time: bounds the Python objects alive at once."""
+
+TEXTS = ("id", "subset", "outcome", "answer", "detail", "content", "reasoning", "finish_reason")
+NUMBERS = ("sample", "repeat", "calls")
+TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
+AS_JSON = ("target", "data", "tool_calls", "messages")
+
+
+def iter_samples(folder: RunFolder, task: str) -> Iterator[dict[str, Any]]:
+    """The lines of samples.jsonl.zst in order. Raises StoreError where it is missing or damaged."""
+    path = folder.samples(task)
+    try:
+        with path.open("rb") as file:
+            reader = zstandard.ZstdDecompressor().stream_reader(file)
+            for line in io.BufferedReader(reader, 1 << 20):
+                yield orjson.loads(line)
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"there is no {path}", hint="`evalkit gather` makes it; check the task's name."
+        ) from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
+        raise StoreError(
+            f"{path} is damaged: {error}", hint="`evalkit gather` makes it again."
+        ) from error
+
+
+def samples_table(folder: RunFolder, task: str) -> pa.Table:
+    """All samples of a task as an Arrow table.
+
+    Raises UsageError without pyarrow, StoreError where the artifact is missing or damaged.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise UsageError(
+            "an Arrow table needs pyarrow, which is not installed",
+            hint="pip install 'evalkit[arrow]'",
+        ) from error
+    schema = _schema(pa, _score_names(iter_samples(folder, task)))
+    rows = (_flatten(line) for line in iter_samples(folder, task))
+    batches = []
+    while batch := list(itertools.islice(rows, BATCH)):
+        batches.append(pa.RecordBatch.from_pylist(batch, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def samples_frame(folder: RunFolder, task: str) -> pd.DataFrame:
+    """All samples of a task as a pandas frame. Raises as `samples_table`, also without pandas."""
+    try:
+        import pandas  # noqa: F401  (pyarrow imports it, and would not name the extra)
+    except ImportError as error:
+        raise UsageError(
+            "a data frame needs pandas, which is not installed",
+            hint="pip install 'evalkit[pandas]'",
+        ) from error
+    frame: pd.DataFrame = samples_table(folder, task).to_pandas()
+    return frame
+
+
+def _score_names(lines: Iterator[dict[str, Any]]) -> list[str]:
+    """Names of the scores: those of the first scored line, since all have the same."""
+    return next((list(line["scores"]) for line in lines if line["scores"] is not None), [])
+
+
+def _schema(pa: Any, scores: list[str]) -> Any:
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in TEXTS),
+            *((name, pa.int64()) for name in (*NUMBERS, *TOKENS)),
+            *((f"score.{name}", pa.float64()) for name in scores),
+            *((name, pa.string()) for name in (*AS_JSON, "messages_sha256")),
+        ]
+    )
+
+
+def _flatten(line: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {name: line[name] for name in (*TEXTS, *NUMBERS)} | line["usage"]
+    row |= {f"score.{name}": value for name, value in (line["scores"] or {}).items()}
+    row |= {
+        name: orjson.dumps(line[name]).decode() for name in AS_JSON if line.get(name) is not None
+    }
+    row["messages_sha256"] = line.get("messages_sha256")
+    return row

@@ -1,0 +1,93 @@
+"""Feeds a benchmark its own gold answers: the quickest proof that a grader and its data fit.
+
+A gold answer that does not get full marks means a broken grader, a broken data set or a missing
+package; a wrong answer that gets marks means a grader that cannot tell. Neither needs a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from evalkit.errors import ScorerError
+from evalkit.report.scorer import Scorer, score_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evalkit.benchmarks.contract import Benchmark, Sample, Solution
+    from evalkit.report.aggregate import RepeatScores
+
+
+@runtime_checkable
+class TellsWrong(Protocol):
+    """A benchmark that can make an answer its grader must not accept."""
+
+    def wrong(self, sample: Sample) -> Solution | None:
+        """An answer in the right form that is wrong, or null where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GoldFailure:
+    """One answer that did not score what it must."""
+
+    sample: str
+    kind: str
+    """`gold` (must get full marks) or `wrong` (must get none)."""
+    expected: float
+    value: float | None
+    """What it scored; null when the grader failed."""
+    answer: str | None
+    """The answer as extracted."""
+    message: str | None = None
+    """Why the grader failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldReport:
+    """What a benchmark makes of its own answers."""
+
+    benchmark: str
+    n_samples: int
+    n_gold: int
+    """Samples with a gold answer."""
+    n_wrong: int
+    """Samples with a deliberately wrong one."""
+    failures: tuple[GoldFailure, ...]
+
+    @property
+    def ok(self) -> bool:
+        """There were gold answers, and every answer scored what it must."""
+        return self.n_gold > 0 and not self.failures
+
+
+def gold_check(benchmark: Benchmark[Any], samples: Sequence[Sample]) -> GoldReport:
+    """Score each sample's gold answer, and a wrong one where the benchmark makes one."""
+    gold = [(s, x) for s in samples if (x := benchmark.gold(s)) is not None]
+    wrong: list[tuple[Sample, Solution]] = []
+    if isinstance(benchmark, TellsWrong):
+        wrong = [(s, x) for s in samples if (x := benchmark.wrong(s)) is not None]
+    with Scorer(benchmark, parallel=benchmark.parallel_scoring) as scorer:
+        scored = scorer.score([*gold, *wrong])
+    failures = []
+    for number, ((sample, _), score) in enumerate(zip([*gold, *wrong], scored, strict=True)):
+        failure = _judge(benchmark, sample, score, "gold" if number < len(gold) else "wrong")
+        if failure is not None:
+            failures.append(failure)
+    return GoldReport(benchmark.name, len(samples), len(gold), len(wrong), tuple(failures))
+
+
+def _judge(
+    benchmark: Benchmark[Any], sample: Sample, score: RepeatScores | ScorerError, kind: str
+) -> GoldFailure | None:
+    if isinstance(score, ScorerError):
+        expected = 1.0 if kind == "gold" else 0.0
+        return GoldFailure(sample.id, kind, expected, None, None, score.message)
+    weight = score_weights(benchmark).get(benchmark.metric)
+    full = 1.0 if weight is None else score.values[weight]
+    expected = full if kind == "gold" else 0.0
+    value = score.values[benchmark.metric]
+    if value == expected:
+        return None
+    return GoldFailure(sample.id, kind, expected, value, score.answer)
