@@ -47,12 +47,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls go. `strict_model` refuses replies that carry another model id."""
+    """Where calls go."""
 
     url: str
     headers: Mapping[str, str]
     model: str
-    strict_model: bool = True
+    is_ours: bool = True
+    """A server that this worker started: it must answer with our model id, and no proxy is used."""
+    server: int = 0
+    """How many servers this attempt started before this one."""
 
 
 class _PassingFaultError(Exception):
@@ -90,12 +93,18 @@ class CallClient:
             headers={"Content-Type": "application/json", **self._target.headers},
             auto_decompress=True,
             read_bufsize=2**18,
+            trust_env=not self._target.is_ours,
         )
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Close the pool; calls in flight fail."""
         await self._session.close()
+
+    @property
+    def server(self) -> int:
+        """Number of the server within the attempt, from 0."""
+        return self._target.server
 
     async def call(self, request: Request, think_tags: tuple[str, str] | None) -> Answer:
         """Send a request until it is answered.
@@ -154,7 +163,7 @@ class CallClient:
         return self._refusal(status, body, retry_after)
 
     def _parse(self, body: bytes, think_tags: tuple[str, str] | None) -> Reply:
-        model = self._target.model if self._target.strict_model else None
+        model = self._target.model if self._target.is_ours else None
         try:
             return parse_reply(body, think_tags, model)
         except MalformedReplyError as error:

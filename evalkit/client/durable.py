@@ -78,6 +78,7 @@ class DurableModel:
                 request=request.digest,
                 reply=answer.reply,
                 timing=answer.timing,
+                server=self._client.server,
             )
         )
         return answer.reply

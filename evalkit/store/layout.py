@@ -84,6 +84,11 @@ class RunFolder:
         return self.root / "cluster"
 
     @property
+    def cluster_settings(self) -> Path:
+        """The resolved cluster settings of the last submission (JSON)."""
+        return self.cluster / "settings.json"
+
+    @property
     def jobs(self) -> Path:
         """What was submitted, one JSON line per submission."""
         return self.cluster / "jobs.jsonl"

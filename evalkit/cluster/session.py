@@ -1,0 +1,223 @@
+"""One deployment in one attempt: start the server, keep it fed until the queue is empty, stop it.
+
+A server that dies or hangs ends the calls in flight; their units go back to the queue, and a new
+server takes over, up to `max_restarts` times. On a drain nothing new is started, what is in flight
+may finish within the grace period, and the rest goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from evalkit.client.calls import CallClient, Target
+from evalkit.client.preflight import preflight, preflight_body
+from evalkit.cluster.drain import DrainedError
+from evalkit.cluster.units import do_unit
+from evalkit.errors import EvalkitError, ServerDiedError
+from evalkit.recipe.schema import LocalServing
+from evalkit.serving.deployment import make_deployment
+from evalkit.serving.watchdog import ProgressWatchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from evalkit.clock import Clock
+    from evalkit.cluster.attempts import Attempt
+    from evalkit.cluster.drain import Drain
+    from evalkit.cluster.heartbeat import Heartbeat, ReplicaReport
+    from evalkit.cluster.units import TaskWork
+    from evalkit.plan.model import DeploymentPlan
+    from evalkit.recipe.schema import Client
+    from evalkit.serving.deployment import Deployment, ServerContext
+    from evalkit.serving.endpoint import Endpoint
+    from evalkit.store.journal import JournalSet
+    from evalkit.store.queue import WorkQueue
+
+log = logging.getLogger("evalkit.worker")
+
+DRAIN_GRACE_S = 8.0
+"""Time for calls in flight to end on a drain. With the stop of the server it must fit into Slurm's
+KillWait, 30 s by default."""
+TALLY_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attending:
+    """What an attempt shares with its sessions."""
+
+    attempt: Attempt
+    settings: Client
+    clock: Clock
+    journals: JournalSet
+    report: ReplicaReport
+    heartbeat: Heartbeat
+    drain: Drain
+    server_context: Callable[[int, DeploymentPlan], ServerContext]
+    """Context of the n-th server of the attempt."""
+
+
+class Session:
+    """The owed units of one deployment's tasks."""
+
+    def __init__(
+        self,
+        attending: Attending,
+        deployment: DeploymentPlan,
+        works: Mapping[str, TaskWork],
+        queue: WorkQueue,
+        first_server: int,
+    ) -> None:
+        """`first_server` is the number of servers this attempt has started before."""
+        self._all = attending
+        self._deployment = deployment
+        self._works = works
+        self._queue = queue
+        self._checked: set[str] = set()
+        self.servers = first_server
+
+    async def run(self) -> None:
+        """Serve until nothing is left. Raises ServingError, StoreError, DrainedError."""
+        serving = self._deployment.serving
+        restarts = serving.max_restarts if isinstance(serving, LocalServing) else 0
+        while True:
+            context = self._all.server_context(self.servers, self._deployment)
+            server = make_deployment(self._deployment, context)
+            try:
+                endpoint = await self._start(server)
+                await self._preflight(endpoint)
+                await self._feed(server, endpoint)
+            except ServerDiedError as error:
+                if restarts == 0 or self._all.drain.requested:
+                    raise
+                restarts -= 1
+                log.warning("%s\nstarting a new server; %d restarts left", error, restarts)
+                self._all.report.detail = error.message
+            else:
+                return
+            finally:
+                self.servers += 1
+                self._all.report.state = "stopping"
+                await server.stop()
+
+    async def _start(self, server: Deployment) -> Endpoint:
+        attempt, report = self._all.attempt, self._all.report
+        report.state = "loading"
+        report.server = {
+            "state": "loading",
+            "log": str(attempt.folder.server_log(attempt.replica, attempt.number)),
+            "restarts": self.servers,
+        }
+        endpoint = await self._all.drain.unless(server.start())
+        facts = (await server.facts()).to_json()
+        entry = {**facts, "host": report.host, "started": self._all.clock.wall()}
+        with attempt.folder.server_facts(attempt.replica, attempt.number).open("ab") as file:
+            file.write(orjson.dumps(entry) + b"\n")
+        report.server["state"] = "ready"
+        report.state = "ready"
+        return endpoint
+
+    async def _preflight(self, endpoint: Endpoint) -> None:
+        """One real request of each task, with its longest prompt."""
+        for name, work in self._works.items():
+            messages = max((s.messages for s in work.samples), key=_length)
+            if name in self._checked or not messages:
+                continue
+            body = preflight_body(messages, work.plan.generation, endpoint.model)
+            headers = endpoint.headers
+            await self._all.drain.unless(
+                preflight(endpoint.base_url, endpoint.api_key, headers, body, task=name)
+            )
+            self._checked.add(name)
+        self._all.report.detail = None
+
+    async def _feed(self, server: Deployment, endpoint: Endpoint) -> None:
+        """Keep calls in flight until the queue is empty. Raises what stopped it before."""
+        target = Target(
+            url=f"{endpoint.base_url}/chat/completions",
+            headers=endpoint.request_headers(),
+            model=endpoint.model,
+            is_ours=isinstance(self._deployment.serving, LocalServing),
+            server=self.servers,
+        )
+        async with CallClient(target, self._all.settings, self._all.clock) as client:
+            feeders = [self._feeder(client) for _ in range(self._all.settings.parallelism)]
+            guards = [
+                self._all.journals.sync_forever(),
+                self._tally(client),
+                self._end_drain(),
+            ]
+            if target.is_ours:
+                guards.append(self._guard(server, endpoint, client))
+            await until_done(feeders, guards)
+
+    async def _feeder(self, client: CallClient) -> None:
+        """One stream of units: the next as soon as the last has ended."""
+        while (item := await self._queue.next()) is not None:
+            name = item.shard.shard.task
+            try:
+                end = await do_unit(self._works[name], item, client)
+            except (asyncio.CancelledError, EvalkitError):
+                self._queue.give_back(item)
+                raise
+            self._all.report.tally(name).add(end.outcome, end.score)
+            if self._all.journals.failure is not None:
+                raise self._all.journals.failure
+            await self._queue.done(item, end.outcome, end.score)
+
+    async def _guard(self, server: Deployment, endpoint: Endpoint, client: CallClient) -> None:
+        """Raises ServerDiedError when the server is dead or hangs."""
+        watchdog = ProgressWatchdog(
+            endpoint,
+            self._all.settings.stall_timeout_s,
+            self._all.clock.monotonic,
+            server.failure,
+        )
+        reason = await watchdog.watch(lambda: client.in_flight, lambda: client.completed)
+        raise ServerDiedError(f"the server failed while calls were in flight: {reason}")
+
+    async def _tally(self, client: CallClient) -> None:
+        """Carry the client's counters into the report."""
+        tokens = 0
+        while True:
+            self._all.report.in_flight = client.in_flight
+            self._all.heartbeat.completion_tokens += client.completion_tokens - tokens
+            tokens = client.completion_tokens
+            await asyncio.sleep(TALLY_INTERVAL_S)
+
+    async def _end_drain(self) -> None:
+        """After a request to stop: hand out nothing more, wait a little, then end what is left."""
+        await self._all.drain.wait()
+        self._all.report.state = "draining"
+        self._queue.stop()
+        await asyncio.sleep(DRAIN_GRACE_S)
+        raise DrainedError(f"interrupted: {self._all.drain.reason}")
+
+
+async def until_done(
+    feeders: Sequence[Coroutine[Any, Any, None]], guards: Sequence[Coroutine[Any, Any, None]]
+) -> None:
+    """Run all until the last feeder has ended; raises what a feeder or guard raised first.
+
+    Nothing of it runs any more when this returns or raises.
+    """
+    feeding = [asyncio.ensure_future(feeder) for feeder in feeders]
+    guarding: list[asyncio.Future[Any]] = [asyncio.ensure_future(guard) for guard in guards]
+    fed: asyncio.Future[Any] = asyncio.gather(*feeding)
+    try:
+        await asyncio.wait([fed, *guarding], return_when=asyncio.FIRST_COMPLETED)
+        for task in (*guarding, fed):
+            if task.done():
+                task.result()
+    finally:
+        for task in (*feeding, *guarding):
+            task.cancel()
+        await asyncio.gather(fed, *feeding, *guarding, return_exceptions=True)
+
+
+def _length(messages: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(str(message.get("content"))) for message in messages)

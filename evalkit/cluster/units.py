@@ -1,0 +1,115 @@
+"""Doing one unit: solve it with durable calls, journal its end, count it.
+
+The border to benchmark code: whatever a `solve` raises ends that unit as ours, with the reason in the
+journal, and never as a wrong answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evalkit.benchmarks.frozen import load_frozen
+from evalkit.benchmarks.registry import benchmark_for
+from evalkit.client.durable import DurableModel
+from evalkit.client.request import RequestBuilder
+from evalkit.errors import EndpointError, InfraError, ServingError, StoreError
+from evalkit.store.records import Outcome, UnitRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evalkit.benchmarks.contract import Benchmark, Sample, Solution
+    from evalkit.client.calls import CallClient
+    from evalkit.plan.model import TaskPlan
+    from evalkit.store.layout import RunFolder
+    from evalkit.store.queue import WorkItem
+
+log = logging.getLogger("evalkit.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWork:
+    """A planned task with what is needed to do its units against one endpoint."""
+
+    plan: TaskPlan
+    benchmark: Benchmark[Any]
+    samples: Sequence[Sample]
+    builder: RequestBuilder
+
+    @classmethod
+    def load(cls, folder: RunFolder, plan: TaskPlan, model: str) -> TaskWork:
+        """Read the frozen samples. Raises StoreError, PlanError."""
+        builder = RequestBuilder(plan.generation, model)
+        return cls(plan, benchmark_for(plan), load_frozen(folder, plan), builder)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitEnd:
+    """How a unit ended, and its score where that is cheap to know."""
+
+    outcome: Outcome
+    score: float | None = None
+
+
+async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd:
+    """Solve one unit and append what came of it to its journal.
+
+    Raises ServingError when the server or endpoint is of no use any more; other failures of a unit
+    are its end.
+    """
+    writer = item.shard.writer
+    model = DurableModel(
+        client,
+        work.builder,
+        work.plan.generation.think_tags,
+        item.key,
+        item.finished_calls,
+        writer.append,
+    )
+    sample = work.samples[item.key.sample]
+    try:
+        solution = await work.benchmark.solve(sample, model)
+    except (ServingError, EndpointError, StoreError):
+        raise
+    except InfraError as error:
+        return _failed(item, Outcome.INFRA_ERROR, error.message, model.calls)
+    except Exception as error:
+        # A benchmark is a plug-in: a bug in its solve costs this unit, not the run, and is shown.
+        log.exception("solve of %s failed on sample %s", work.plan.name, sample.id)
+        return _failed(item, Outcome.SCORER_ERROR, f"solve failed: {error!r}", model.calls)
+    if not work.benchmark.single_call:
+        writer.append(_unit_record(item, solution, model.calls))
+    return UnitEnd(solution.outcome, _running_score(work, sample, solution))
+
+
+def _unit_record(item: WorkItem, solution: Solution, calls: int) -> UnitRecord:
+    return UnitRecord(
+        sample=item.key.sample,
+        repeat=item.key.repeat,
+        outcome=solution.outcome,
+        text=solution.text,
+        data=solution.data,
+        calls=calls,
+        detail=solution.detail,
+    )
+
+
+def _failed(item: WorkItem, outcome: Outcome, detail: str, calls: int) -> UnitEnd:
+    key = item.key
+    record = UnitRecord(key.sample, key.repeat, outcome, "", calls=calls, detail=detail)
+    item.shard.writer.append(record)
+    return UnitEnd(outcome)
+
+
+def _running_score(work: TaskWork, sample: Sample, solution: Solution) -> float | None:
+    """The unit's score for the progress line; the result is scored anew when it is gathered."""
+    if work.benchmark.parallel_scoring:
+        return None
+    try:
+        return work.benchmark.score(sample, solution).values.get(work.benchmark.metric)
+    except Exception:
+        # As above: the gather scores again and reports the failure for what it is.
+        log.exception("score of %s failed on sample %s", work.plan.name, sample.id)
+        return None

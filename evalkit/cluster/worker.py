@@ -1,0 +1,216 @@
+"""The worker: one attempt of one replica, from its first lease to its last flush.
+
+It walks the plan's deployments; where a deployment's tasks have owed units it starts a session (server,
+calls, journals), and where nothing is owed no server is started at all.
+
+The event loop runs in a thread of its own: signal handlers run in the main thread only, which
+therefore does nothing but wait in short steps. `request_drain` may be called from such a handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalkit.clock import SYSTEM_CLOCK, Clock
+from evalkit.cluster.attempts import begin_attempt
+from evalkit.cluster.drain import Drain, DrainedError
+from evalkit.cluster.env import read_environment
+from evalkit.cluster.heartbeat import Heartbeat, ReplicaReport
+from evalkit.cluster.runlog import attempt_logging, note
+from evalkit.cluster.session import Attending, Session
+from evalkit.cluster.units import TaskWork
+from evalkit.errors import EvalkitError, StoreError
+from evalkit.serving.deployment import ServerContext, render_command
+from evalkit.serving.ports import derive_port_base
+from evalkit.store.journal import JournalSet
+from evalkit.store.layout import RunFolder
+from evalkit.store.queue import WorkQueue
+from evalkit.store.run import load_cluster, load_plan
+
+if TYPE_CHECKING:
+    from evalkit.cluster.attempts import Attempt
+    from evalkit.cluster.job import JobInfo
+    from evalkit.plan.model import DeploymentPlan, Plan
+
+log = logging.getLogger("evalkit.worker")
+
+DRAIN_WAIT_S = 25.0
+"""Longest stay in a signal handler: below Slurm's KillWait, 30 s by default."""
+JOIN_POLL_S = 0.2
+
+_drains: list[Drain] = []
+_threads: list[threading.Thread] = []
+
+
+def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM_CLOCK) -> int:
+    """Work as `replica` until nothing is left to lease: 0, or 1 when a drain ended it before.
+
+    Raises EvalkitError when the run cannot be read or the model cannot be served.
+    """
+    folder = RunFolder(run_dir)
+    plan = load_plan(folder)
+    attempt = begin_attempt(folder, replica)
+    with attempt_logging(folder.worker_log(replica, attempt.number)):
+        worker = Worker(plan, attempt, job, clock)
+        thread = threading.Thread(target=worker.run, name="evalkit-worker")
+        _drains.append(worker.drain)
+        _threads.append(thread)
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(JOIN_POLL_S)
+        finally:
+            _drains.remove(worker.drain)
+            _threads.remove(thread)
+    if worker.error is not None:
+        raise worker.error
+    return 1 if worker.drain.requested else 0
+
+
+def request_drain(reason: str) -> None:
+    """Stop leasing, finish what fits into the grace period, flush, stop the server.
+
+    Safe in a signal handler; returns when that is done or `DRAIN_WAIT_S` are over. Does nothing
+    where no worker runs.
+    """
+    for drain in _drains:
+        drain.request(reason)
+    for thread in _threads:
+        if thread.is_alive():
+            thread.join(DRAIN_WAIT_S)
+
+
+class Worker:
+    """One attempt of one replica; `run` is the body of its thread."""
+
+    def __init__(self, plan: Plan, attempt: Attempt, job: JobInfo, clock: Clock) -> None:
+        self._plan = plan
+        self._folder = attempt.folder
+        self._job = job
+        self._clock = clock
+        self._prefix = load_cluster(self._folder).server_prefix
+        self._env = read_environment()
+        self._report = ReplicaReport(
+            replica=attempt.replica,
+            attempt=attempt.number,
+            host=job.host,
+            pid=os.getpid(),
+            job_id=job.job_id,
+            started=clock.wall(),
+        )
+        path = self._folder.replica(attempt.replica)
+        self._all = Attending(
+            attempt=attempt,
+            settings=plan.client,
+            clock=clock,
+            journals=JournalSet(),
+            report=self._report,
+            heartbeat=Heartbeat(path, self._report, clock),
+            drain=Drain(),
+            server_context=self._server_context,
+        )
+        self._servers = 0
+        self.error: BaseException | None = None
+
+    @property
+    def drain(self) -> Drain:
+        """Ask it to stop."""
+        return self._all.drain
+
+    def run(self) -> None:
+        """Run to the end; a failure is left in `error`."""
+        try:
+            note(self._folder, self._clock, f"{self._all.attempt.id} starts on {self._report.host}")
+            asyncio.run(self._main())
+            self._report.state = "interrupted" if self.drain.requested else "done"
+        except DrainedError as error:
+            log.info("%s", error)
+            self._report.state = "interrupted"
+        except BaseException as error:
+            self.error = error
+            self._report.state = "failed"
+            self._report.error = str(error) if isinstance(error, EvalkitError) else repr(error)
+            log.exception("the attempt failed", exc_info=error)
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        text = f"{self._all.attempt.id} {self._report.state}"
+        if self._report.error:
+            text += f": {self._report.error.splitlines()[0]}"
+        try:
+            self._all.heartbeat.write()
+            note(self._folder, self._clock, text)
+        except StoreError as error:
+            log.warning("%s", error)
+
+    async def _main(self) -> None:
+        self.drain.attach()
+        beat = asyncio.create_task(self._all.heartbeat.beat())
+        try:
+            for index, deployment in enumerate(self._plan.deployments):
+                if not self.drain.requested:
+                    self._report.phase = index
+                    await self._attend(index, deployment)
+        finally:
+            beat.cancel()
+            await self._all.journals.close()
+
+    async def _attend(self, index: int, deployment: DeploymentPlan) -> None:
+        """Do all owed units of the tasks that use one deployment."""
+        works = {
+            task.name: TaskWork.load(self._folder, task, deployment.served_model_name)
+            for task in self._plan.tasks
+            if task.deployment == index
+        }
+        queue = WorkQueue(
+            self._folder,
+            self._plan,
+            {name: work.benchmark.single_call for name, work in works.items()},
+            self._all.attempt.id,
+            self._all.journals,
+        )
+        try:
+            first = await queue.next()
+            if first is None:
+                log.info("nothing is owed of %s: no server is started", ", ".join(works))
+                return
+            queue.give_back(first)
+            session = Session(self._all, deployment, works, queue, self._servers)
+            try:
+                await session.run()
+            finally:
+                self._servers = session.servers
+        finally:
+            await queue.close()
+
+    def _server_context(self, number: int, deployment: DeploymentPlan) -> ServerContext:
+        attempt = self._all.attempt
+        job = self._job.array_id or self._job.job_id
+        digits = int("".join(c for c in job if c.isdigit()) or 0)
+        index = int(attempt.replica.removeprefix("r")) + 8 * number
+        return ServerContext(
+            log_path=self._folder.server_log(attempt.replica, attempt.number),
+            attempt=f"{self._plan.run_id}-{attempt.id}-{number}",
+            host=self._job.host,
+            port_base=derive_port_base(digits, index),
+            prefix=render_command(
+                self._prefix,
+                {"run_dir": str(self._folder.root), "model": deployment.model_source},
+            ),
+            env=self._env,
+            run_dir=self._folder.root,
+            cache_dir=Path(tempfile.gettempdir()) / f"evalkit-{os.getuid()}",
+            api_key=secrets.token_urlsafe(32),
+            on_progress=self._tell,
+        )
+
+    def _tell(self, text: str) -> None:
+        self._report.detail = text
+        log.info("%s", text)

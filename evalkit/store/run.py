@@ -1,0 +1,112 @@
+"""A run's written-once files: created together, plan last, and read back with clear errors.
+
+A folder is a run exactly when it holds `plan.json`. What was written before it is overwritten by the
+next try; what came after it never is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pydantic import ValidationError
+
+from evalkit.errors import StoreError, UsageError
+from evalkit.plan.model import PLAN_VERSION, Plan
+from evalkit.recipe.schema import Cluster
+from evalkit.store.publish import publish, publish_once
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.store.layout import RunFolder
+
+_OURS = frozenset(
+    {"recipe.yaml", "recipe.given.yaml", "provenance.json", "tasks", "cluster", "logs", "leases"}
+)
+
+
+def is_run(folder: RunFolder) -> bool:
+    """Whether the folder holds a plan."""
+    return folder.plan.is_file()
+
+
+def load_plan(folder: RunFolder) -> Plan:
+    """The run's plan. Raises UsageError where there is no run, StoreError for an unreadable one."""
+    try:
+        content = folder.plan.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{folder.root} is not a run: there is no {folder.plan.name} in it",
+            hint="Name a run folder, or make one with `evalkit prepare RECIPE`.",
+        ) from error
+    except OSError as error:
+        raise StoreError(f"cannot read {folder.plan}: {error.strerror or error}") from error
+    try:
+        raw = orjson.loads(content)
+        if raw.get("version") != PLAN_VERSION:
+            raise StoreError(
+                f"{folder.plan} has version {raw.get('version')}, this evalkit reads {PLAN_VERSION}",
+                hint="Use the evalkit that made the run (provenance.json), or start a new run.",
+            )
+        return Plan.model_validate_json(content)
+    except (orjson.JSONDecodeError, AttributeError, ValidationError) as error:
+        raise StoreError(
+            f"{folder.plan} is not a plan: {str(error).splitlines()[0]}",
+            hint="The file is written once and never changed: restore it, or start a new run.",
+        ) from error
+
+
+def check_creatable(folder: RunFolder) -> None:
+    """Raise StoreError when a run cannot be made here: not writable, or somebody else's files."""
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(
+            path.name
+            for path in folder.root.iterdir()
+            if path.name not in _OURS and not path.name.startswith(".")
+        )
+    except OSError as error:
+        raise StoreError(
+            f"cannot create the run folder {folder.root}: {error.strerror or error}",
+            hint="Set output.dir to a folder that can be written.",
+        ) from error
+    if foreign:
+        raise StoreError(
+            f"{folder.root} holds files that are no run: {', '.join(foreign[:5])}",
+            hint="Choose another output.dir or output.name; nothing was changed.",
+        )
+
+
+def create_run(folder: RunFolder, plan: Plan, texts: Mapping[str, bytes]) -> bool:
+    """Write `texts` (by file name in the run folder), then the plan; False when a plan is there.
+
+    Raises StoreError.
+    """
+    for name, content in texts.items():
+        publish(folder.root / name, content)
+    return publish_once(folder.plan, plan.model_dump_json(indent=1).encode() + b"\n")
+
+
+def save_cluster(folder: RunFolder, cluster: Cluster) -> None:
+    """Keep the cluster settings that the next replicas run with. Raises StoreError."""
+    publish(folder.cluster_settings, cluster.model_dump_json(indent=1).encode() + b"\n")
+
+
+def load_cluster(folder: RunFolder) -> Cluster:
+    """Settings of the last submission; defaults before the first one. Raises StoreError."""
+    try:
+        return Cluster.model_validate_json(folder.cluster_settings.read_bytes())
+    except FileNotFoundError:
+        return Cluster()
+    except (OSError, ValidationError) as error:
+        raise StoreError(f"cannot read {folder.cluster_settings}: {error}") from error
+
+
+def load_provenance(folder: RunFolder) -> dict[str, Any]:
+    """What made the run. Raises StoreError."""
+    try:
+        provenance: dict[str, Any] = orjson.loads(folder.provenance.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise StoreError(f"cannot read {folder.provenance}: {error}") from error
+    return provenance
