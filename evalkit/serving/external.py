@@ -42,7 +42,7 @@ class ExternalDeployment:
             max_model_len=self._serving.max_model_len,
         )
         if self._serving.check_models:
-            async with Wire(endpoint, proxies=True) as wire:
+            async with Wire(endpoint) as wire:
                 endpoint = confirm_model(endpoint, await self._ask_models(wire, endpoint))
                 endpoint = await find_metrics(wire, endpoint)
         self._endpoint = endpoint

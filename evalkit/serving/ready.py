@@ -99,6 +99,7 @@ async def _ask(question: Awaitable[Answer], check: Check) -> Answer:
         return task.result()
     finally:
         task.cancel()
+        await asyncio.wait({task})
 
 
 async def _pause(check: Check) -> None:

@@ -53,16 +53,20 @@ class Answer:
 
 
 class Wire:
-    """A session with one endpoint. An async context manager."""
+    """A session with one endpoint. An async context manager.
 
-    def __init__(self, endpoint: Endpoint, *, proxies: bool = False) -> None:
-        """`proxies`: heed HTTP(S)_PROXY, for endpoints on the internet."""
+    HTTPS endpoints are on the internet and may be behind a proxy (HTTPS_PROXY is heeded); plain
+    HTTP is a server of ours or of the cluster, which a proxy could not reach.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._proxies = proxies
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Wire:
-        self._session = aiohttp.ClientSession(trust_env=self._proxies)
+        self._session = aiohttp.ClientSession(
+            trust_env=self._endpoint.base_url.startswith("https:")
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

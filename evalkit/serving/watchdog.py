@@ -1,0 +1,156 @@
+"""Notice a server that hangs: alive, healthy by its own account, and producing nothing.
+
+Long answers take hours, so no single call can tell. What tells is the server as a whole: requests
+in flight, and for a long time neither a finished call nor a token on vLLM's counters. Before the
+verdict the server is asked for one token, because silence may also be ours.
+
+`judge` decides, on values; `ProgressWatchdog` only looks and asks. It never ends a server itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from evalkit.serving.wire import Answer, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evalkit.serving.endpoint import Endpoint
+
+ALIVE_S = 0.5
+METRICS_S = 15.0
+# A saturated engine answers a new request after a scheduling round or two: seconds.
+PROBE_S = 60.0
+# A server that answers probes and none of our calls has lost them; probing on would wait for ever.
+MAX_PROBES = 2
+COUNTER = re.compile(
+    r"^vllm:(?:generation|prompt)_tokens(?:_total)?(?:\{[^\n]*\})? +([0-9.eE+-]+)", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the server. `tokens` is null where there are no counters."""
+
+    at: float
+    in_flight: int
+    completed: int
+    tokens: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The last time something moved, and what the counters were then."""
+
+    since: float
+    completed: int
+    tokens: float | None
+    probes: int = 0
+    """Probes answered since then."""
+
+
+class Judgement(NamedTuple):
+    """`suspect`: nothing moved for the stall time; ask for a token before calling it a hang."""
+
+    verdict: Literal["healthy", "suspect"]
+    progress: Progress
+
+
+def judge(progress: Progress, reading: Reading, stall_timeout_s: float) -> Judgement:
+    """Whether the server still gets on with its work. Times in seconds of one clock."""
+    moved = (
+        reading.in_flight == 0
+        or reading.completed != progress.completed
+        or (reading.tokens is not None and reading.tokens != progress.tokens)
+    )
+    if moved:
+        tokens = progress.tokens if reading.tokens is None else reading.tokens
+        return Judgement("healthy", Progress(reading.at, reading.completed, tokens))
+    stalled = reading.at - progress.since >= stall_timeout_s
+    return Judgement("suspect" if stalled else "healthy", progress)
+
+
+def read_tokens(answer: Answer) -> float | None:
+    """Tokens read and written by the engine so far; None when the page does not say."""
+    found = COUNTER.findall(answer.text) if answer.ok else []
+    return sum(map(float, found)) if found else None
+
+
+class ProgressWatchdog:
+    """Watches one endpoint while calls are in flight."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        stall_timeout_s: float,
+        clock: Callable[[], float],
+        failure: Callable[[], str | None] = lambda: None,
+        probe_timeout_s: float = PROBE_S,
+    ) -> None:
+        """`failure` is the deployment's: why its process is dead."""
+        self._probe_timeout_s = probe_timeout_s
+        self._endpoint = endpoint
+        self._stall_timeout_s = stall_timeout_s
+        self._clock = clock
+        self._failure = failure
+
+    async def watch(self, in_flight: Callable[[], int], completed: Callable[[], int]) -> str:
+        """Return only when the server is dead or hangs: the reason, as a sentence."""
+        async with Wire(self._endpoint) as wire:
+            reading = await self._look(wire, in_flight, completed)
+            progress = Progress(reading.at, reading.completed, reading.tokens)
+            while True:
+                if (why := await self._wait()) is not None:
+                    return why
+                reading = await self._look(wire, in_flight, completed)
+                verdict, progress = judge(progress, reading, self._stall_timeout_s)
+                if verdict == "suspect":
+                    if (why := await self._probe(wire, reading, progress)) is not None:
+                        return why
+                    # The probe moved the counters itself: start again from where they are now.
+                    after = await self._look(wire, in_flight, completed)
+                    progress = replace(
+                        progress, since=after.at, tokens=after.tokens, probes=progress.probes + 1
+                    )
+
+    async def _wait(self) -> str | None:
+        """Until the next look; earlier with the reason when the process is dead."""
+        until = self._clock() + min(METRICS_S, self._stall_timeout_s / 4)
+        while self._clock() < until:
+            if (why := self._failure()) is not None:
+                return why
+            await asyncio.sleep(min(ALIVE_S, self._stall_timeout_s / 4))
+        return self._failure()
+
+    async def _look(
+        self, wire: Wire, in_flight: Callable[[], int], completed: Callable[[], int]
+    ) -> Reading:
+        url = self._endpoint.metrics_url
+        tokens = None if url is None else read_tokens(await wire.get(url, key=False))
+        return Reading(self._clock(), in_flight(), completed(), tokens)
+
+    async def _probe(self, wire: Wire, reading: Reading, progress: Progress) -> str | None:
+        """The reason when the server hangs or died; None when it answers."""
+        task = asyncio.create_task(wire.one_token(self._probe_timeout_s))
+        try:
+            while not task.done():
+                if (why := self._failure()) is not None:
+                    return why
+                await asyncio.wait({task}, timeout=ALIVE_S)
+            answer = task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        silence = (
+            f"the server hangs: {reading.in_flight} requests in flight, and no answer and no "
+            f"token for {reading.at - progress.since:.0f} s"
+        )
+        if answer.status is None or answer.status >= 500:
+            return f"{silence}; a request for one token failed ({answer.brief()})"
+        if reading.tokens is not None and progress.probes >= MAX_PROBES:
+            return f"{silence}; it answers new requests ({progress.probes} times), but not these"
+        return None

@@ -1,0 +1,87 @@
+"""Builders for tests of servers: a context in a temporary folder, plans that start the fault server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from evalkit.plan.model import DeploymentPlan
+from evalkit.recipe.schema import AnyServing, CommandServing
+from evalkit.serving.deployment import ServerContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FAULT_SERVER = Path(__file__).parents[2] / "faults" / "fault_server.py"
+KEY = "key-that-nobody-may-see"
+MODEL = "tiny"
+
+
+def make_context(folder: Path, **changes: Any) -> ServerContext:
+    """A context whose ports differ between test processes."""
+    values: dict[str, Any] = {
+        "log_path": folder / "server.log",
+        "attempt": f"test-{os.getpid()}-{folder.name}",
+        "host": "127.0.0.1",
+        "port_base": 20000 + os.getpid() * 16 % 12000,
+        "prefix": (),
+        "env": dict(os.environ),
+        "run_dir": folder,
+        "cache_dir": folder / "cache",
+        "api_key": KEY,
+        "on_progress": lambda text: None,
+    }
+    return ServerContext(**{**values, **changes})
+
+
+def make_plan(
+    serving: AnyServing, model: str = "/nowhere/tiny", name: str = MODEL
+) -> DeploymentPlan:
+    """A deployment of one model."""
+    return DeploymentPlan(serving=serving, model_source=model, served_model_name=name)
+
+
+def fault_command(*switches: str) -> tuple[str, ...]:
+    """argv of the fault server, as a recipe would write it."""
+    server = (sys.executable, str(FAULT_SERVER), "--host", "{host}", "--port", "{port}")
+    return (*server, "--model", "{served_model_name}", "--api-key", "{api_key}", *switches)
+
+
+def fault_serving(*switches: str, **changes: Any) -> CommandServing:
+    """The fault server as a deployment."""
+    values: dict[str, Any] = {"ready_timeout_s": 50, "shutdown_timeout_s": 5, **changes}
+    command = values.pop("command", fault_command(*switches))
+    return CommandServing(kind="command", command=command, **values)
+
+
+def marked(attempt: str) -> list[psutil.Process]:
+    """Living processes that a server of this attempt consists of."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            value = process.environ().get("EVALKIT_ATTEMPT", "")
+            if value.startswith(attempt) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def collect(into: list[str], *then: Callable[[str], None]) -> Callable[[str], None]:
+    """A progress callback that keeps what it is told, and passes it on."""
+
+    def keep(text: str) -> None:
+        into.append(text)
+        for call in then:
+            call(text)
+
+    return keep
+
+
+def starts(progress: Sequence[str]) -> int:
+    """How often a server was started, from what was reported."""
+    return sum("starts on" in text for text in progress)
