@@ -1,0 +1,216 @@
+"""From a loaded recipe to runs on disk: data loaded, requests frozen, plan written.
+
+This is the last step that needs data sets or the network. An existing run is never changed: the plan
+that the recipe means now is compared with the one on disk, and another fingerprint is refused with
+the keys that differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from evalkit.benchmarks.data import DataAccess
+from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
+from evalkit.benchmarks.registry import make_benchmark
+from evalkit.cluster.provenance import collect_provenance
+from evalkit.errors import DataError, EvalkitError, FingerprintMismatch, StoreError
+from evalkit.plan.build import PreparedTask, RunInputs, build_plan
+from evalkit.plan.fingerprint import differences
+from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
+from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.template import load_template
+from evalkit.report.artifacts import render_json
+from evalkit.serving.identity import checkpoint_identity
+from evalkit.store.layout import RunFolder
+from evalkit.store.run import check_creatable, create_run, is_run, load_plan, save_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.clock import Clock
+    from evalkit.plan.model import DataProvenance, Plan
+    from evalkit.recipe.load import LoadedRecipe
+    from evalkit.recipe.schema import Cluster, Task
+
+SHOWN_DIFFERENCES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run on disk, and where it is to be executed."""
+
+    folder: RunFolder
+    plan: Plan
+    cluster: Cluster
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """A task's frozen samples; the same for all models."""
+
+    benchmark: Benchmark[Any]
+    frozen: bytes
+    n_samples: int
+    provenance: DataProvenance
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan that is not on disk yet."""
+
+    folder: RunFolder
+    plan: Plan
+    frozen: Mapping[str, bytes]
+
+
+def run_folder(loaded: LoadedRecipe, model: str) -> RunFolder:
+    """Where a model's run lies: the recipe's folder, or below it one of several models."""
+    recipe = loaded.recipe
+    root = Path(recipe.output.dir).expanduser() / (recipe.output.name or recipe.name)
+    return RunFolder((root if len(recipe.models) == 1 else root / model).absolute())
+
+
+def plan_runs(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[Planned]:
+    """The plans of all models of a recipe: loads and renders data, writes nothing.
+
+    Raises RecipeError, DataError, PlanError.
+    """
+    data = {
+        name: _load(loaded, name, task, on_progress) for name, task in loaded.recipe.tasks.items()
+    }
+    return [_plan_model(loaded, model, data) for model in loaded.recipe.models]
+
+
+def prepare_runs(
+    loaded: LoadedRecipe,
+    *,
+    env: Mapping[str, str],
+    command: Sequence[str],
+    clock: Clock,
+    on_progress: Callable[[str], None],
+) -> list[PreparedRun]:
+    """Runs of all models of a recipe, on disk; those that exist already are only compared.
+
+    Raises RecipeError, DataError, PlanError, FingerprintMismatch, StoreError.
+    """
+    cluster = cluster_settings(loaded, env)
+    provenance = collect_provenance(command, loaded.path, dict(loaded.sources), clock.wall())
+    texts = {
+        "recipe.yaml": yaml.safe_dump(loaded.raw, sort_keys=False, allow_unicode=True).encode(),
+        "recipe.given.yaml": loaded.given.encode(),
+        "provenance.json": render_json(provenance),
+    }
+    planned = plan_runs(loaded, on_progress)
+    for run in planned:
+        _check(run)
+    prepared = []
+    for run in planned:
+        is_new = not is_run(run.folder)
+        if is_new:
+            _write(run, texts)
+        save_cluster(run.folder, cluster)
+        prepared.append(PreparedRun(run.folder, load_plan(run.folder), cluster, is_new))
+    return prepared
+
+
+def cluster_settings(loaded: LoadedRecipe, env: Mapping[str, str]) -> Cluster:
+    """The recipe's cluster over its template. Raises RecipeError."""
+    name = str(loaded.recipe.cluster.get("template") or "default")
+    template = load_template(name, base=loaded.base, env=env)
+    return resolve_cluster(loaded.recipe, template)
+
+
+def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[str], None]) -> _Data:
+    on_progress(f"loading {name}")
+    profile = task.profile or loaded.recipe.profile
+    try:
+        benchmark = make_benchmark(task.benchmark or name, task.params, profile)
+        dataset = benchmark.load(DataAccess(name, task.data, loaded.base))
+    except EvalkitError as error:
+        if not error.message.startswith("tasks."):
+            error.message = f"tasks.{name}: {error.message}"
+        raise
+    samples = list(dataset.samples[: task.limit])
+    ids = {sample.id for sample in samples}
+    if len(ids) != len(samples):
+        raise DataError(f"tasks.{name}: the data set has {len(samples) - len(ids)} repeated ids")
+    return _Data(benchmark, freeze(samples), len(samples), dataset.provenance)
+
+
+def _plan_model(loaded: LoadedRecipe, model: str, data: Mapping[str, _Data]) -> Planned:
+    recipe = loaded.recipe
+    source = recipe.models[model]
+    tasks = [_prepare_task(loaded, model, name, data[name]) for name in recipe.tasks]
+    dummy = all(
+        isinstance(t.serving, VllmServing) and t.serving.load_format == "dummy" for t in tasks
+    )
+    identity = checkpoint_identity(model, source, loaded.base, need_weights=not dummy)
+    path = None if source.path is None else (loaded.base / Path(source.path).expanduser())
+    inputs = RunInputs(
+        run=recipe.output.name or recipe.name,
+        recipe=recipe.name,
+        model=identity,
+        model_source=source.source if path is None else str(path.resolve()),
+        model_name=model,
+        revision=identity.revision if source.hub else None,
+        client=recipe.client,
+    )
+    frozen = {name: item.frozen for name, item in data.items()}
+    return Planned(run_folder(loaded, model), build_plan(inputs, tasks), frozen)
+
+
+def _prepare_task(loaded: LoadedRecipe, model: str, name: str, data: _Data) -> PreparedTask:
+    benchmark = data.benchmark
+    task = loaded.recipe.tasks[name]
+    defaults = benchmark.generation.get(benchmark.profile, {})
+    return PreparedTask(
+        name=name,
+        benchmark=benchmark.name,
+        benchmark_version=benchmark.version,
+        profile=benchmark.profile,
+        params=benchmark.params.model_dump(mode="json"),
+        metric=benchmark.metric,
+        generation=resolve_generation(defaults, loaded.recipe, model, name),
+        repeats=task.repeats or benchmark.repeats,
+        n_samples=data.n_samples,
+        expected_tokens=benchmark.expected_tokens,
+        serving=resolve_serving(loaded.recipe, model, name),
+        data=data.provenance,
+        requests_sha256=checksum(data.frozen),
+    )
+
+
+def _check(run: Planned) -> None:
+    """Refuse what would not become, or is not, the run that the recipe means."""
+    if not is_run(run.folder):
+        check_creatable(run.folder)
+        return
+    existing = load_plan(run.folder)
+    found = differences(existing, run.plan)
+    if not found:
+        return
+    lines = [f"  {key}: {old} there, {new} now" for key, (old, new) in found.items()]
+    if len(lines) > SHOWN_DIFFERENCES:
+        lines[SHOWN_DIFFERENCES:] = [f"  ... and {len(lines) - SHOWN_DIFFERENCES} more"]
+    raise FingerprintMismatch(
+        f"{run.folder.root} was made with other settings:\n" + "\n".join(lines),
+        found,
+        hint="Nothing was changed. Go back to those settings, `evalkit resume` the run as it is, or "
+        "start another one with -o output.name=NAME.",
+    )
+
+
+def _write(run: Planned, texts: Mapping[str, bytes]) -> None:
+    for name, frozen in run.frozen.items():
+        write_frozen(run.folder.requests(name), frozen)
+    if not create_run(run.folder, run.plan, texts):
+        raise StoreError(
+            f"somebody else created {run.folder.root} at the same time",
+            hint="Run the command again: it continues the run that is there.",
+        )
