@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
+import orjson
+
 from evalkit.benchmarks.contract import Benchmark, BenchmarkParams, Dataset, Sample, Score, Solution
 from evalkit.benchmarks.data import DataAccess, DataSource
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
@@ -20,7 +23,9 @@ from evalkit.plan.model import (
 )
 from evalkit.recipe.schema import Client, Generation, VllmServing
 from evalkit.report.facts import RunFacts
+from evalkit.report.frames import iter_samples
 from evalkit.report.gather import GatherProgress, gather_task
+from evalkit.report.schema import shipped_schema_path
 from evalkit.store.codec import encode, header, seal
 from evalkit.store.layout import RunFolder
 from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord, Usage
@@ -155,7 +160,7 @@ class TestRun:
         """The first task."""
         return self.plan.tasks[0]
 
-    def keys(self) -> list[UnitKey]:
+    def units(self) -> list[UnitKey]:
         """All units in plan order."""
         return [self.task.unit(number) for number in range(self.task.n_units)]
 
@@ -174,7 +179,7 @@ class TestRun:
 
     def write_all(self, wrong: Sequence[UnitKey] = ()) -> None:
         """Journal every unit: right, but for those named."""
-        self.write(self.answer(key, "no" if key in wrong else None) for key in self.keys())
+        self.write(self.answer(key, "no" if key in wrong else None) for key in self.units())
 
     def answer(self, key: UnitKey, text: str | None = None, **changes: Any) -> CallRecord:
         """A finished call: the right answer unless another text is given."""
@@ -182,14 +187,22 @@ class TestRun:
         return make_call(key, target if text is None else text, **changes)
 
     def gather(self, benchmark: Echo | None = None) -> Results:
-        """Gather the first task."""
-        return gather_task(
-            self.folder,
-            self.plan,
-            self.task,
-            benchmark or echo(),
-            NO_FACTS,
-            self.progress.append,
+        """Gather the first task; every results.json there is then must match the shipped schema."""
+        results = gather_task(
+            self.folder, self.plan, self.task, benchmark or echo(), NO_FACTS, self.progress.append
+        )
+        validate_results(self.folder.results(self.task.name))
+        return results
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        """The lines of samples.jsonl.zst."""
+        return list(iter_samples(self.folder, self.task.name))
+
+    def artifact_bytes(self) -> tuple[bytes, bytes]:
+        """samples.jsonl.zst and metrics.json."""
+        return (
+            self.folder.samples(self.task.name).read_bytes(),
+            self.folder.metrics(self.task.name).read_bytes(),
         )
 
 
@@ -220,3 +233,9 @@ def make_run(root: Path, n: int = 4, **changes: Any) -> TestRun:
     run = TestRun(RunFolder(root), plan, samples)
     write_frozen(run.folder.requests(run.task.name), freeze(samples))
     return run
+
+
+def validate_results(path: Path) -> None:
+    """Refuse a results.json that the shipped schema does not describe."""
+    schema = orjson.loads(shipped_schema_path().read_bytes())
+    jsonschema.Draft202012Validator(schema).validate(orjson.loads(path.read_bytes()))

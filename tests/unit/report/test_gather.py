@@ -1,0 +1,316 @@
+"""Journals to artifacts: what is counted, what is withheld, what is left alone."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+import yaml
+
+from evalkit.errors import ScorerError, StoreError
+from evalkit.plan.model import Shard, UnitKey
+from evalkit.report.statistics import Interval
+from evalkit.store.records import Outcome, UnitRecord, Usage
+from tests.unit.report.run_builder import (
+    Echo,
+    ManyCallEcho,
+    PrivateEcho,
+    echo,
+    make_call,
+    make_failure,
+    make_plan,
+    make_run,
+)
+
+
+def test_a_complete_task_has_the_headline_the_field_would_quote(tmp_path: Path) -> None:
+    """8 units, 1 wrong: 87.5 percent, with error, interval, subsets and no bounds."""
+    run = make_run(tmp_path)
+    run.write_all(wrong=[UnitKey(0, 1)])
+    results = run.gather()
+    headline = results.headline
+    assert results.complete
+    assert headline.name == "pass@1[avg-of-2] correct"
+    assert (headline.value, headline.percent) == (0.875, 87.5)
+    assert headline.standard_error == pytest.approx(0.125)
+    assert headline.standard_error_method == "se_items_clustered"
+    assert headline.interval is not None
+    assert headline.interval.low < 0.875 < headline.interval.high
+    assert headline.interval_method is not None
+    assert headline.interval_method.startswith("wilson")
+    assert headline.bounds is None
+    assert results.subsets is not None
+    assert results.subsets["odd"].metrics["pass@1[avg-of-2]"]["correct"] == 1.0
+    assert results.metrics is not None
+    assert results.metrics["majority@2"]["correct"] == 0.875
+    assert (results.counts.scored, results.counts.missing) == (8, 0)
+    assert results.missing.first == ()
+
+
+def test_one_repeat_is_plain_pass_at_1(tmp_path: Path) -> None:
+    """With k = 1 the headline is `pass@1 correct`."""
+    run = make_run(tmp_path, repeats=1)
+    run.write_all()
+    assert run.gather().headline.name == "pass@1 correct"
+
+
+def test_the_published_file_is_the_returned_value(tmp_path: Path) -> None:
+    """results.json says what the caller got, and the other artifacts lie beside it."""
+    run = make_run(tmp_path)
+    run.write_all()
+    results = run.gather()
+    assert orjson.loads(run.folder.results("echo").read_bytes()) == results.model_dump(mode="json")
+    config = yaml.safe_load(run.folder.run_config("echo").read_text())
+    assert config["task"]["generation"]["temperature"] == 1.0
+    metrics = orjson.loads(run.folder.metrics("echo").read_bytes())
+    assert metrics["metrics"]["echo_pass_at_1_avg-of-2_correct"] == 1.0
+    assert metrics["subsets"]["even"]["echo_majority_at_2_correct"] == 1.0
+    left_over = {path.name for path in run.folder.artifacts("echo").iterdir()}
+    assert left_over == {"results.json", "samples.jsonl.zst", "metrics.json", "run_config.yaml"}
+
+
+def test_samples_are_in_order_and_say_nothing_of_how_they_were_made(tmp_path: Path) -> None:
+    """Sample by sample, repeat after repeat, whatever shard they came from."""
+    run = make_run(tmp_path)
+    run.write_all()
+    run.gather()
+    lines = run.read_samples()
+    assert [(x["id"], x["repeat"]) for x in lines] == [
+        (f"s{i}", j) for i in range(4) for j in (0, 1)
+    ]
+    assert lines[0] == {
+        "id": "s0",
+        "sample": 0,
+        "repeat": 0,
+        "subset": "even",
+        "outcome": "ok",
+        "answer": "t0",
+        "target": "t0",
+        "scores": {"correct": 1.0},
+        "detail": None,
+        "content": "t0",
+        "data": None,
+        "reasoning": None,
+        "tool_calls": [],
+        "finish_reason": "stop",
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "reasoning_tokens": None},
+        "calls": 1,
+        "messages": [{"role": "user", "content": "say t0"}],
+    }
+
+
+def test_gathering_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    """All four artifacts are functions of plan and journals alone."""
+    run = make_run(tmp_path)
+    run.write_all()
+    run.gather()
+    first = {path.name: path.read_bytes() for path in run.folder.artifacts("echo").iterdir()}
+    run.gather()
+    assert {p.name: p.read_bytes() for p in run.folder.artifacts("echo").iterdir()} == first
+
+
+def test_a_missing_unit_withholds_the_headline_and_gives_bounds(tmp_path: Path) -> None:
+    """7 of 8 right and one never answered: between 7/8 and 1, and nothing is averaged."""
+    run = make_run(tmp_path)
+    run.write(run.answer(key) for key in run.units()[:-1])
+    results = run.gather()
+    assert not results.complete
+    assert results.headline.value is None
+    assert results.headline.standard_error is None
+    assert results.headline.bounds == Interval(0.875, 1.0)
+    assert results.metrics is None
+    assert results.missing.count == 1
+    unit = results.missing.first[0]
+    assert (unit.sample, unit.repeat, unit.shard, unit.reason) == ("s3", 1, 1, "no_record")
+    assert results.missing.by_shard == {"00001": 1}
+    metrics = orjson.loads(run.folder.metrics("echo").read_bytes())
+    assert (metrics["complete"], metrics["metrics"]) == (False, None)
+    assert len(run.read_samples()) == 7
+
+
+def test_a_run_without_a_journal_is_wholly_missing(tmp_path: Path) -> None:
+    """Nothing was done: everything is missing, the bounds are 0 and 1, and no sample is written."""
+    results = make_run(tmp_path).gather()
+    assert results.counts.scored == 0
+    assert results.headline.bounds == Interval(0.0, 1.0)
+    assert results.tokens.prompt.total is None
+
+
+def test_an_infrastructure_error_is_missing_with_its_last_message(tmp_path: Path) -> None:
+    """A journaled failure of ours is owed, not wrong, and says why."""
+    run = make_run(tmp_path)
+    *done, last = run.units()
+    run.write(run.answer(key) for key in done)
+    run.write([make_failure(last)])
+    missing = run.gather().missing
+    assert missing.by_reason["infra_error"].count == 1
+    assert missing.by_reason["infra_error"].message == "connection refused"
+    assert missing.first[0].message == "connection refused"
+
+
+def test_an_error_that_a_later_attempt_made_good_is_not_missing(tmp_path: Path) -> None:
+    """The finished record wins over the failure of an earlier attempt."""
+    run = make_run(tmp_path)
+    run.write([make_failure(key) for key in run.units()])
+    run.write([run.answer(key) for key in run.units()], attempt="r0.a2")
+    assert run.gather().complete
+
+
+@pytest.mark.parametrize("text", ["raise", "bug", "nan", "nothing"])
+def test_a_failed_grader_is_missing_and_never_wrong(tmp_path: Path, text: str) -> None:
+    """Whatever a grader does wrong, its unit has no score, and its line says scorer_error."""
+    run = make_run(tmp_path)
+    first, *others = run.units()
+    run.write([run.answer(first, text), *(run.answer(key) for key in others)])
+    results = run.gather()
+    assert results.missing.by_reason["scorer_error"].count == 1
+    assert results.counts.by_outcome == {"ok": 7, "scorer_error": 1}
+    assert results.headline.bounds == Interval(0.875, 1.0)
+    line = run.read_samples()[0]
+    assert (line["outcome"], line["scores"], line["answer"]) == ("scorer_error", None, None)
+    assert line["content"] == text
+    assert line["detail"]
+
+
+def test_outcomes_of_the_model_are_scored_and_counted(tmp_path: Path) -> None:
+    """Truncated and empty answers count as what they are; no answer is counted beside them."""
+    run = make_run(tmp_path)
+    a, b, *others = run.units()
+    run.write([run.answer(a, "t", outcome=Outcome.TRUNCATED)])
+    run.write([run.answer(b, "", outcome=Outcome.EMPTY)])
+    run.write(run.answer(key) for key in others)
+    results = run.gather()
+    assert results.complete
+    assert results.counts.by_outcome == {"empty": 1, "ok": 6, "truncated": 1}
+    assert results.counts.no_answer == 1
+    assert results.headline.value == 0.75
+
+
+def test_duplicates_change_the_count_and_nothing_else(tmp_path: Path) -> None:
+    """Two live attempts of one shard give the artifacts of one."""
+    run = make_run(tmp_path)
+    run.write_all()
+    run.gather()
+    before = run.artifact_bytes()
+    run.write([run.answer(key) for key in run.units()], attempt="r1.a1")
+    assert run.gather().counts.duplicates == 8
+    assert run.artifact_bytes() == before
+
+
+def test_a_torn_or_altered_line_is_named_and_its_unit_missing(tmp_path: Path) -> None:
+    """Half a record is not a record; the problem names file and line."""
+    run = make_run(tmp_path, n_shards=1)
+    run.write_all()
+    path = run.folder.journal(Shard("echo", 0), "r0.a1")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b"t1", b"tX")
+    path.write_bytes(b"".join(lines)[:-10])
+    results = run.gather()
+    assert results.missing.count == 2
+    named = {problem.split(": ")[0] for problem in results.problems}
+    assert named == {f"{path}:3", f"{path}:9"}
+
+
+def test_a_journal_of_another_plan_is_not_counted(tmp_path: Path) -> None:
+    """Answers made with other settings stay out, and are named."""
+    run = make_run(tmp_path, n_shards=1)
+    other = make_run(tmp_path, n_shards=1)
+    other.plan = make_plan(other.task, fingerprint="fedcba9876543210")
+    other.write_all()
+    results = run.gather()
+    assert results.counts.scored == 0
+    assert "another plan" in results.problems[0]
+
+
+def test_an_incomplete_gather_leaves_complete_artifacts_alone(tmp_path: Path) -> None:
+    """What was proven complete stays published when a journal is lost or a grader fails later."""
+    run = make_run(tmp_path)
+    run.write_all()
+    run.gather()
+    before = {path.name: path.read_bytes() for path in run.folder.artifacts("echo").iterdir()}
+    run.folder.journal(Shard("echo", 0), "r0.a1").unlink()
+    results = run.gather()
+    assert not results.complete
+    assert {p.name: p.read_bytes() for p in run.folder.artifacts("echo").iterdir()} == before
+
+
+def test_complete_artifacts_of_another_plan_are_replaced(tmp_path: Path) -> None:
+    """A results.json that belongs to other settings protects nothing."""
+    run = make_run(tmp_path)
+    run.write_all()
+    run.gather()
+    run.plan = make_plan(run.task, fingerprint="fedcba9876543210")
+    assert not run.gather().complete
+    assert not orjson.loads(run.folder.results("echo").read_bytes())["complete"]
+
+
+def test_an_unreadable_results_file_is_replaced(tmp_path: Path) -> None:
+    """A broken file from elsewhere does not stop a gather."""
+    run = make_run(tmp_path)
+    run.folder.results("echo").parent.mkdir(parents=True)
+    run.folder.results("echo").write_text("{")
+    assert not run.gather().complete
+
+
+def test_private_data_is_not_republished(tmp_path: Path) -> None:
+    """Targets are withheld and messages are a checksum."""
+    run = make_run(tmp_path)
+    run.write_all()
+    run.gather(echo(PrivateEcho))
+    line = run.read_samples()[0]
+    assert line["target"] is None
+    assert "messages" not in line
+    assert len(line["messages_sha256"]) == 64
+
+
+def test_a_unit_of_many_calls_sums_its_tokens(tmp_path: Path) -> None:
+    """Calls are counted one by one in the statistics, and together in the unit's line."""
+    run = make_run(tmp_path, n=1, repeats=1, n_shards=1)
+    key = UnitKey(0, 0)
+    run.write([make_call(key, "a"), make_call(key, "b", call=1, usage=Usage(20, 7))])
+    run.write([UnitRecord(0, 0, Outcome.OK, "t0", {"steps": 2}, 2)])
+    results = run.gather(echo(ManyCallEcho))
+    assert results.counts.calls == 2
+    assert (results.tokens.prompt.total, results.tokens.prompt.max) == (30, 20)
+    assert results.tokens.reasoning.unknown == 2
+    line = run.read_samples()[0]
+    assert line["usage"]["completion_tokens"] == 12
+    assert (line["calls"], line["content"], line["data"]) == (2, "t0", {"steps": 2})
+
+
+def test_a_judge_error_is_missing_for_that_reason(tmp_path: Path) -> None:
+    """A unit whose judge failed is owed as a judge error."""
+    run = make_run(tmp_path, n=1, repeats=1, n_shards=1)
+    run.write([UnitRecord(0, 0, Outcome.JUDGE_ERROR, "", detail="judge is down")])
+    results = run.gather(echo(ManyCallEcho))
+    assert results.missing.by_reason["judge_error"].message == "judge is down"
+
+
+def test_scores_that_do_not_fit_together_are_a_scorer_error(tmp_path: Path) -> None:
+    """Units with different score names cannot be averaged: the benchmark is at fault, by name."""
+
+    class Odd(Echo):
+        def score(self, sample, solution):  # type: ignore[no-untyped-def]
+            score = super().score(sample, solution)
+            return score if sample.id == "s0" else type(score)({**score.values, "x": 1.0})
+
+    run = make_run(tmp_path)
+    run.write_all()
+    with pytest.raises(ScorerError, match="task echo: the scores of benchmark echo"):
+        run.gather(echo(Odd))
+
+
+def test_progress_is_told_shard_by_shard(tmp_path: Path) -> None:
+    """One report per shard, with the units scored so far."""
+    run = make_run(tmp_path)
+    run.write_all()
+    run.gather()
+    assert [(p.shards, p.of_shards) for p in run.progress] == [(1, 3), (2, 3), (3, 3)]
+    assert run.progress[-1].scored == 8
+
+
+def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+    """A file where the artifacts' folder should be gives a sentence, not a traceback."""
+    run = make_run(tmp_path)
+    run.folder.artifacts().write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write"):
+        run.gather()
