@@ -35,7 +35,7 @@ class TaskTally:
 
     def add(self, outcome: Outcome, score: float | None) -> None:
         """Count one unit."""
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.outcomes[outcome.value] = self.outcomes.get(outcome.value, 0) + 1
         self.done += outcome.is_models_own
         if score is not None:
             self.scored += 1

@@ -135,7 +135,7 @@ class WorkQueue:
         shard = item.shard
         shard.open.discard(item.key)
         if outcome.is_models_own:
-            shard.outcomes[outcome] = shard.outcomes.get(outcome, 0) + 1
+            shard.outcomes[outcome.value] = shard.outcomes.get(outcome.value, 0) + 1
             if score is not None:
                 shard.scored += 1
                 shard.score_sum += score
@@ -190,7 +190,8 @@ class WorkQueue:
         )
         outcomes: dict[str, int] = {}
         for unit in union.finished.values():
-            outcomes[unit.outcome] = outcomes.get(unit.outcome, 0) + 1
+            name = unit.outcome.value
+            outcomes[name] = outcomes.get(name, 0) + 1
         opened = OpenShard(shard, writer, set(owed), union.calls, outcomes)
         self._on_resumed(shard.task, union)
         self._open.add(opened)
