@@ -1,0 +1,184 @@
+"""scripts/setup_env: does nothing when nothing changed, and says what to do when it cannot go on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "setup_env"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module, whose commands are recorded in `commands` and not run."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    loader = SourceFileLoader("setup_env", str(SCRIPT))
+    spec = importlib.util.spec_from_loader("setup_env", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    commands: list[list[str]] = []
+    monkeypatch.setattr(module, "run", lambda command, _env=None: commands.append([*command]))
+    monkeypatch.setattr(module, "missing_packages", lambda _extras: [])
+    module.__dict__["commands"] = commands
+    return module
+
+
+def make_venv(folder: Path) -> Path:
+    """A folder that looks like an environment of this Python."""
+    (folder / "bin").mkdir(parents=True)
+    for name in ("python", "pip"):
+        (folder / "bin" / name).touch()
+    version = ".".join(map(str, sys.version_info[:3]))
+    (folder / "pyvenv.cfg").write_text(f"version = {version}\ncommand = python -m venv {folder}\n")
+    return folder
+
+
+def words(script: ModuleType) -> list[str]:
+    """The last word of each command that would have been run."""
+    return [command[-1] for command in script.commands]
+
+
+def test_cpu_build_of_torch_comes_first(script: ModuleType, tmp_path: Path) -> None:
+    """vLLM never gets the chance to choose another build, and its companions are removed after."""
+    venv = make_venv(tmp_path / "venv")
+    script.setup(venv, frozenset({"cpu", "test"}))
+    torch, evalkit, companions = script.commands
+    assert torch[-1].startswith("torch==")
+    assert torch[-1].endswith("+cpu")
+    assert evalkit[-2:] == ["-e", f"{script.REPOSITORY}[cpu,test]"]
+    assert companions[-3:] == ["torchvision", "torchaudio", "torchcodec"]
+
+
+def test_second_run_does_nothing(script: ModuleType, tmp_path: Path) -> None:
+    """What is installed is not installed again, nor is a part of it."""
+    venv = make_venv(tmp_path / "venv")
+    script.setup(venv, frozenset({"cpu", "test"}))
+    script.commands.clear()
+    script.setup(venv, frozenset({"test"}))
+    assert script.commands == []
+
+
+def test_extras_add_up(script: ModuleType, tmp_path: Path) -> None:
+    """Another target's extras are added to those that are there."""
+    venv = make_venv(tmp_path / "venv")
+    script.setup(venv, frozenset({"lint"}))
+    script.setup(venv, frozenset({"docs"}))
+    assert words(script) == [f"{script.REPOSITORY}[lint]", f"{script.REPOSITORY}[docs,lint]"]
+
+
+def test_interrupted_installation_is_done_again(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment counts as ready only when all steps ended."""
+    venv = make_venv(tmp_path / "venv")
+    script.setup(venv, frozenset({"lint"}))
+    monkeypatch.setattr(script, "environment_hash", lambda _venv: "changed")
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "install", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            script.setup(venv, frozenset({"lint"}))
+    script.commands.clear()
+    script.setup(venv, frozenset({"lint"}))
+    assert words(script) == [f"{script.REPOSITORY}[lint]"]
+
+
+@pytest.mark.parametrize(
+    "broken", ["version = 3.1.0\n", "command = python -m venv /elsewhere\nversion = {now}\n"]
+)
+def test_unusable_environment_is_made_anew(script: ModuleType, tmp_path: Path, broken: str) -> None:
+    """One of another Python, or one that was moved, is replaced."""
+    venv = make_venv(tmp_path / "venv")
+    now = ".".join(map(str, sys.version_info[:3]))
+    (venv / "pyvenv.cfg").write_text(broken.format(now=now))
+    script.setup(venv, frozenset())
+    assert script.commands[0][1:] == ["-m", "venv", "--clear", str(venv)]
+
+
+def test_folder_with_other_things_is_not_cleared(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong --venv must not cost anybody a folder."""
+    (tmp_path / "thesis.tex").touch()
+    assert script.main(["--venv", str(tmp_path)]) == 1
+    assert "something else in it" in capsys.readouterr().err
+    assert script.commands == []
+
+
+def test_missing_cpu_wheel_says_what_to_configure(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """pip's words about versions do not help; those about its configuration do."""
+
+    def fail(_command: list[str], _environment: object = None) -> None:
+        raise script.SetupError("ERROR: No matching distribution found for torch==1+cpu")
+
+    monkeypatch.setattr(script, "run", fail)
+    assert script.main(["--venv", str(make_venv(tmp_path / "venv")), "--extras", "cpu"]) == 1
+    message = capsys.readouterr().err
+    assert "PIP_EXTRA_INDEX_URL" in message
+    assert "docs/guide/install.md" in message
+
+
+def test_other_failures_keep_their_words(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk is not told as a missing wheel."""
+
+    def fail(_command: list[str], _environment: object = None) -> None:
+        raise script.SetupError("No space left on device")
+
+    monkeypatch.setattr(script, "run", fail)
+    assert script.main(["--venv", str(make_venv(tmp_path / "venv")), "--extras", "cpu"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_packages_without_root(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may not install gets the command that does."""
+    monkeypatch.setattr(script, "missing_packages", lambda _extras: ["libnuma1"])
+    monkeypatch.setattr(script.shutil, "which", lambda _name: "/usr/bin/apt-get")
+    monkeypatch.setattr(script.os, "geteuid", lambda: 1000)
+    with pytest.raises(script.SetupError, match=r"sudo apt-get install .* libnuma1"):
+        script.setup(tmp_path / "venv", frozenset({"cpu"}))
+    assert script.commands == []
+
+
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [("nope", "Allowed: .*cpu"), ("cpu,vllm", "exclude each other")],
+)
+def test_wrong_extras(
+    script: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extras: str,
+    words: str,
+) -> None:
+    """An extra that does not exist is answered with those that do; two builds are refused."""
+    assert script.main(["--venv", str(tmp_path / "venv"), "--extras", extras]) == 1
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_stamp_is_readable(script: ModuleType, tmp_path: Path) -> None:
+    """The stamp names what is installed, for a person who wonders."""
+    venv = make_venv(tmp_path / "venv")
+    script.setup(venv, frozenset({"lint", "docs"}))
+    assert json.loads((venv / script.STAMP).read_text())["extras"] == ["docs", "lint"]
