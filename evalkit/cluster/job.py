@@ -27,9 +27,8 @@ from evalkit.cluster import env as environment
 from evalkit.cluster.credentials import read_secrets, remove_secrets, secrets_file
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import SlurmCommands
-from evalkit.errors import StoreError
-from evalkit.plan.model import Plan
 from evalkit.store.layout import RunFolder
+from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,6 +113,8 @@ class GatherJob:
         """Gather. Raises IncompleteError while units are missing; the job then counts as failed."""
         from evalkit.report.gather import gather_run
 
+        # submitit ignores it, but artifacts are published whole: a cancelled gather may just end
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for pid, started in self.after:
             while find_process(pid, started) is not None:
                 time.sleep(WAIT_POLL_S)
@@ -122,14 +123,6 @@ class GatherJob:
         load_secrets(folder)
         gather_run(folder, plan, on_progress=_ignore, clock=SYSTEM_CLOCK.wall)
         remove_secrets(secrets_file(folder, plan))
-
-
-def load_plan(folder: RunFolder) -> Plan:
-    """The run's plan. Raises StoreError when there is none that can be read."""
-    try:
-        return Plan.model_validate_json(folder.plan.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read the plan {folder.plan}: {error}") from error
 
 
 def load_secrets(folder: RunFolder) -> None:

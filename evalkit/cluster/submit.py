@@ -38,6 +38,7 @@ from evalkit.cluster.local import DetachedExecutor, assign_gpus, started_at, vis
 from evalkit.cluster.script import split_replicas
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError
+from evalkit.store.run import save_cluster
 from evalkit.store.union import owed_units
 
 if TYPE_CHECKING:
@@ -150,8 +151,10 @@ class Submitter:
             send = self._plan_slurm(replicas, commands)
         if secrets:
             write_secrets(secrets_file(self.folder, self.plan), secrets)
+        save_cluster(self.folder, self.cluster)
         with environment.process_environment(sent):
             warnings = send()
+        self._remove_links()
         return Submission("submitted", owed, tuple(self.submitted), (*self._dropped(), *warnings))
 
     def _plan_slurm(self, replicas: int, commands: SlurmCommands) -> Callable[[], tuple[str, ...]]:
@@ -250,6 +253,11 @@ class Submitter:
                 "free options are keys of `cluster` or its template."
                 + (f" Jobs {queued} are queued already." if queued else ""),
             ) from error
+
+    def _remove_links(self) -> None:
+        """Remove submitit's absolute links: a run folder may be moved."""
+        for link in self.folder.cluster.glob(".submission_file_*.sh"):
+            link.unlink(missing_ok=True)
 
     def _dropped(self) -> tuple[str, ...]:
         names = sorted(name for name in self.env if name.startswith("SBATCH_"))

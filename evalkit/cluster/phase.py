@@ -1,0 +1,132 @@
+"""The state of a run in one word and one sentence: what a person reads first.
+
+Pure. The order of the rules is the order of what matters: complete, working, waiting, stopped, and
+with the last two the reason and the log that proves it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from evalkit.cluster.states import LIVE, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evalkit.cluster.status import JobStatus, ReplicaStatus, TaskStatus
+
+WORKING = frozenset({"ready", "running", "draining", "stopping"})
+STARTING = frozenset({"starting", "loading"})
+TROUBLE = {
+    JobState.FAILED: "failed",
+    JobState.TIMEOUT: "reached its time limit and was not requeued",
+    JobState.CANCELLED: "was cancelled",
+    JobState.OOM: "was killed for its memory (cluster.mem)",
+    JobState.NODE_FAIL: "lost its node",
+    JobState.PREEMPTED: "was preempted and not requeued",
+}
+
+
+class Phase(NamedTuple):
+    """Where a run is."""
+
+    word: str
+    message: str
+    is_over: bool
+
+
+def describe_phase(
+    tasks: Sequence[TaskStatus],
+    replicas: Sequence[ReplicaStatus],
+    jobs: Sequence[JobStatus],
+    *,
+    has_summary: bool,
+) -> Phase:
+    """The phase of a run with these parts; `has_summary`: a gather has written its summary."""
+    owed = sum(task.expected - task.done for task in tasks)
+    workers = [job for job in jobs if job.role == "replicas"]
+    live = [job for job in workers if job.state in LIVE]
+    gathering = any(job.role == "gather" and job.state in LIVE for job in jobs)
+    busy = [replica for replica in replicas if replica.state in WORKING | STARTING]
+    if owed == 0:
+        return _done(has_summary=has_summary, alive=bool(live or busy or gathering))
+    if busy:
+        return _busy(busy, len(workers) or len(replicas), owed)
+    if live:
+        return _waiting(live, owed)
+    unclear = [job for job in workers if job.state == JobState.UNKNOWN]
+    if any(job.reason == "not visible yet" for job in unclear):
+        return Phase("waiting", f"{owed} units owed; Slurm does not show the jobs yet", False)
+    if not jobs and not replicas:
+        return Phase(
+            "not_submitted", f"{owed} units owed; nothing was submitted: `evalkit submit`", True
+        )
+    return _stopped(workers, replicas, owed, gathering)
+
+
+def _done(*, has_summary: bool, alive: bool) -> Phase:
+    if has_summary and not alive:
+        return Phase("complete", "complete; results are in artifacts/", True)
+    if alive:
+        return Phase("gathering", "every unit is done; replicas stop and the gather follows", False)
+    return Phase("gathering", "every unit is done; `evalkit gather` writes the results", True)
+
+
+def _busy(busy: Sequence[ReplicaStatus], of: int, owed: int) -> Phase:
+    working = [replica for replica in busy if replica.state in WORKING]
+    errors = [f"{replica.name}: {replica.error}" for replica in busy if replica.error]
+    trouble = f"; {errors[0]}" if errors else ""
+    if working:
+        return Phase(
+            "running", f"{len(working)} of {of} replicas work, {owed} units owed{trouble}", False
+        )
+    return Phase("starting", f"{len(busy)} of {of} replicas load the model{trouble}", False)
+
+
+def _waiting(live: Sequence[JobStatus], owed: int) -> Phase:
+    held = [job for job in live if job.state == JobState.HELD]
+    if held:
+        return Phase(
+            "waiting",
+            f"job {held[0].job_id} is held by Slurm ({held[0].reason or held[0].raw}): it does not "
+            "start by itself; `scontrol release` it, or `evalkit cancel` and submit again",
+            False,
+        )
+    running = [job for job in live if job.state in (JobState.RUNNING, JobState.FINISHING)]
+    if running:
+        log = f"; see {running[0].log}" if running[0].log else ""
+        return Phase(
+            "starting",
+            f"job {running[0].job_id} runs, its worker has not said anything yet{log}",
+            False,
+        )
+    reasons = sorted({job.reason for job in live if job.reason not in ("", "None")})
+    why = f" ({', '.join(reasons)})" if reasons else ""
+    return Phase("waiting", f"{len(live)} jobs wait for Slurm{why}, {owed} units owed", False)
+
+
+def _stopped(
+    workers: Sequence[JobStatus], replicas: Sequence[ReplicaStatus], owed: int, gathering: bool
+) -> Phase:
+    failed = [replica for replica in replicas if replica.error and replica.state != "done"]
+    if failed:
+        first = failed[0]
+        log = f" (log: {first.log})" if first.log else ""
+        return Phase(
+            "failed", f"{first.name} failed: {first.error}{log}; {owed} units owed", not gathering
+        )
+    for job in workers:
+        trouble = TROUBLE.get(JobState(job.state))
+        if trouble:
+            log = f" (log: {job.log})" if job.log else ""
+            again = "`evalkit submit` continues the run"
+            return Phase(
+                "stopped",
+                f"job {job.job_id} {trouble}{log}; {owed} units owed; {again}",
+                not gathering,
+            )
+    return Phase(
+        "stopped",
+        f"no job is left and {owed} units are owed; `evalkit submit` continues the run",
+        not gathering,
+    )

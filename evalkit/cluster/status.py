@@ -1,0 +1,258 @@
+"""The state of a run: what is done (journals), who works (replicas), what Slurm says (jobs).
+
+Progress never depends on Slurm: when Slurm does not answer, that is shown beside numbers that hold.
+Nothing is written, so any number of people may watch one run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evalkit.cluster.env import read_environment
+from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
+from evalkit.cluster.live import job_rows
+from evalkit.cluster.phase import describe_phase
+from evalkit.cluster.progress import TaskProgress, read_progress
+from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
+from evalkit.cluster.slurm import JobRow, SlurmCommands
+from evalkit.cluster.states import JobState
+from evalkit.errors import ClusterError
+from evalkit.store.run import load_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from evalkit.clock import Clock
+    from evalkit.plan.model import TaskPlan
+    from evalkit.store.layout import RunFolder
+
+QUEUED = frozenset({JobState.PENDING, JobState.REQUEUED, JobState.HELD})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """One task."""
+
+    name: str
+    expected: int
+    """Planned units."""
+    done: int
+    outcomes: dict[str, int]
+    shards: int
+    shards_done: int
+    score: float | None
+    """Mean score so far, over `scored` units; null when no worker has scored yet."""
+    scored: int
+    rate_per_s: float | None
+    """Units per second now; null when nobody works on the task."""
+    eta_s: float | None
+    """Seconds until the task is done at this rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica."""
+
+    name: str
+    state: str
+    """The worker's own word; `silent` when its heartbeat stands still, `waiting` before its first."""
+    job_id: str | None
+    node: str | None
+    log: str | None
+    """Path of the attempt's log, or of the job's output before the first attempt."""
+    attempt: int | None = None
+    server: dict[str, Any] = field(default_factory=dict)
+    tokens_per_s: float = 0.0
+    in_flight: int = 0
+    heartbeat_age_s: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job or array element, as Slurm says."""
+
+    job_id: str
+    role: str
+    replica: str | None
+    state: str
+    raw: str
+    """Slurm's own word."""
+    reason: str
+    nodes: str
+    log: str | None
+    """Path of the job's own output, where a worker that never started says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Everything at one moment."""
+
+    run: str
+    run_id: str
+    folder: str
+    time: float
+    """Unix time (s)."""
+    phase: str
+    """One word: not_submitted, waiting, starting, running, gathering, complete, stopped, failed."""
+    message: str
+    """The phase in a sentence, with the reason and a log path when something is wrong."""
+    is_over: bool
+    """Nothing of the run lives any more."""
+    expected: int
+    done: int
+    rate_per_s: float | None
+    eta_s: float | None
+    tasks: tuple[TaskStatus, ...]
+    replicas: tuple[ReplicaStatus, ...]
+    jobs: tuple[JobStatus, ...]
+    slurm_error: str | None = None
+    """Why the jobs' states are not known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def run_status(
+    folder: RunFolder, *, clock: Clock, env: Mapping[str, str] | None = None
+) -> RunStatus:
+    """Look at a run. Raises StoreError when its plan or a journal cannot be read."""
+    plan = load_plan(folder)
+    now = clock.wall()
+    reports = read_reports(folder)
+    tasks = tuple(
+        _task_status(task, read_progress(folder, plan, task), reports.values(), now)
+        for task in plan.tasks
+    )
+    records = latest_submission(read_jobs(folder))
+    rows, slurm_error = _ask_slurm(records, env, now)
+    jobs = tuple(_job_statuses(folder, records, rows))
+    replicas = tuple(_replica_statuses(folder, jobs, reports, now))
+    done = sum(task.done for task in tasks)
+    rate = _total(task.rate_per_s for task in tasks)
+    phase = describe_phase(tasks, replicas, jobs, has_summary=folder.summary.exists())
+    return RunStatus(
+        run=plan.run,
+        run_id=plan.run_id,
+        folder=str(folder.root),
+        time=now,
+        phase=phase.word,
+        message=phase.message,
+        is_over=phase.is_over,
+        expected=plan.n_units,
+        done=done,
+        rate_per_s=rate,
+        eta_s=(plan.n_units - done) / rate if rate else None,
+        tasks=tasks,
+        replicas=replicas,
+        jobs=jobs,
+        slurm_error=slurm_error,
+    )
+
+
+def _ask_slurm(
+    records: Sequence[JobRecord], env: Mapping[str, str] | None, now: float
+) -> tuple[dict[str, JobRow], str | None]:
+    commands = SlurmCommands(read_environment() if env is None else env)
+    try:
+        return job_rows(records, commands, now=now), None
+    except ClusterError as error:
+        return {}, error.message
+
+
+def _task_status(
+    task: TaskPlan, progress: TaskProgress, reports: Iterable[ReplicaReport], now: float
+) -> TaskStatus:
+    seen = [report for report in reports if task.name in report.tasks]
+    rate = _total(r.tasks[task.name].rate_per_s or None for r in seen if r.is_fresh(now))
+    # markers count finished shards, reports count what each last attempt did: the larger is better
+    scored = sum(report.tasks[task.name].scored for report in seen)
+    score_sum = sum(report.tasks[task.name].score_sum for report in seen)
+    if progress.scored >= scored:
+        scored, score_sum = progress.scored, progress.score_sum
+    owed = task.n_units - progress.done
+    return TaskStatus(
+        name=task.name,
+        expected=task.n_units,
+        done=progress.done,
+        outcomes=dict(sorted(progress.outcomes.items())),
+        shards=task.n_shards,
+        shards_done=progress.shards_done,
+        score=score_sum / scored if scored else None,
+        scored=scored,
+        rate_per_s=rate,
+        eta_s=owed / rate if rate else None,
+    )
+
+
+def _job_statuses(
+    folder: RunFolder, records: Iterable[JobRecord], rows: Mapping[str, JobRow]
+) -> Iterable[JobStatus]:
+    for record in records:
+        for index, element in enumerate(record.elements):
+            row = rows.get(element)
+            yield JobStatus(
+                job_id=element,
+                role=record.role,
+                replica=record.replicas[index] if record.replicas else None,
+                state=str(row.state) if row else "unknown",
+                raw=row.raw if row else "",
+                reason=row.reason if row else "Slurm does not answer",
+                nodes=row.nodes if row else "",
+                log=_existing(folder.cluster / f"{element}_0_log.out"),
+            )
+
+
+def _replica_statuses(
+    folder: RunFolder,
+    jobs: Iterable[JobStatus],
+    reports: Mapping[str, ReplicaReport],
+    now: float,
+) -> Iterable[ReplicaStatus]:
+    by_replica = {job.replica: job for job in jobs if job.replica is not None}
+    for name in sorted({*by_replica, *reports}, key=lambda name: (len(name), name)):
+        job, report = by_replica.get(name), reports.get(name)
+        if report is None:
+            yield _unheard(name, job)
+            continue
+        fresh = report.is_fresh(now) and not (job and JobState(job.state).is_over)
+        yield ReplicaStatus(
+            name=name,
+            state=_replica_state(report, job, fresh=fresh),
+            job_id=report.job_id,
+            node=(job.nodes if job else "") or report.host,
+            attempt=report.attempt,
+            server=report.server,
+            tokens_per_s=report.tokens_per_s if fresh else 0.0,
+            in_flight=report.in_flight if fresh else 0,
+            heartbeat_age_s=max(0.0, now - report.heartbeat),
+            error=report.error,
+            log=_existing(folder.worker_log(name, report.attempt)),
+        )
+
+
+def _replica_state(report: ReplicaReport, job: JobStatus | None, *, fresh: bool) -> str:
+    if fresh:
+        return report.state
+    if job is not None and job.state in QUEUED:
+        return "waiting"  # the report is of an earlier attempt
+    return report.state if report.state in ENDED else "silent"
+
+
+def _unheard(name: str, job: JobStatus | None) -> ReplicaStatus:
+    """A replica whose worker has not written anything."""
+    if job is None:
+        return ReplicaStatus(name, "waiting", None, None, None)
+    return ReplicaStatus(name, "waiting", job.job_id, job.nodes or None, job.log)
+
+
+def _total(rates: Iterable[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None
+
+
+def _existing(path: Path) -> str | None:
+    return str(path) if path.exists() else None
