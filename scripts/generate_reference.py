@@ -115,7 +115,8 @@ def render_default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, str | int | float):
-        return f"`{value}`" if value != "" else "empty"
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        return f"`{text}`" if text else "empty"
     return f"`[{', '.join(value)}]`" if value and isinstance(value, tuple) else ""
 
 

@@ -40,12 +40,10 @@ class Document:
 
     def over(self, base: Document) -> Document:
         """This layer merged over another."""
-        below = base.data
-        if isinstance(below, dict):
-            below = {
-                key: _only(value, self.data[key]) if key in self.selects else value
-                for key, value in below.items()
-            }
+        below = {
+            key: _only(value, self.data[key]) if key in self.selects else value
+            for key, value in base.data.items()
+        }
         data = merge(below, self.data)
         sources = {
             path: place for path in walk(data) if (place := self._place(path, base)) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.recipe.check import check_recipe
@@ -22,7 +23,6 @@ from evalkit.shipped import shipped_recipes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from evalkit.recipe.schema import Recipe
 

@@ -108,7 +108,7 @@ def _problem(detail: ErrorDetails, data: Any, shape: Shape, root: Path) -> Probl
         serving = get(data, path[:-1]) if "base_url" in (section.keys or {}) else None
         problem = unknown_key(path, section, None if serving is None else serving["kind"])
         return Problem(root + path, problem.text, root + path[:-1])
-    if kind == "missing":
+    if kind == "missing" and isinstance(location[-1], str):
         path = (*path, location[-1])
         below = shape_at(path, shape)
         return Problem(

@@ -8,12 +8,9 @@ marker `Partial`, so that their keys are known here too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -21,57 +18,20 @@ from pydantic import (
 )
 
 from evalkit.base import Frozen
-from evalkit.recipe.secret_text import is_key_like, is_random_looking
+from evalkit.recipe.values import (
+    EnvName,
+    Name,
+    Partial,
+    RecordedText,
+    SecretName,
+    Text,
+    Words,
+)
 
 SECRET_HEADERS = {"authorization", "proxy-authorization", "x-api-key", "api-key"}
 
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Marker: what a value is, in words, for the reference and for error messages."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """Marker: a mapping with any of the keys of these sections, merged later."""
-
-    sections: tuple[type[Section], ...]
-    more: tuple[str, ...] = ()
-    """Keys that the sections do not have."""
-
-
-def _int_as_text(value: Any) -> Any:
-    """`account: 1234` is text; only integers read back as they were written, so only they pass."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _not_a_key(value: str) -> str:
-    if is_key_like(value) or is_random_looking(value):
-        raise ValueError("this looks like a secret itself; write the name of its variable")
-    return value
-
-
-def _no_key_inside(value: str) -> str:
-    if is_key_like(value):
-        raise ValueError("this looks like a secret, and it would be recorded; name it in secrets")
-    return value
-
-
 Profile: TypeAlias = Literal["card", "fixed"]
 Scalar: TypeAlias = str | int | float | bool
-Text: TypeAlias = Annotated[str, BeforeValidator(_int_as_text)]
-RecordedText: TypeAlias = Annotated[Text, AfterValidator(_no_key_inside)]
-EnvName: TypeAlias = Annotated[
-    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), Words("the name of an environment variable")
-]
-SecretName: TypeAlias = Annotated[EnvName, AfterValidator(_not_a_key)]
-Name: TypeAlias = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100),
-    Words("a name of letters, digits, '.', '_' and '-' that starts with a letter or digit"),
-]
 
 
 class Section(Frozen):
@@ -147,9 +107,9 @@ class LocalServing(Serving):
 
     gpus: int | None = Field(None, ge=0)
     """GPUs of one replica; by default what the parallel sizes need (0 without GPUs)."""
-    ready_timeout_s: float = Field(3600, gt=0)
+    ready_timeout_s: float = Field(3600.0, gt=0)
     """Deadline from start to the first completed request. Large checkpoints take many minutes."""
-    shutdown_timeout_s: float = Field(30, gt=0)
+    shutdown_timeout_s: float = Field(30.0, gt=0)
     """Time between SIGTERM and SIGKILL for the server's process group."""
     max_restarts: int = Field(2, ge=0)
     """Restarts of a server that died in use, per attempt, before the replica gives up."""
@@ -270,7 +230,9 @@ class Model(Section):
     def _one_source(self) -> Model:
         given = [k for k in ("path", "hub", "id") if getattr(self, k) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of path, hub and id, not {given or 'none'}")
+            raise ValueError(
+                f"give exactly one of path, hub and id, not {' and '.join(given) or 'none'}"
+            )
         if self.revision is not None and self.hub is None:
             raise ValueError("revision belongs to hub")
         return self
@@ -324,11 +286,11 @@ class Client(Section):
     """Most requests in flight to one endpoint."""
     max_retries: int = Field(8, ge=0)
     """Retries of one call after connection errors, 408, 409, 429 and 5xx."""
-    retry_budget_s: float = Field(900, ge=0)
+    retry_budget_s: float = Field(900.0, ge=0)
     """Longest time one call is retried for."""
     timeout_s: float | None = Field(None, gt=0)
     """Total time of one request; null (the default) has none: long reasoning takes hours."""
-    stall_timeout_s: float = Field(900, gt=0)
+    stall_timeout_s: float = Field(900.0, gt=0)
     """Requests in flight, and no completed call and no token for so long: the server hangs."""
 
 

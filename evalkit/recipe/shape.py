@@ -7,14 +7,15 @@ words a reader of YAML would use. Derived from the schema's annotations; it vali
 from __future__ import annotations
 
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
 
-from evalkit.recipe.schema import Cluster, Partial, Recipe, Words
+from evalkit.recipe.schema import Cluster, Recipe
+from evalkit.recipe.values import Partial, Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,8 @@ class Shape:
     """The keys of a section."""
     values: Shape | None = None
     """What a mapping with free keys holds."""
+    items: Shape | None = None
+    """What a list holds."""
     open: bool = False
     """Anything may be below."""
     partial: bool = False
@@ -55,7 +58,7 @@ class Shape:
             return self
         if self.keys is not None:
             return self.keys.get(str(key))
-        return self.values
+        return self.items if isinstance(key, int) else self.values
 
 
 @cache
@@ -131,7 +134,8 @@ def _shape(annotation: Any) -> Shape:
         return section_shape(annotation)
     if origin is dict:
         return Shape("a mapping", values=_shape(args[1]))
-    return Shape(_words(annotation, origin, args), open=annotation is Any)
+    items = _shape(args[0]) if origin in (tuple, list) else None
+    return Shape(_words(annotation, origin, args), items=items, open=annotation is Any)
 
 
 def _words(annotation: Any, origin: Any, args: tuple[Any, ...]) -> str:
@@ -151,7 +155,7 @@ def _annotated_shape(inner: Any, metadata: tuple[Any, ...]) -> Shape:
     words = next((mark.text for mark in metadata if isinstance(mark, Words)), None)
     if words is None:
         words = _bounded(shape.words, metadata)
-    return Shape(words, shape.nullable, shape.keys, shape.values, shape.open)
+    return replace(shape, words=words)
 
 
 def _union_shape(args: tuple[Any, ...]) -> Shape:
@@ -159,8 +163,10 @@ def _union_shape(args: tuple[Any, ...]) -> Shape:
     nullable = len(kinds) < len(args)
     if all(isinstance(each, type) and issubclass(each, BaseModel) for each in kinds):
         return section_shape(*kinds)
-    words = [_shape(each).words for each in kinds]
-    return Shape(" or ".join(words) + (", or null" if nullable else ""), nullable)
+    shapes = [_shape(each) for each in kinds]
+    words = " or ".join(shape.words for shape in shapes) + (", or null" if nullable else "")
+    items = next((shape.items for shape in shapes if shape.items is not None), None)
+    return Shape(words, nullable, items=items)
 
 
 def _list_words(args: tuple[Any, ...]) -> str:

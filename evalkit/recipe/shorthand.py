@@ -25,8 +25,6 @@ HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def expand(document: Document, base: File, env: Mapping[str, str]) -> Document:
     """The layer with its short forms written out; paths are relative to `base`."""
-    if not isinstance(document.data, dict):
-        return document
     data = dict(document.data)
     sources = dict(document.sources)
     selects = set(document.selects)

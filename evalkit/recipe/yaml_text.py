@@ -60,6 +60,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """PyYAML writes these line breaks unescaped and reads them back as spaces or newlines."""
+    style = '"' if re.search("[\r\x85\u2028\u2029\ufeff]", text) else None
+    return dumper.represent_scalar(PREFIX + "str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
 for _tag, _pattern, _first in RESOLVERS:
     _Loader.add_implicit_resolver(PREFIX + _tag, _pattern, list(_first))
     _Dumper.add_implicit_resolver(PREFIX + _tag, _pattern, list(_first))

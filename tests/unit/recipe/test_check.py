@@ -1,0 +1,203 @@
+"""What is wrong with a recipe is said with file, line, key, what is expected and the nearest key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from evalkit.errors import RecipeError
+from evalkit.recipe.load import LoadedRecipe
+
+Load = Callable[..., LoadedRecipe]
+HEAD = "model: /m\ntasks: {t: {}}\n"
+TASK_KEYS = "Valid keys: benchmark, profile, repeats, limit, params, data, generation, serving"
+
+
+def message(load: Load, text: str) -> str:
+    """The error of a recipe."""
+    with pytest.raises(RecipeError) as caught:
+        load(text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("profil: card", "r.yaml:3: unknown key 'profil'. Did you mean 'profile'? Valid keys: name, "),
+        ("zzzz: 1", "r.yaml:3: unknown key 'zzzz'. Valid keys: name, description, profile, models, "),
+        ("profile: cart", "r.yaml:3 profile: expected one of card, fixed, found 'cart'"),
+        ("name: a b", "r.yaml:3 name: expected a name of letters, digits, '.', '_' and '-' that "),
+        ("client: 5", "r.yaml:3 client: expected a mapping, found 5"),
+        ("client: {max_retries: -1}", "r.yaml:3 client.max_retries: expected a whole number of at least 0, found -1"),
+        ("client: {max_retries: 1.5}", "r.yaml:3 client.max_retries: expected a whole number of at least 0, found 1.5"),
+        ("client: {max_retries: true}", "r.yaml:3 client.max_retries: expected a whole number of at least 0, found true"),
+        ("client: {timeout_s: .inf}", "r.yaml:3 client.timeout_s: expected a number above 0, or null, found inf"),
+        ("generation: {temperature: abc}", "r.yaml:3 generation.temperature: expected a number of at least 0, or null, found 'abc'"),
+        ("generation: {seed: x}", "r.yaml:3 generation.seed: expected repeat or a whole number, or null, found 'x'"),
+        ("generation: {seed: true}", "r.yaml:3 generation.seed: expected repeat or a whole number, or null, found true"),
+        ("generation: {stop: x}", "r.yaml:3 generation.stop: expected a list of texts, or null, found 'x'"),
+        ("generation: {stop: [a, [b]]}", "r.yaml:3 generation.stop.1: expected text, found a list"),
+        ("generation: {think_tags: [a]}", "r.yaml:3 generation.think_tags: expected a list of 2 texts, or null, found a list"),
+        ("generation: {temprature: 1}", "r.yaml:3 generation: unknown key 'temprature'. Did you mean 'temperature'? "),
+        ("output: {dir: 1.10}", "r.yaml:3 output.dir: expected text, found 1.1"),
+        ("output: {dir: [a]}", "r.yaml:3 output.dir: expected text, found a list"),
+        ("output: {dir: {a: b}}", "r.yaml:3 output.dir: expected text, found a mapping"),
+        (f"profile: {'x' * 90}", f"r.yaml:3 profile: expected one of card, fixed, found '{'x' * 60}...'"),
+        ("serving: {kind: vlm}", "r.yaml:3 serving.kind: expected one of vllm, command, external, found 'vlm'"),
+        ("serving: [a]", "r.yaml:3 serving: expected a mapping, found a list"),
+        ("serving: {kind: external}", "r.yaml:3 serving.base_url: missing. It takes a URL with http:// or https://"),
+        ("serving: {kind: external, base_url: localhost}", "r.yaml:3 serving.base_url: expected a URL with http:// or https://, found 'localhost'"),
+        ("serving: {base_url: http://x}", "r.yaml:3 serving: unknown key 'base_url'. It belongs to kind external, and this is vllm. Valid keys: served"),
+        ("serving: {extra_args: {x: {y: 1}}}", "r.yaml:3 serving.extra_args.x: expected text or a whole number or a number or true or false or a list of values, or null, found a mapping"),
+        ("serving: {env: {1A: b}}", "r.yaml:3 serving.env.1A: not a variable: it begins with a letter or '_' and holds letters, digits, '_' only"),
+        ("serving: {kind: command, command: []}", "r.yaml:3 serving.command: expected a list of texts with at least 1 entry, found a list"),
+        ("cluster: {partiton: x}", "r.yaml:3 cluster: unknown key 'partiton'. Did you mean 'partition'? Valid keys: executor"),
+        ("cluster: {executor: null, replicas: 0}", "r.yaml:3 cluster.replicas: expected a whole number of at least 1, found 0"),
+        ("cluster: {template: [a]}", "r.yaml:3 cluster.template: expected the name or the file of a template"),
+    ],
+)  # fmt: skip
+def test_top_level(line: str, expected: str, load: Load) -> None:
+    """One problem, one sentence."""
+    assert message(load, HEAD + line).startswith(expected)
+    assert "\n" not in message(load, HEAD + line)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tasks: [t]", "models: missing. It takes a mapping with at least 1 entry"),
+        ("models: {}\ntasks: [t]", "r.yaml:1 models: expected a mapping with at least 1 entry, found a mapping"),
+        ("models: null\ntasks: [t]", "r.yaml:1 models: missing. It takes a mapping with at least 1 entry"),
+        ("models: {m: }\ntasks: [t]", "r.yaml:1 models.m: give exactly one of path, hub and id, not none"),
+        ("models: {m: {path: a, id: b}}\ntasks: [t]", "r.yaml:1 models.m: give exactly one of path, hub and id, not path and id"),
+        ("models: {m: {path: a, revision: b}}\ntasks: [t]", "r.yaml:1 models.m: revision belongs to hub"),
+        ("models: {a b: /m}\ntasks: [t]", "r.yaml:1 models.a b: not a name: it begins with a letter or digit and holds letters, digits, '_', '.', '-' only"),
+        ("model: /m\ntasks:\n  t:\n    repeat: 3", f"r.yaml:4 tasks.t: unknown key 'repeat'. Did you mean 'repeats'? {TASK_KEYS}"),
+        ("model: /m\ntasks: {t: {max_tokens: 3}}", f"r.yaml:2 tasks.t: unknown key 'max_tokens'. Did you mean 'generation.max_tokens'? {TASK_KEYS}"),
+        ("model: /m\ntasks: {t: {data: {sha256: abc}}}", "r.yaml:2 tasks.t.data.sha256: expected 64 hexadecimal digits, or null, found 'abc'"),
+        ("model: /m\ntasks: {t: 5}", "r.yaml:2 tasks.t: expected a mapping, found 5"),
+        ("model: /m\ntasks:\n  t:\n    generation:\n      top: 1", "r.yaml:5 tasks.t.generation: unknown key 'top'. Did you mean 'stop'? "),
+        ("model: /m\ntasks: {t: {generation: 5}}", "r.yaml:2 tasks.t.generation: expected a mapping, found 5"),
+        ("models: {m: {path: a, generation: {top_p: 2}}}\ntasks: [t]", "r.yaml:1 models.m.generation.top_p: expected a number above 0 and at most 1, or null, found 2"),
+        ("model: /m\ntasks:\n  t:\n    serving:\n      max_model_length: 1", "r.yaml:5 tasks.t.serving: unknown key 'max_model_length'. Did you mean 'max_model_len'? "),
+        ("models: {m: {path: a, serving: {gpus: x}}}\ntasks: [t, u]", "r.yaml:1 models.m.serving.gpus: expected a whole number of at least 0, or null, found 'x'"),
+        ("model: /m\ntasks: {t: {serving: {kind: external}}}", "r.yaml:2 tasks.t.serving.base_url: missing. It takes a URL with http:// or https://"),
+        ("model: /m\ntasks: {t: {serving: {kind: x}}}", "r.yaml:2 tasks.t.serving.kind: expected one of vllm, command, external, found 'x'"),
+    ],
+)  # fmt: skip
+def test_inside(text: str, expected: str, load: Load) -> None:
+    """A problem inside a model or a task names it; partial sections are checked on load."""
+    assert message(load, text).startswith(expected)
+    assert "\n" not in message(load, text)
+
+
+def test_many(load: Load) -> None:
+    """All problems are listed in the order of their lines, the first ten at most."""
+    lines = [f"  t{i}:\n    limit: x" for i in range(12)]
+    text = message(load, "model: /m\ntasks:\n" + "\n".join(lines)).splitlines()
+    assert text[0] == "r.yaml: 12 problems"
+    assert text[1].startswith("  r.yaml:4 tasks.t0.limit: expected a whole number")
+    assert text[10].startswith("  r.yaml:22 tasks.t9.limit: ")
+    assert text[11:] == ["  and 2 more"]
+
+
+def test_all_sections_at_once(load: Load) -> None:
+    """Problems of partial sections are listed together with those of the recipe."""
+    text = (
+        "model: /m\ntasks:\n  t:\n    serving: {gpus: x}\n    generation: {top_p: 2}\nclient: 5\n"
+    )
+    assert [line.split()[1] for line in message(load, text).splitlines()[1:]] == [
+        "tasks.t.serving.gpus:",
+        "tasks.t.generation.top_p:",
+        "client:",
+    ]
+
+
+def test_bad_serving_is_told_once(load: Load) -> None:
+    """A problem of the recipe's serving is not repeated for every task that builds on it."""
+    text = HEAD + "serving: {gpus: x}\n"
+    assert message(load, text.replace("{t: {}}", "{t: {serving: {dtype: auto}}, u: {}}")) == (
+        "r.yaml:3 serving.gpus: expected a whole number of at least 0, or null, found 'x'"
+    )
+
+
+SECRETS = (
+    "sk-proj-1234567890abcdef",
+    "hf_abcdefghijklmnopqrstuvwx",
+    "nvapi-1234567890",
+    "AKIAABCDEFGHIJKLMNOP",
+    "aB3dE6gH9jK2mN5pQ8sT1vW4yZ",
+)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "section",
+    [
+        "serving: {{kind: external, base_url: http://x, api_key_env: {}}}",
+        "serving: {{secrets: [{}]}}",
+    ],
+)
+def test_secret_for_a_name(section: str, secret: str, load: Load) -> None:
+    """A key where the name of its variable belongs is refused and not repeated."""
+    text = message(load, HEAD + section.format(secret))
+    assert secret not in text
+    assert "r.yaml:3 serving." in text
+    assert "secret" in text
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "serving: {{env: {{A: {}}}}}",
+        "serving: {{kind: external, base_url: http://x, headers: {{X: Bearer {}}}}}",
+        "cluster: {{env: {{A: {}}}}}",
+        "tasks: {{t: {{serving: {{env: {{A: {}}}}}}}}}",
+    ],
+)
+def test_secret_in_recorded_text(section: str, load: Load) -> None:
+    """A key in a section that is recorded is refused and not repeated."""
+    head = "model: /m\n" if section.startswith("tasks") else HEAD
+    text = message(load, head + section.format(SECRETS[0]))
+    assert "this looks like a secret, and it would be recorded; name it in secrets" in text
+    assert SECRETS[0] not in text
+
+
+def test_secret_header(load: Load) -> None:
+    """A header that is for a key is refused whatever it holds."""
+    text = HEAD + "serving: {kind: external, base_url: http://x, headers: {Authorization: x}}"
+    assert message(load, text) == (
+        "r.yaml:3 serving.headers: Authorization would be recorded; name the key's variable in "
+        "api_key_env"
+    )
+
+
+def test_secret_elsewhere(load: Load) -> None:
+    """A key in any other wrong place is not repeated either."""
+    assert message(load, HEAD + f"profile: {SECRETS[0]}") == (
+        "r.yaml:3 profile: expected one of card, fixed, found text that may be a secret, "
+        "sk-... (24 characters)"
+    )
+
+
+def test_names_that_are_no_secrets(load: Load) -> None:
+    """Ordinary names of variables pass, long ones too."""
+    loaded = load(HEAD + "serving: {secrets: [HF_TOKEN, NVIDIA_INFERENCE_API_KEY_FOR_TEAM_2]}")
+    assert loaded.recipe.serving.secrets == ("HF_TOKEN", "NVIDIA_INFERENCE_API_KEY_FOR_TEAM_2")
+
+
+def test_numbers_where_text_is_asked(load: Load) -> None:
+    """Whole numbers are text where text is asked for: they read back as they were written."""
+    text = HEAD + (
+        "cluster: {account: 123, mem: 0, env: {A: 1}}\n"
+        "serving: {kind: command, command: [serve, --port, 80]}\n"
+    )
+    recipe = load(text).recipe
+    assert recipe.serving.model_dump()["command"] == ("serve", "--port", "80")
+
+
+def test_words_for_booleans(load: Load) -> None:
+    """A key that takes true or false takes on, off, yes and no too."""
+    serving = load(HEAD + "serving: {enforce_eager: on, expose: no}").recipe.serving
+    assert (serving.model_dump()["enforce_eager"], serving.model_dump()["expose"]) == (True, False)

@@ -1,0 +1,97 @@
+"""A recipe as YAML that loads again to an equal one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.recipe.dump import dump_recipe
+from evalkit.recipe.load import LoadedRecipe, load_recipe
+from evalkit.recipe.schema import Recipe
+from evalkit.recipe.yaml_text import render_yaml
+from evalkit.shipped import shipped_recipes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
+TEXTS = st.text(max_size=12) | st.sampled_from(["${env:X}", "$${env:Y:-z}", "10:00", "on", "0"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+GENERATION = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.none() | st.floats(0, 2),
+        "stop": st.none() | st.lists(TEXTS, max_size=2),
+        "seed": st.none() | st.just("repeat") | st.integers(),
+        "extra_body": st.dictionaries(TEXTS, JSON, max_size=2),
+    },
+)
+SERVING = st.one_of(
+    st.fixed_dictionaries({"kind": st.just("vllm")}, optional={"dtype": st.none() | TEXTS}),
+    st.fixed_dictionaries({"kind": st.just("command"), "command": st.lists(TEXTS, min_size=1)}),
+    st.fixed_dictionaries({"kind": st.just("external"), "base_url": st.just("http://x/v1")}),
+)
+TASK = st.fixed_dictionaries(
+    {},
+    optional={
+        "repeats": st.integers(1, 9),
+        "params": st.dictionaries(TEXTS, JSON, max_size=3),
+        "generation": GENERATION,
+        "data": st.fixed_dictionaries({"path": st.none() | TEXTS}),
+    },
+)
+RECIPES = st.builds(
+    Recipe.model_validate,
+    st.fixed_dictionaries(
+        {
+            "name": NAMES,
+            "description": TEXTS,
+            "models": st.dictionaries(
+                NAMES, st.fixed_dictionaries({"path": TEXTS}), min_size=1, max_size=2
+            ),
+            "tasks": st.dictionaries(NAMES, TASK, min_size=1, max_size=3),
+            "serving": SERVING,
+            "generation": GENERATION,
+        },
+    ),
+)
+
+
+def reload(text: str) -> LoadedRecipe:
+    """Load YAML, with nothing in the environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "other_name.yaml"
+        path.write_text(text, encoding="utf-8", newline="")
+        return load_recipe(path, env={})
+
+
+@given(RECIPES)
+def test_round_trip(recipe: Recipe) -> None:
+    """What is written loads to an equal recipe, and what was set stays set."""
+    again = reload(dump_recipe(recipe)).recipe
+    assert again == recipe
+    assert again.generation.model_fields_set == recipe.generation.model_fields_set
+    assert dump_recipe(again) == dump_recipe(recipe)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_round_trip(name: str) -> None:
+    """Every shipped recipe loads, and loads again from what is written of it."""
+    recipe = load_recipe(name, env={}).recipe
+    assert reload(dump_recipe(recipe)).recipe == recipe
+
+
+def test_raw_loads_again(load: Callable[..., LoadedRecipe], tmp_path: Path) -> None:
+    """The recorded form of a recipe holds names of variables and loads to the same recipe."""
+    loaded = load("model: '${env:M}'\ntasks: [a, b]", tasks=["a"], limit=2, env={"M": "o/n"})
+    (tmp_path / "again.yaml").write_text(render_yaml(loaded.raw))
+    assert load_recipe(tmp_path / "again.yaml", env={"M": "o/n"}).recipe == loaded.recipe

@@ -1,0 +1,72 @@
+"""Shipped files in a checkout and in an installed package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evalkit.recipe.load import load_recipe
+from evalkit.recipe.resolve import resolve_generation, resolve_serving
+from evalkit.recipe.template import load_template
+from evalkit.shipped import package_folder, shipped_files, shipped_recipes, shipped_templates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_checkout() -> None:
+    """The recipes of the checkout are found by name."""
+    assert {"demo", "nano"} <= set(shipped_recipes())
+    assert all(path.parent.name == "recipes" for path in shipped_recipes().values())
+    assert package_folder().name == "evalkit"
+
+
+def test_wheel(tmp_path: Path) -> None:
+    """In an installed package the files lie inside it, and only those count."""
+    package = tmp_path / "site-packages" / "evalkit"
+    for folder, name in ((package / "_shipped", "ours"), (package.parent, "theirs")):
+        (folder / "recipes").mkdir(parents=True)
+        (folder / "recipes" / f"{name}.yaml").write_text("")
+    assert list(shipped_files("recipes", package)) == ["ours"]
+    assert shipped_files("slurm_templates", package) == {}
+
+
+def test_neither(tmp_path: Path) -> None:
+    """A folder beside the package is not ours unless it is a checkout."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "theirs.yaml").write_text("")
+    assert shipped_files("recipes", tmp_path / "evalkit") == {}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_each_recipe_resolves(name: str) -> None:
+    """Each shipped recipe is valid for every pair of a model and a task."""
+    recipe = load_recipe(name, env={}).recipe
+    for model in recipe.models:
+        for task in recipe.tasks:
+            assert resolve_serving(recipe, model, task).kind == recipe.serving.kind
+            assert resolve_generation({}, recipe, model, task).max_tokens is not None
+    assert recipe.description
+
+
+def test_each_template_loads() -> None:
+    """Each shipped template is valid on its own and says what it is for."""
+    for name in shipped_templates():
+        assert load_template(name)["description"]
+
+
+def test_nano_is_the_published_recipe() -> None:
+    """The generation settings and repeats are the published ones."""
+    recipe = load_recipe("nano", env={}).recipe
+    assert {name: task.repeats for name, task in recipe.tasks.items()} == {
+        "mmlu_pro": 1,
+        "gpqa_diamond": 8,
+        "aime2025": 64,
+    }
+    assert recipe.generation.model_dump(exclude_unset=True) == {
+        "temperature": 0.99999,
+        "top_p": 0.99999,
+        "max_tokens": 131072,
+    }
+    assert recipe.serving.model_dump()["max_model_len"] == 262144
