@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+import re
 from typing import TYPE_CHECKING, assert_never
 
 from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
@@ -85,9 +86,5 @@ def _make_command(plan: DeploymentPlan, serving: CommandServing, context: Server
 
 def render_command(command: tuple[str, ...], values: Mapping[str, str]) -> tuple[str, ...]:
     """argv with `{name}` filled in. Other braces stay as they are: commands may hold JSON."""
-    rendered = []
-    for part in command:
-        for name, value in values.items():
-            part = part.replace(f"{{{name}}}", value)
-        rendered.append(part)
-    return tuple(rendered)
+    names = re.compile("{(" + "|".join(map(re.escape, values)) + ")}")
+    return tuple(names.sub(lambda found: values[found[1]], part) for part in command)

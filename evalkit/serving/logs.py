@@ -71,7 +71,7 @@ CAUSES = (
     _cause(
         r"model architectures? .* (are|is) not supported|should have a `?model_type`?"
         r"|unrecognized model in|does not recognize this architecture|invalid repository id or local"
-        r"|cannot find any model weights|safetensor\w* .*(error|invalid)|HeaderTooLarge"
+        r"|cannot find any model weights|SafetensorError|HeaderTooLarge"
         r"|incomplete metadata|invalid header|config\.json.*(not|missing|valid)",
         "vLLM cannot load this checkpoint: check config.json (architectures, model_type) and that "
         "its weight files are complete; a newer vLLM may know the architecture.",

@@ -243,7 +243,9 @@ async def test_keeper_is_killed(tmp_path: Path) -> None:
 async def test_user_signal_does_no_harm(tmp_path: Path) -> None:
     """SIGUSR2, which Slurm may send to every process of a step, kills no part of a server."""
     context = make_context(tmp_path)
-    deployment = make_deployment(make_plan(fault_serving("--spawn", "1")), context)
+    deployment = make_deployment(
+        make_plan(fault_serving("--spawn", "1", shutdown_timeout_s=0.5)), context
+    )
     endpoint = await deployment.start()
     processes = marked(context.attempt)
     for process in processes:
