@@ -6,9 +6,8 @@ pyarrow and pandas are extras and imported only when asked for. Columns are flat
 
 from __future__ import annotations
 
-import io
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 import zstandard
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
     from evalkit.store.layout import RunFolder
 
+CHUNK = 1 << 18
+"""Compressed bytes read at a time."""
 BATCH = 10_000
 """Samples turned into columns at a time: bounds the Python objects alive at once."""
 
@@ -37,8 +38,7 @@ def iter_samples(folder: RunFolder, task: str) -> Iterator[dict[str, Any]]:
     path = folder.samples(task)
     try:
         with path.open("rb") as file:
-            reader = zstandard.ZstdDecompressor().stream_reader(file)
-            for line in io.BufferedReader(reader, 1 << 20):
+            for line in _lines(file):
                 yield orjson.loads(line)
     except FileNotFoundError as error:
         raise StoreError(
@@ -83,6 +83,17 @@ def samples_frame(folder: RunFolder, task: str) -> pd.DataFrame:
         ) from error
     frame: pd.DataFrame = samples_table(folder, task).to_pandas()
     return frame
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines of a compressed file. Raises ZstdError where it is damaged or ends too early."""
+    decoder = zstandard.ZstdDecompressor().decompressobj()
+    rest = b""
+    while chunk := file.read(CHUNK):
+        *lines, rest = (rest + decoder.decompress(chunk)).split(b"\n")
+        yield from lines
+    if not decoder.eof or rest:  # a stream reader would take a cut file for a shorter one
+        raise zstandard.ZstdError("the file ends too early")
 
 
 def _score_names(lines: Iterator[dict[str, Any]]) -> list[str]:

@@ -116,13 +116,12 @@ def render_results(rows: Sequence[Row], width: int) -> str:
 
 
 def _wide(rows: Sequence[Row], signs: str) -> Table:
-    table = _table("task", "profile", "metric", left=3)
+    table = _table("task\nprofile", "metric")
     for name in ("score %", "95 % interval", "n", "done", "trunc.", "empty", "errors"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            Text(row.task),
-            Text(row.profile),
+            _stack(row.task, row.profile),
             _stack(row.mode, row.metric),
             _score(row, signs),
             _interval(row),
@@ -134,7 +133,7 @@ def _wide(rows: Sequence[Row], signs: str) -> Table:
 
 
 def _narrow(rows: Sequence[Row], signs: str) -> Table:
-    table = _table("task\nmetric", left=1)
+    table = _table("task\nmetric")
     for name in ("score %\n95 % interval", "done\nn", "trunc.", "empty", "errors"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -147,7 +146,7 @@ def _narrow(rows: Sequence[Row], signs: str) -> Table:
     return table
 
 
-def _table(*names: str, left: int) -> Table:
+def _table(*names: str) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -155,7 +154,7 @@ def _table(*names: str, left: int) -> Table:
         show_edge=False,
         header_style="bold",
     )
-    for name in names[:left]:
+    for name in names:
         table.add_column(name, overflow="fold")
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -237,5 +238,9 @@ def make_run(root: Path, n: int = 4, **changes: Any) -> TestRun:
 
 def validate_results(path: Path) -> None:
     """Refuse a results.json that the shipped schema does not describe."""
-    schema = orjson.loads(shipped_schema_path().read_bytes())
-    jsonschema.Draft202012Validator(schema).validate(orjson.loads(path.read_bytes()))
+    _validator().validate(orjson.loads(path.read_bytes()))
+
+
+@cache
+def _validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(orjson.loads(shipped_schema_path().read_bytes()))

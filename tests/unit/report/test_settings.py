@@ -1,0 +1,73 @@
+"""What differs from a benchmark's profile is said beside its score."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from evalkit.benchmarks.contract import BenchmarkParams
+from evalkit.plan.model import DataProvenance
+from evalkit.recipe.schema import Generation, Profile
+from evalkit.report.settings import describe_settings, find_differences
+from tests.unit.report.run_builder import Echo, make_plan, make_samples, make_task
+
+
+class KnobParams(BenchmarkParams):
+    """One knob that the profiles set, and one with a default."""
+
+    order: str = "boxed"
+    groups: tuple[str, ...] = ("a", "b")
+
+
+class Knobs(Echo):
+    """A benchmark whose profiles say something."""
+
+    params_type = KnobParams
+    knobs: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {"card": {"order": "regex"}}
+    generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {"card": {"temperature": 0.6}}
+    repeats = 4
+
+
+AS_PROFILE: dict[str, Any] = {
+    "params": {"order": "regex", "groups": ["a", "b"]},
+    "generation": Generation(temperature=0.6),
+    "repeats": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, []),
+        ({"params": {"order": "boxed"}}, [("params.order", "regex", "boxed")]),
+        (
+            {"params": {"order": "regex", "groups": ["a"]}},
+            [("params.groups", ("a", "b"), ["a"])],
+        ),
+        ({"generation": Generation()}, [("generation.temperature", 0.6, None)]),
+        ({"repeats": 1}, [("repeats", 4, 1)]),
+        (
+            {"data": DataProvenance(source="x", sha256="0", n_rows=9, licence="MIT")},
+            [("limit", 9, 4)],
+        ),
+    ],
+)
+def test_only_what_differs_is_listed(change: dict[str, Any], expected: list[Any]) -> None:
+    """By key, with the profile's value and this run's."""
+    task = make_task(make_samples(4), **(AS_PROFILE | change))
+    found = find_differences(task, Knobs(KnobParams(), "card"))
+    assert [(d.key, d.profile, d.value) for d in found] == expected
+
+
+def test_settings_hold_the_whole_identity() -> None:
+    """Fingerprints, deployment, prompts and everything that may move the score."""
+    identity = {"prompts": {"math": "ab" * 32}}
+    task = make_task(make_samples(1), identity=identity)
+    settings = describe_settings(make_plan(task), task, Knobs(KnobParams(), "card"))
+    assert settings.identity == identity
+    assert settings.prompts == {"math": "ab" * 32}
+    assert (settings.fingerprint, settings.plan_fingerprint) == (
+        "task-fingerprint",
+        "0123456789abcdef",
+    )
+    assert settings.serving["kind"] == "vllm"
