@@ -20,6 +20,7 @@ import evalkit
 from evalkit import errors
 from evalkit.benchmarks.contract import BenchmarkParams, Score, Solution
 from evalkit.benchmarks.registry import benchmark_names
+from evalkit.cli.parser import build_parser
 from evalkit.recipe.load import load_recipe
 from evalkit.shipped import shipped_templates
 
@@ -39,7 +40,8 @@ REGISTRY_HOSTS = re.compile(
 def tree() -> list[Path]:
     """Every file that is committed or about to be."""
     listing = subprocess.run(
-        ["git", "ls-files", "-coz", "--exclude-standard"],
+        # Whoever owns the checkout: git refuses to read one of another user unless told so.
+        ["git", "-c", "safe.directory=*", "ls-files", "-coz", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -156,26 +158,13 @@ def documented_commands() -> list[str]:
     return sorted({re.split(r"\s+#", line)[0].strip() for line in lines})
 
 
-def run_evalkit(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, as a user meets it."""
-    code = "import sys; from evalkit.cli.main import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT
-    )
-
-
-def test_documented_commands_and_options_exist() -> None:
-    """Each command in the pages is a command, and each of its options is in that command's help."""
-    commands = [shlex.split(line)[1:] for line in documented_commands()]
-    helps = {name: run_evalkit(name, "--help") for name in {words[0] for words in commands}}
-    assert {name: h.stderr for name, h in helps.items() if h.returncode != 0} == {}
-    unknown = [
-        f"evalkit {words[0]} {word}"
-        for words in commands
-        for word in words[1:]
-        if word.startswith("-") and not re.search(rf"{word}\b", helps[words[0]].stdout)
-    ]
-    assert unknown == []
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the pages tell a user to type is understood, options and all."""
+    try:
+        build_parser().parse_args(shlex.split(line)[1:])
+    except SystemExit:
+        pytest.fail(capsys.readouterr().err)
 
 
 def recipes_in_pages() -> list[Any]:
