@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from evalkit.recipe.document import Document, Path, get, merge
-from evalkit.recipe.problems import Problem, problems_of, recipe_error
+from evalkit.recipe.problems import Problem, found_value, problems_of, recipe_error
 from evalkit.recipe.schema import SERVING_SECTIONS, Cluster, Generation, Recipe
 from evalkit.recipe.shape import drop_nulls, kind_of, recipe_shape, section_shape
 
@@ -44,10 +44,11 @@ def check_recipe(document: Document, origin: str) -> Recipe:
 
 def kind_problem(serving: Mapping[str, Any]) -> Problem | None:
     """The problem of a `kind` that does not exist."""
-    if serving["kind"] in SERVINGS:
+    kind = serving["kind"]
+    if isinstance(kind, str) and kind in SERVINGS:
         return None
     kinds = ", ".join(SERVINGS)
-    return Problem(("kind",), f"expected one of {kinds}, found '{serving['kind']}'")
+    return Problem(("kind",), f"expected one of {kinds}, found {found_value(kind)}")
 
 
 def serving_problems(serving: Mapping[str, Any]) -> list[Problem]:

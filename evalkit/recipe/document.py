@@ -99,7 +99,7 @@ def merge(base: Any, over: Any, path: Path = ()) -> Any:
     """`over` on top of `base`, neither changed. `path` says where in a recipe both belong."""
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
-    if path and path[-1] == "serving" and _is_other_kind(base, over, path):
+    if path[-1:] == ("serving",) and len(path) in (1, 3) and _is_other_kind(base, over, path):
         return over
     if len(path) == 2 and path[0] == "models" and any(over.get(k) for k in MODEL_SOURCES):
         base = {k: v for k, v in base.items() if k not in (*MODEL_SOURCES, "revision")}

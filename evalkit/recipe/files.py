@@ -51,12 +51,14 @@ def find_file(source: str | Path, kind: Kind, base: Path = Path()) -> Path:
     Raises RecipeError that lists what is shipped and what has a similar name.
     """
     path = base / Path(source).expanduser()
-    if path.exists():
-        return path
     name = Path(source)
     is_bare = len(name.parts) == 1 or name.parts[:-1] in (("recipes",), ("slurm_templates",))
     bare = name.name.removesuffix(name.suffix) if name.suffix in ENDINGS else name.name
-    if is_bare and bare in kind.shipped:
+    is_shipped = is_bare and bare in kind.shipped
+    # A folder `demo` beside us does not hide the shipped recipe `demo`.
+    if path.is_file() or (path.exists() and not is_shipped):
+        return path
+    if is_shipped:
         return kind.shipped[bare]
     raise _not_found(source, path, bare, kind)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import RecipeError
 from evalkit.recipe.document import Document, Path, dotted, get
 from evalkit.recipe.schema import SERVING_SECTIONS
-from evalkit.recipe.secret_text import hidden, is_key_like, is_random_looking
+from evalkit.recipe.secret_text import hidden, is_key_like
 from evalkit.recipe.shape import Shape, kind_of, shape_at
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ def problems_of(error: ValidationError, data: Any, shape: Shape, root: Path = ()
 
 
 def found_value(value: Any, *, is_name: bool = False) -> str:
-    """What was given, short, and never a secret. `is_name` hides all that cannot be a name."""
+    """What was given, short, and never a secret. `is_name`: a variable's name was asked for."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict | list | tuple):
         return "a mapping" if isinstance(value, dict) else "a list"
     text = str(value)
-    if isinstance(value, str) and (is_name or is_key_like(text) or is_random_looking(text)):
+    if is_name or is_key_like(text):
         return f"text that may be a secret, {hidden(text)}"
     if len(text) > LONGEST_VALUE:
         text = text[:LONGEST_VALUE] + "..."

@@ -11,7 +11,7 @@ import re
 
 KEY = re.compile(
     r"""(?<![A-Za-z0-9])(?:
-        (?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}
+        (?:sk|pk|rk)[-_](?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}
       | (?:nvapi|xai|glpat|ya29)[-_.][A-Za-z0-9_-]{8,}
       | (?:hf|gsk|ghp|gho|ghs|github_pat|xox[abp])[-_][A-Za-z0-9_-]{16,}
       | AKIA[A-Z0-9]{16}
@@ -20,7 +20,7 @@ KEY = re.compile(
     )""",
     re.VERBOSE,
 )
-RANDOM = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_-]{24,}")
+RANDOM = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9]{24,}")
 
 
 def is_key_like(text: str) -> bool:

@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from evalkit.recipe.load import LoadedRecipe, load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# A busy machine is no failure.
+settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
+)
+settings.load_profile("unhurried")
 
 SMALL = "models: {m: {path: /m}}\ntasks: {a: {}}\n"
 

@@ -45,6 +45,9 @@ def message(load: Load, text: str) -> str:
         ("output: {dir: {a: b}}", "r.yaml:3 output.dir: expected text, found a mapping"),
         (f"profile: {'x' * 90}", f"r.yaml:3 profile: expected one of card, fixed, found '{'x' * 60}...'"),
         ("serving: {kind: vlm}", "r.yaml:3 serving.kind: expected one of vllm, command, external, found 'vlm'"),
+        ("serving: {kind: [a]}", "r.yaml:3 serving.kind: expected one of vllm, command, external, found a list"),
+        ("serving: {kind: external, base_url: http://x, api_key_env: 1234}", "r.yaml:3 serving.api_key_env: expected the name of an environment variable, or null, found text that may be a secret, 123... (4 characters)"),
+        ("profile: NVIDIA-Nemotron-3-Nano-30B-A3B", "r.yaml:3 profile: expected one of card, fixed, found 'NVIDIA-Nemotron-3-Nano-30B-A3B'"),
         ("serving: [a]", "r.yaml:3 serving: expected a mapping, found a list"),
         ("serving: {kind: external}", "r.yaml:3 serving.base_url: missing. It takes a URL with http:// or https://"),
         ("serving: {kind: external, base_url: localhost}", "r.yaml:3 serving.base_url: expected a URL with http:// or https://, found 'localhost'"),
@@ -184,6 +187,8 @@ def test_secret_elsewhere(load: Load) -> None:
 def test_names_that_are_no_secrets(load: Load) -> None:
     """Ordinary names of variables pass, long ones too."""
     loaded = load(HEAD + "serving: {secrets: [HF_TOKEN, NVIDIA_INFERENCE_API_KEY_FOR_TEAM_2]}")
+    env = load(HEAD + "serving: {env: {P: /home/sk-user-with-long-name/bin}}").recipe.serving.env
+    assert env == {"P": "/home/sk-user-with-long-name/bin"}
     assert loaded.recipe.serving.secrets == ("HF_TOKEN", "NVIDIA_INFERENCE_API_KEY_FOR_TEAM_2")
 
 

@@ -57,6 +57,13 @@ def test_other_kind_replaces_serving() -> None:
     }
 
 
+def test_serving_elsewhere_is_a_plain_mapping() -> None:
+    """A benchmark's parameter called `serving` has no kinds."""
+    base = {"tasks": {"a": {"params": {"serving": {"kind": "x", "p": 1}}}}}
+    over = {"tasks": {"a": {"params": {"serving": {"kind": "y"}}}}}
+    assert merge(base, over)["tasks"]["a"]["params"]["serving"] == {"kind": "y", "p": 1}
+
+
 def test_other_source_replaces_model_source() -> None:
     """Another source of a model takes the old one and its revision away, and nothing else."""
     base = {"models": {"m": {"hub": "o/n", "revision": "1", "serving": {"dtype": "auto"}}}}

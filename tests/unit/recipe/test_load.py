@@ -40,6 +40,13 @@ def test_shipped_by_name(source: str, write: Write) -> None:
     assert load_recipe(source, env={}).path == shipped_recipes()["demo"]
 
 
+def test_folder_does_not_hide_shipped(write: Write, tmp_path: Path) -> None:
+    """A folder of a shipped recipe's name is not taken for the recipe."""
+    write("x")
+    (tmp_path / "demo").mkdir()
+    assert load_recipe("demo", env={}).path == shipped_recipes()["demo"]
+
+
 def test_own_file_wins(write: Write) -> None:
     """A file in the working folder comes before a shipped recipe of the same name."""
     write(demo="models: {m: {path: /m}}\ntasks: {mine: {}}\n")
