@@ -9,7 +9,7 @@ missing is the gather's affair and must be settled before.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evalkit.report import statistics as st
@@ -136,12 +136,12 @@ def _check_item(item: ItemScores, k: int, names: set[str], weights: Mapping[str,
     if len(item.repeats) != k:
         raise ValueError(f"item {item.item!r} has {len(item.repeats)} repeats, others have {k}")
     for j, repeat in enumerate(item.repeats):
-        if set(repeat.values) != names:
+        if repeat.values.keys() != names:
             raise ValueError(
                 f"item {item.item!r}, repeat {j}: scores {sorted(repeat.values)}, "
                 f"others have {sorted(names)}"
             )
-        if not all(math.isfinite(value) for value in repeat.values.values()):
+        if not all(map(math.isfinite, repeat.values.values())):
             raise ValueError(f"item {item.item!r}, repeat {j}: a score is not a finite number")
     for weight in weights.values():
         if len({repeat.values[weight] for repeat in item.repeats}) != 1:
@@ -161,8 +161,8 @@ def _aggregate(
         for name in items[0].repeats[0].values
         if name not in totals
     }
-    answers = [[repeat.answer for repeat in item.repeats] for item in items]
-    clusters = [item.cluster if item.cluster is not None else (i,) for i, item in enumerate(items)]
+    answers = [tuple([repeat.answer for repeat in item.repeats]) for item in items]
+    clusters = _clusters(items)
     return Aggregate(
         n_items=len(items),
         repeats=k,
@@ -173,16 +173,26 @@ def _aggregate(
     )
 
 
+def _clusters(items: Sequence[ItemScores]) -> list[Hashable] | None:
+    """Each item's cluster, its own where it names none; null where no item names one."""
+    if all(item.cluster is None for item in items):
+        return None
+    return [(i,) if item.cluster is None else item.cluster for i, item in enumerate(items)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One score's values by item and repeat, and each item's weight."""
+    """One score's values by item and repeat, and each item's weight.
 
-    scores: list[list[float]]
+    Rows are tuples: of a million lists the garbage collector would take as long as the sums.
+    """
+
+    scores: list[tuple[float, ...]]
     weights: list[float]
 
     @classmethod
     def of(cls, items: Sequence[ItemScores], name: str, weight: str | None) -> "_Table":
-        scores = [[float(r.values[name]) for r in item.repeats] for item in items]
+        scores = [tuple([float(r.values[name]) for r in item.repeats]) for item in items]
         weights = [1.0 if weight is None else item.repeats[0].values[weight] for item in items]
         return cls(scores, weights)
 
@@ -218,11 +228,11 @@ def _majority(table: _Table, first: Sequence[Sequence[str | None]]) -> float:
     return table.over_items([st.majority_at_k(row, scores[: len(row)]) for row, scores in pairs])
 
 
-def _statistics(table: _Table, clusters: Sequence[object]) -> ScoreStatistics:
+def _statistics(table: _Table, clusters: Sequence[Hashable] | None) -> ScoreStatistics:
     scores, weights = table.scores, table.weights
     repeated = len(scores[0]) > 1
     p = st.avg_of_k(scores, weights)
-    several = len(set(clusters)) > 1
+    several = len(scores if clusters is None else set(clusters)) > 1
     clustered = st.se_items_clustered(scores, weights, clusters) if several else None
     interval, method = _interval(table, p, clustered)
     return ScoreStatistics(
@@ -258,7 +268,6 @@ def _n_scores(table: _Table) -> float:
 
 def _is_fraction(table: _Table) -> bool:
     return all(
-        0.0 <= score <= weight
+        min(row) >= 0.0 and max(row) <= weight
         for row, weight in zip(table.scores, table.weights, strict=True)
-        for score in row
     )

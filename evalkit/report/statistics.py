@@ -51,8 +51,9 @@ def item_pass_at_k(row: Sequence[float], k: int) -> float:
     """pass@k of one item: unbiased for 0/1 scores, else the best of the first k (NeMo-Skills)."""
     if not 1 <= k <= len(row):
         raise ValueError(f"pass@{k} of an item with {len(row)} repeats is undefined")
-    if all(score in (0.0, 1.0) for score in row):
-        return pass_at_k(len(row), round(sum(row)), k)
+    right = row.count(1.0)
+    if right + row.count(0.0) == len(row):
+        return pass_at_k(len(row), right, k)
     return max(row[:k])
 
 
@@ -64,9 +65,8 @@ def majority_at_k(answers: Sequence[str | None], row: Sequence[float]) -> float:
     """
     if not answers:
         raise ValueError("the majority of no answers is undefined")
-    votes = Counter(
-        (answer, score) for answer, score in zip(answers, row, strict=True) if answer is not None
-    )
+    pairs = zip(answers, row, strict=True)
+    votes = Counter([pair for pair in pairs if pair[0] is not None])
     if not votes:
         return 0.0
     most = max(votes.values())
@@ -75,12 +75,12 @@ def majority_at_k(answers: Sequence[str | None], row: Sequence[float]) -> float:
 
 def no_answer(answers: Sequence[Sequence[str | None]]) -> float:
     """Mean share of repeats without an extracted answer."""
-    return mean([mean([float(answer is None) for answer in row]) for row in answers])
+    return mean([row.count(None) / len(row) for row in answers])
 
 
 def no_answer_at_all(answers: Sequence[Sequence[str | None]]) -> float:
     """Share of items none of whose repeats has an answer."""
-    return mean([float(all(answer is None for answer in row)) for row in answers])
+    return mean([float(row.count(None) == len(row)) for row in answers])
 
 
 def run_means(scores: Scores, weights: Sequence[float] | None = None) -> list[float]:
@@ -119,14 +119,13 @@ def se_items_clustered(
     """
     p = avg_of_k(scores, weights)
     limits = _weights(scores, weights)
-    residuals: dict[Hashable, list[float]] = defaultdict(list)
-    labels = range(len(scores)) if clusters is None else clusters
-    for label, row, weight in zip(labels, scores, limits, strict=True):
-        residuals[label].append(mean(row) - weight * p)
+    residuals = [mean(row) - weight * p for row, weight in zip(scores, limits, strict=True)]
+    if clusters is not None:
+        residuals = _sums_by(clusters, residuals)
     count = len(residuals)
     if count < 2:
         raise ValueError("a standard error over items needs two independent items")
-    squares = math.fsum(math.fsum(group) ** 2 for group in residuals.values())
+    squares = math.fsum(residual**2 for residual in residuals)
     return math.sqrt(count / (count - 1) * squares) / math.fsum(limits)
 
 
@@ -185,9 +184,16 @@ def n_repeats(scores: Scores) -> int:
     if not scores:
         raise ValueError("statistics over no items are undefined")
     k = len(scores[0])
-    if k == 0 or any(len(row) != k for row in scores):
+    if k == 0 or set(map(len, scores)) != {k}:
         raise ValueError("every item needs the same number of repeats, at least one")
     return k
+
+
+def _sums_by(labels: Sequence[Hashable], values: Sequence[float]) -> list[float]:
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for label, value in zip(labels, values, strict=True):
+        groups[label].append(value)
+    return [math.fsum(group) for group in groups.values()]
 
 
 def _variance(values: Sequence[float]) -> float:
