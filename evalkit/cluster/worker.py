@@ -74,17 +74,17 @@ def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM
     return 1 if worker.drain.requested else 0
 
 
-def request_drain(reason: str) -> None:
+def request_drain(reason: str, wait_s: float = DRAIN_WAIT_S) -> None:
     """Stop leasing, finish what fits into the grace period, flush, stop the server.
 
-    Safe in a signal handler; returns when that is done or `DRAIN_WAIT_S` are over. Does nothing
-    where no worker runs.
+    Safe in a signal handler; returns when that is done or `wait_s` are over. Does nothing where no
+    worker runs.
     """
     for drain in _drains:
         drain.request(reason)
     for thread in _threads:
         if thread.is_alive():
-            thread.join(DRAIN_WAIT_S)
+            thread.join(wait_s)
 
 
 class Worker:

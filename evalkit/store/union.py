@@ -15,6 +15,7 @@ from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, decode, unit_key
 from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
+from evalkit.store.markers import read_marker
 from evalkit.store.records import CallRecord, Outcome, Reply, UnitRecord
 
 if TYPE_CHECKING:
@@ -140,18 +141,23 @@ def attempt_order(name: str) -> tuple[tuple[int, str | int], ...]:
 
 
 def owed_units(folder: RunFolder, plan: Plan, single_call: Mapping[str, bool]) -> dict[str, int]:
-    """Unfinished units by task, from the journals. `single_call` says it by task name."""
+    """Unfinished units by task. `single_call` says it by task name. Raises StoreError.
+
+    Shards with a done marker that their journals bear out are not read again: a gather that finds
+    one of them wrong removes the marker.
+    """
     return {
         task.name: sum(
-            len(
-                ShardUnion.read(folder, plan, shard, single_call=single_call[task.name]).owed(
-                    task, shard
-                )
-            )
-            for shard in task.shards()
+            _owed_of(folder, plan, task, shard, single_call[task.name]) for shard in task.shards()
         )
         for task in plan.tasks
     }
+
+
+def _owed_of(folder: RunFolder, plan: Plan, task: TaskPlan, shard: Shard, single_call: bool) -> int:
+    if read_marker(folder, shard) is not None:
+        return 0
+    return len(ShardUnion.read(folder, plan, shard, single_call=single_call).owed(task, shard))
 
 
 def _is_planned(task: TaskPlan, shard: Shard, key: UnitKey) -> bool:

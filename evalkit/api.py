@@ -1,0 +1,149 @@
+"""The commands as Python, for notebooks and scripts.
+
+    from evalkit import load_recipe, submit, Run
+
+    recipe = load_recipe("recipes/nano.yaml", overrides=["aime2025.repeats=8"])
+    [run] = submit(recipe)
+    run.status().phase
+    run.results()["aime2025"].headline.percent
+    run.samples("aime2025").to_pandas()
+
+Same code, same errors as the command line; nothing is printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.cancel import Cancelled, cancel_run
+from evalkit.cluster.env import read_environment
+from evalkit.cluster.prepare import plan_runs, prepare_runs
+from evalkit.cluster.runs import find_runs
+from evalkit.cluster.status import RunStatus, run_status
+from evalkit.cluster.submit import Submission, submit_run
+from evalkit.errors import UsageError
+from evalkit.recipe.load import LoadedRecipe
+from evalkit.recipe.load import load_recipe as _load_recipe
+from evalkit.report.artifacts import read_results
+from evalkit.report.frames import samples_frame, samples_table
+from evalkit.report.gather import RunResults, gather_run
+from evalkit.store.run import load_cluster, load_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from evalkit.plan.model import Plan
+    from evalkit.report.results import Results
+    from evalkit.store.layout import RunFolder
+
+
+def load_recipe(
+    source: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> LoadedRecipe:
+    """A recipe by path or shipped name; arguments as on the command line. Raises RecipeError.
+
+    `env` is where `${env:NAME}` is looked up, by default the process environment.
+    """
+    variables = read_environment() if env is None else env
+    return _load_recipe(source, overrides=overrides, tasks=tasks, limit=limit, env=variables)
+
+
+def plan(recipe: LoadedRecipe) -> list[Plan]:
+    """The plan of each model; loads data sets, writes nothing. Raises DataError, PlanError."""
+    return [planned.plan for planned in plan_runs(recipe, _quiet)]
+
+
+def prepare(recipe: LoadedRecipe) -> list[Run]:
+    """The recipe's runs on disk, one per model; existing ones are only compared.
+
+    Raises DataError, PlanError, FingerprintMismatch, StoreError.
+    """
+    prepared = prepare_runs(
+        recipe,
+        env=read_environment(),
+        command=["evalkit.prepare", str(recipe.path)],
+        clock=SYSTEM_CLOCK,
+        on_progress=_quiet,
+    )
+    return [Run(run.folder.root) for run in prepared]
+
+
+def submit(recipe: LoadedRecipe) -> list[Run]:
+    """Prepare the recipe's runs and submit what they owe. Raises also ClusterError."""
+    runs = prepare(recipe)
+    for run in runs:
+        run.submit()
+    return runs
+
+
+class Run:
+    """One run on disk."""
+
+    def __init__(self, run: str | Path, *, output: str | Path = "runs") -> None:
+        """`run` is a folder, a name or an id; `output` the folder runs lie in. Raises UsageError."""
+        found = find_runs(str(run), Path(output))
+        if len(found) != 1:
+            names = ", ".join(str(folder.root) for folder in found)
+            raise UsageError(f"{run} is a sweep; name one of its runs: {names}")
+        self.folder: RunFolder = found[0]
+        self.plan: Plan = load_plan(self.folder)
+
+    def __repr__(self) -> str:
+        """Id and folder."""
+        return f"Run({self.plan.run_id!r}, {str(self.folder.root)!r})"
+
+    def submit(self) -> Submission:
+        """Submit, or resume, with the run's own cluster settings. Raises ClusterError."""
+        return submit_run(
+            self.folder,
+            self.plan,
+            load_cluster(self.folder),
+            clock=SYSTEM_CLOCK,
+            env=read_environment(),
+        )
+
+    def cancel(self) -> Cancelled:
+        """Stop the run's jobs. Raises ClusterError."""
+        return cancel_run(self.folder, clock=SYSTEM_CLOCK, env=read_environment())
+
+    def status(self) -> RunStatus:
+        """What is done and what runs. Raises StoreError."""
+        return run_status(self.folder, clock=SYSTEM_CLOCK)
+
+    def gather(self, tasks: Sequence[str] = (), *, allow_partial: bool = False) -> RunResults:
+        """Score and write artifacts. Raises IncompleteError unless complete or `allow_partial`."""
+        return gather_run(
+            self.folder,
+            self.plan,
+            tasks=list(tasks) or None,
+            allow_partial=allow_partial,
+            on_progress=_quiet,
+            clock=SYSTEM_CLOCK.wall,
+        )
+
+    def results(self) -> dict[str, Results]:
+        """Published results by task; tasks that were not gathered yet are left out."""
+        found = {t.name: read_results(self.folder.results(t.name)) for t in self.plan.tasks}
+        return {name: results for name, results in found.items() if results is not None}
+
+    def samples(self, task: str) -> pa.Table:
+        """A task's samples as an Arrow table (needs pyarrow). Raises UsageError, StoreError."""
+        return samples_table(self.folder, task)
+
+    def samples_frame(self, task: str) -> pd.DataFrame:
+        """A task's samples as a pandas frame (needs pandas)."""
+        return samples_frame(self.folder, task)
+
+
+def _quiet(_progress: Any) -> None:
+    """Progress that nobody watches."""

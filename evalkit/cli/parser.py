@@ -1,0 +1,203 @@
+"""The command line's grammar. Nothing heavy is imported here: `evalkit --help` must be instant."""
+
+from __future__ import annotations
+
+import argparse
+
+import evalkit
+
+DESCRIPTION = "Evaluate language models reproducibly, on Slurm with local vLLM servers or anywhere."
+EPILOG = """\
+start here:
+  evalkit run recipes/demo.yaml          evaluate on this machine, in the foreground
+  evalkit submit recipes/nano.yaml       send it to Slurm; the same command again resumes
+  evalkit status RUN --watch             follow a run; RUN is a folder, a name, an id or a recipe
+"""
+
+COMMANDS = {
+    "submit": "send a recipe's runs to Slurm (or the background); continues what is there",
+    "run": "evaluate on this machine in the foreground; continues what is there",
+    "status": "what is done, what runs, and what is wrong",
+    "logs": "logs of workers and servers",
+    "resume": "continue a run as it was planned",
+    "cancel": "stop all jobs of a run; nothing already done is lost",
+    "score": "score what is there now, complete or not, without generating",
+    "gather": "score everything, write the artifacts, prove completeness",
+    "prepare": "load data and write the plan; nothing is submitted",
+    "info": "the fully resolved recipe, with the place of each value",
+    "ls": "installed benchmarks, recipes, templates and runs",
+    "doctor": "check this installation",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `namespace.command` names the one that was given."""
+    parser = argparse.ArgumentParser(
+        prog="evalkit",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"evalkit {evalkit.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    adders = {
+        "submit": _add_submit,
+        "run": _add_run,
+        "status": _add_status,
+        "logs": _add_logs,
+        "resume": _add_resume,
+        "cancel": _add_cancel,
+        "score": _add_scoring,
+        "gather": _add_gather,
+        "prepare": _add_prepare,
+        "info": _add_recipe,
+        "ls": _add_ls,
+        "doctor": _add_doctor,
+    }
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        adders[name](command)
+    return parser
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="recipe file, or a shipped recipe's name")
+    command.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a key (value in YAML; a task's name may come first: aime2025.repeats=8); "
+        "~KEY removes one",
+    )
+    command.add_argument(
+        "-t",
+        "--task",
+        action="append",
+        default=[],
+        metavar="TASK",
+        help="only this task; repeatable",
+    )
+    command.add_argument("--limit", type=_positive, metavar="N", help="at most N samples per task")
+    command.add_argument(
+        "--env-file", metavar="FILE", help="NAME=VALUE lines; variables already set win"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_prepare(command: argparse.ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument("--dry-run", action="store_true", help="show the plan; write nothing")
+
+
+def _add_submit(command: argparse.ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show plan and batch scripts; write and submit nothing",
+    )
+    command.add_argument("--wait", action="store_true", help="follow until the run is over")
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument("--dry-run", action="store_true", help="show the plan; run nothing")
+
+
+def _add_runs(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    command.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="?" if optional else None,
+        help="run folder, run name, run id (or its beginning), or recipe",
+    )
+    command.add_argument(
+        "--output", metavar="DIR", default="runs", help="folder the runs lie in (default: runs)"
+    )
+
+
+def _add_status(command: argparse.ArgumentParser) -> None:
+    _add_runs(command, optional=True)
+    command.add_argument("--watch", action="store_true", help="follow until the run is over")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_logs(command: argparse.ArgumentParser) -> None:
+    _add_runs(command)
+    command.add_argument("-f", "--follow", action="store_true", help="wait for more")
+    command.add_argument("--replica", metavar="NAME", help="only this replica, such as r0")
+    command.add_argument("--server", action="store_true", help="the servers' logs too")
+    command.add_argument(
+        "-n", "--lines", type=int, default=20, metavar="N", help="last lines per file (default: 20)"
+    )
+
+
+def _add_resume(command: argparse.ArgumentParser) -> None:
+    _add_runs(command)
+    command.add_argument(
+        "--here", action="store_true", help="in the foreground, whatever the run's cluster settings"
+    )
+    command.add_argument("--wait", action="store_true", help="follow until the run is over")
+    command.add_argument(
+        "--env-file", metavar="FILE", help="NAME=VALUE lines; variables already set win"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_cancel(command: argparse.ArgumentParser) -> None:
+    _add_runs(command)
+
+
+def _add_scoring(command: argparse.ArgumentParser) -> None:
+    _add_runs(command)
+    command.add_argument(
+        "-t",
+        "--task",
+        action="append",
+        default=[],
+        metavar="TASK",
+        help="only this task; repeatable",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_gather(command: argparse.ArgumentParser) -> None:
+    _add_scoring(command)
+    command.add_argument(
+        "--allow-partial", action="store_true", help="exit 0 although units are missing"
+    )
+
+
+def _add_ls(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "what", choices=["tasks", "task", "recipes", "templates", "runs"], help="what to list"
+    )
+    command.add_argument("name", nargs="?", help="the task's name (after `task`)")
+    command.add_argument(
+        "--output", metavar="DIR", default="runs", help="folder the runs lie in (default: runs)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--gold",
+        metavar="TASK",
+        help="send a benchmark's gold answers through its scorer: must be 100 %%",
+    )
+    command.add_argument(
+        "--data", metavar="PATH", help="data file for --gold, instead of the pinned source"
+    )
+    command.add_argument(
+        "--profile", choices=["card", "fixed"], default="card", help="profile for --gold"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value

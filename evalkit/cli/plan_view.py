@@ -1,0 +1,50 @@
+"""A plan as a table: what would be done, how much, and what it may cost at most."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from evalkit.plan.model import Plan, TaskPlan
+
+
+def plan_table(plan: Plan) -> Table:
+    """One row per task, in the order of work."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task", overflow="fold")
+    table.add_column("profile")
+    for name in ("samples", "repeats", "units", "shards", "max tokens", "tokens at most", "server"):
+        table.add_column(name, justify="right")
+    for task in plan.tasks:
+        ceiling = token_ceiling(task)
+        table.add_row(
+            Text(task.name),
+            task.profile,
+            f"{task.n_samples:,}",
+            str(task.repeats),
+            f"{task.n_units:,}",
+            str(task.n_shards),
+            "-" if task.generation.max_tokens is None else f"{task.generation.max_tokens:,}",
+            "-" if ceiling is None else f"{ceiling:,}",
+            str(task.deployment),
+        )
+    return table
+
+
+def token_ceiling(task: TaskPlan) -> int | None:
+    """Most completion tokens a single-call task can cost; null without a limit per answer."""
+    tokens = task.generation.max_tokens
+    return None if tokens is None else tokens * task.n_units
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON, with the counts that the table shows."""
+    counts = {
+        task.name: {"units": task.n_units, "shards": task.n_shards, "tokens": token_ceiling(task)}
+        for task in plan.tasks
+    }
+    return {"run_id": plan.run_id, "counts": counts, "plan": plan.model_dump(mode="json")}

@@ -1,0 +1,94 @@
+"""`evalkit prepare` and `evalkit info`: what a recipe means, without running anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.text import Text
+
+from evalkit.cli import recipes
+from evalkit.cli.console import out, print_json, say
+from evalkit.cli.plan_view import plan_json, plan_table
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def command_prepare(arguments: argparse.Namespace) -> int:
+    """Load data, freeze requests, write the plan."""
+    if arguments.dry_run:
+        return show_plans(arguments)
+    runs = recipes.prepare(arguments)
+    if arguments.json:
+        print_json([{"folder": str(r.folder.root), **plan_json(r.plan)} for r in runs])
+        return 0
+    for run in runs:
+        what = "prepared" if run.is_new else "already prepared"
+        out().print(Text(f"{run.plan.run_id}  {what}: {run.folder.root}"))
+        out().print(plan_table(run.plan))
+    say("next: evalkit submit with the same arguments, or evalkit run")
+    return 0
+
+
+def show_plans(arguments: argparse.Namespace) -> int:
+    """Show what would be prepared; nothing is written."""
+    from evalkit.cluster.prepare import plan_runs
+
+    planned = plan_runs(recipes.load(arguments), say)
+    if arguments.json:
+        print_json([{"folder": str(p.folder.root), **plan_json(p.plan)} for p in planned])
+        return 0
+    for run in planned:
+        out().print(Text(f"{run.plan.run_id}  would be {run.folder.root}"))
+        out().print(plan_table(run.plan))
+    return 0
+
+
+def command_info(arguments: argparse.Namespace) -> int:
+    """The fully resolved recipe: every key with its value."""
+    from evalkit.benchmarks.registry import make_benchmark
+    from evalkit.cluster.prepare import cluster_settings
+    from evalkit.recipe.resolve import resolve_generation, resolve_serving
+
+    loaded = recipes.load(arguments)
+    recipe = loaded.recipe
+    from evalkit.cli.env import command_environment
+
+    resolved: dict[str, Any] = recipe.model_dump(mode="json")
+    resolved["cluster"] = cluster_settings(loaded, command_environment(None)).model_dump(
+        mode="json"
+    )
+    tasks: dict[str, Any] = {}
+    for name, task in recipe.tasks.items():
+        benchmark = make_benchmark(
+            task.benchmark or name, task.params, task.profile or recipe.profile
+        )
+        defaults = benchmark.generation.get(benchmark.profile, {})
+        tasks[name] = {
+            "benchmark": benchmark.name,
+            "version": benchmark.version,
+            "profile": benchmark.profile,
+            "repeats": task.repeats or benchmark.repeats,
+            "limit": task.limit,
+            "params": benchmark.params.model_dump(mode="json"),
+            "data": task.data.model_dump(mode="json"),
+            "models": {
+                model: {
+                    "generation": resolve_generation(defaults, recipe, model, name).model_dump(
+                        mode="json"
+                    ),
+                    "serving": resolve_serving(recipe, model, name).model_dump(mode="json"),
+                }
+                for model in recipe.models
+            },
+        }
+    resolved["tasks"] = tasks
+    if arguments.json:
+        print_json({"recipe": resolved, "sources": dict(loaded.sources)})
+        return 0
+    out().print(Text(f"# {loaded.path}\n{yaml.safe_dump(resolved, sort_keys=False)}"))
+    out().print(Text("# where values come from; all others are defaults"))
+    for key, place in loaded.sources.items():
+        out().print(Text(f"# {key}: {place}"))
+    return 0
