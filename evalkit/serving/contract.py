@@ -29,7 +29,8 @@ class ServerContext:
     port_base: int
     """First port to try; see `evalkit.serving.ports`."""
     prefix: tuple[str, ...]
-    """argv before the server's own, such as a container's; empty for none."""
+    """argv before the server's own, such as a container's, with `{run_dir}` and `{model}` to be
+    filled in; empty for none."""
     env: Mapping[str, str] = field(repr=False)
     """The environment to start from."""
     run_dir: Path

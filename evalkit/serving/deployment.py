@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os.path
 import re
 from typing import TYPE_CHECKING, assert_never
@@ -23,6 +24,8 @@ __all__ = ["Deployment", "ServerContext", "ServerFacts", "make_deployment", "ren
 def make_deployment(plan: DeploymentPlan, context: ServerContext) -> Deployment:
     """The deployment of a plan on this node. Starts nothing."""
     serving = plan.serving
+    fill = {"run_dir": str(context.run_dir), "model": plan.model_source}
+    context = dataclasses.replace(context, prefix=render_command(context.prefix, fill))
     match serving:
         case VllmServing():
             return LocalDeployment(

@@ -39,8 +39,9 @@ POLL_S = 0.2
 # A process in an uninterruptible call (a hung GPU driver or file system) survives SIGKILL; after
 # this time it is reported rather than waited for.
 KILL_WAIT_S = 10.0
-# What the server left behind after it ended by itself has nothing to finish.
-LEFTOVER_GRACE_S = 2.0
+# What the server left behind after it ended by itself, or without anybody to serve, has nothing to
+# finish. (vLLM does not heed SIGTERM while it loads, so without this an orphan would live on long.)
+SHORT_GRACE_S = 2.0
 PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = 127
 
@@ -174,7 +175,8 @@ def keep(parent: int, grace_s: float, command: Sequence[str]) -> int:
     while code is None and not asked and os.getppid() == parent:
         time.sleep(POLL_S)
         code = reap(pid)
-    grace_s = grace_s if code is None else min(grace_s, LEFTOVER_GRACE_S)
+    if code is not None or os.getppid() != parent:
+        grace_s = min(grace_s, SHORT_GRACE_S)
     end_tree({os.getpid()}, os.environ[MARKER], grace_s)  # noqa: TID251 - a program of its own
     if code is None:
         code = reap(pid)

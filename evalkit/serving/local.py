@@ -31,6 +31,9 @@ EVERYWHERE = "0.0.0.0"
 # Each start of a large model takes minutes; ports that are taken after a free probe are rare.
 MAX_STARTS = 4
 PROGRESS_S = 30.0
+# A server that is not ready has no call to finish; vLLM does not even heed SIGTERM while it loads,
+# and a drain must not wait for it.
+UNREADY_GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class LocalDeployment:
         if self._server is not None:
             raise RuntimeError("the server was started before: stop it first")
         self._require_secrets()
+        self._endpoint = None
         self._program = await asyncio.to_thread(self._make_program)
         deadline = asyncio.get_running_loop().time() + self._serving.ready_timeout_s
         listen = EVERYWHERE if self._serving.expose else LOCALHOST
@@ -107,7 +111,10 @@ class LocalDeployment:
     async def stop(self) -> None:
         """See `Deployment.stop`."""
         if self._server is not None:
-            await self._server.stop(self._serving.shutdown_timeout_s)
+            grace_s = self._serving.shutdown_timeout_s
+            await self._server.stop(
+                min(grace_s, UNREADY_GRACE_S) if self._endpoint is None else grace_s
+            )
             self._server = None
         if self._claim is not None:
             self._claim.release()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-# The keeper ends the tree within the grace period and its own KILL_WAIT_S.
-KEEPER_MARGIN_S = keeper.KILL_WAIT_S + 5.0
+# The keeper needs a moment to notice the signal, and another to see the last process gone.
+KEEPER_MARGIN_S = 2.0
 POLL_S = 0.05
 
 
@@ -68,7 +68,7 @@ class Server:
         deadline = loop.time() + grace_s + KEEPER_MARGIN_S
         while self._process.poll() is None and loop.time() < deadline:
             await asyncio.sleep(POLL_S)
-        # The keeper itself may have been killed: look for ourselves, without further grace.
+        # The keeper may have been killed, or was given a longer grace: end what is left at once.
         left = await asyncio.to_thread(keeper.end_tree, {self.pid}, self._marker, 0.0)
         if left:
             pids = ", ".join(str(p.pid) for p in sorted(left))

@@ -64,6 +64,8 @@ class Switches:
     """Child processes in sessions of their own that ignore SIGTERM."""
     metrics: bool = True
     """Serve vLLM's token counters."""
+    completions: bool = True
+    """Serve `/v1/completions` beside the chat; some servers do not."""
 
 
 @dataclass
@@ -123,7 +125,7 @@ class FaultServer:
                 web.post("/_switches", self._set_switches),
                 web.get("/v1/models", self._models),
                 web.post("/v1/chat/completions", self._generate),
-                web.post("/v1/completions", self._generate),
+                web.post("/v1/completions", self._complete),
             ]
         )
         return app
@@ -180,6 +182,11 @@ class FaultServer:
         return web.json_response(
             {"object": "list", "data": [{"id": name, "object": "model", "max_model_len": 4096}]}
         )
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        if not self.switches.completions:
+            return error(404, "Not Found")
+        return await self._generate(request)
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -267,6 +267,34 @@ async def test_cancelled_start(tmp_path: Path) -> None:
     assert marked(context.attempt) == []
 
 
+async def test_prefix(tmp_path: Path) -> None:
+    """The prefix goes before the command, with the run folder and the model filled in."""
+    prefix = ("env", "WHERE={run_dir}", "WHAT={model}")
+    context = make_context(tmp_path, prefix=prefix)
+    deployment = make_deployment(make_plan(fault_serving()), context)
+    await deployment.start()
+    argv = (await deployment.facts()).argv
+    assert argv[:3] == ("env", f"WHERE={tmp_path}", "WHAT=/nowhere/tiny")
+    await deployment.stop()
+
+
+async def test_server_with_chat_alone(tmp_path: Path) -> None:
+    """A server without completions and metrics becomes ready by a chat call."""
+    serving = fault_serving("--no-completions", "--no-metrics")
+    deployment = make_deployment(make_plan(serving), make_context(tmp_path))
+    endpoint = await deployment.start()
+    assert endpoint.metrics_url is None
+    await deployment.stop()
+
+
+async def test_no_port_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every port is taken the error says from where on."""
+    monkeypatch.setattr("evalkit.serving.local.claim_port", lambda host, port: None)
+    context = make_context(tmp_path)
+    with pytest.raises(ServerStartError, match=f"no free port from {context.port_base} on"):
+        await make_deployment(make_plan(fault_serving()), context).start()
+
+
 async def test_secrets_must_be_there(tmp_path: Path) -> None:
     """A secret that is not set is named before anything is started."""
     serving = fault_serving(secrets=("NO_SUCH_TOKEN",))
@@ -356,6 +384,26 @@ async def test_external_endpoint_refusals(hosted: tuple[FaultServer, str], tmp_p
     assert "does not list models: HTTP 404" in await refusal(external(url + "/v2"), KEY)
     server.switches.served_as = "other"
     assert "asked for 'tiny', it serves 'other'" in await refusal(external(url), KEY)
+
+
+async def test_external_endpoint_that_is_busy(
+    hosted: tuple[FaultServer, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A passing refusal is asked again; a silent address is an error that names the keys."""
+    monkeypatch.setattr("evalkit.serving.external.PAUSE_S", 0.05)
+    context = make_context(tmp_path, env={"EVALKIT_TEST_KEY": KEY})
+    server, url = hosted
+    server.switches.ready_after_s = 0.1
+    server.started = asyncio.get_running_loop().time()
+    endpoint = await make_deployment(make_plan(external(url)), context).start()
+    assert endpoint.max_model_len == 4096
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        silent = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+    with pytest.raises(EndpointError, match=r"gives no answer(.|\n)*check_models: false"):
+        await make_deployment(make_plan(external(silent)), context).start()
+    unchecked = external(silent, check_models=False, api_key_env=None, headers={"X-Team": "a"})
+    endpoint = await make_deployment(make_plan(unchecked), context).start()
+    assert endpoint.request_headers() == {"X-Team": "a"}
 
 
 async def test_watchdog_sees_a_hang(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from evalkit.serving import ports
 from evalkit.serving.deployment import render_command
 from evalkit.serving.endpoint import Endpoint
 from evalkit.serving.environment import server_environment, start_environment
+from evalkit.serving.gpus import gpu_names
 
 
 def environment(
@@ -123,3 +124,17 @@ def test_endpoint_hides_its_key() -> None:
     assert "key" not in repr(endpoint).replace("api_key", "")
     assert endpoint.request_headers() == {"X-A": "b", "Authorization": "Bearer key"}
     assert Endpoint("http://h:1/v1", "m").request_headers() == {}
+
+
+def test_names_of_gpus(tmp_path: Path) -> None:
+    """Only the visible GPUs are asked for; no GPU, no nvidia-smi and a broken one are empty."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *--id=0,1*) echo "GPU A"; echo "GPU B";; *) exit 9;; esac'
+    )
+    program.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/bin"}
+    assert gpu_names({**path, "CUDA_VISIBLE_DEVICES": "0,1"}) == ("GPU A", "GPU B")
+    assert gpu_names({**path, "CUDA_VISIBLE_DEVICES": ""}) == ()
+    assert gpu_names(path) == ()
+    assert gpu_names({"PATH": "/nowhere"}) == ()
