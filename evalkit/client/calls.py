@@ -11,6 +11,8 @@ import asyncio
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -78,6 +80,7 @@ class CallClient:
         self._clock = clock
         self._failures_in_a_row = 0
         self._jitter = random.Random().random
+        self._proxy = None if target.is_ours else _find_proxy(target.url)
         self.in_flight = 0
         self.completed = 0
         self.completion_tokens = 0
@@ -93,7 +96,6 @@ class CallClient:
             headers={"Content-Type": "application/json", **self._target.headers},
             auto_decompress=True,
             read_bufsize=2**18,
-            trust_env=not self._target.is_ours,
         )
         return self
 
@@ -151,7 +153,9 @@ class CallClient:
     async def _once(self, request: Request, think_tags: tuple[str, str] | None) -> Reply:
         self.in_flight += 1
         try:
-            async with self._session.post(self._target.url, data=request.payload) as response:
+            async with self._session.post(
+                self._target.url, data=request.payload, proxy=self._proxy
+            ) as response:
                 body = await response.read()
                 status, retry_after = response.status, response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -185,3 +189,12 @@ class CallClient:
         if status in REFUSED_STATUS:
             raise EndpointError(message, hint="Check the key, the model id and the base URL.")
         raise InfraError(message)
+
+
+def _find_proxy(url: str) -> str | None:
+    """The environment's proxy for a URL. Looked up once: aiohttp's `trust_env` starts two threads
+    for every request, to read the environment and .netrc anew, which halves the throughput."""
+    parts = urlsplit(url)
+    if parts.hostname is not None and proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)
