@@ -157,7 +157,8 @@ def parse_queue(text: str, name: str) -> dict[str, JobRow]:
             continue
         job_id, raw, reason, nodes, _ = fields
         for element in expand_job_id(job_id):
-            rows[element] = JobRow(element, job_state(raw, reason), raw, reason, nodes)
+            state = job_state(raw, reason)
+            rows[element] = JobRow(element, state, raw, _said(reason), _said(nodes))
     return rows
 
 
@@ -170,7 +171,7 @@ def parse_accounting(text: str, name: str) -> dict[str, JobRow]:
             continue
         job_id, raw, exit_code, nodes, _ = fields
         for element in expand_job_id(job_id):
-            rows[element] = JobRow(element, job_state(raw), raw, "", nodes, exit_code)
+            rows[element] = JobRow(element, job_state(raw), raw, "", _said(nodes), exit_code)
     return rows
 
 
@@ -186,3 +187,8 @@ def _indices(part: str) -> Iterable[int]:
     numbers, _, step = part.partition(":")
     first, _, last = numbers.partition("-")
     return range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _said(text: str) -> str:
+    """Slurm's words for nothing, as nothing."""
+    return "" if text in ("None", "(null)", "None assigned") else text

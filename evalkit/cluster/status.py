@@ -57,7 +57,8 @@ class ReplicaStatus:
 
     name: str
     state: str
-    """The worker's own word; `silent` when its heartbeat stands still, `waiting` before its first."""
+    """The worker's own word; `silent` when its heartbeat stands still, `waiting` before its first,
+    `ended` when its job ended without one."""
     job_id: str | None
     node: str | None
     log: str | None
@@ -246,7 +247,8 @@ def _unheard(name: str, job: JobStatus | None) -> ReplicaStatus:
     """A replica whose worker has not written anything."""
     if job is None:
         return ReplicaStatus(name, "waiting", None, None, None)
-    return ReplicaStatus(name, "waiting", job.job_id, job.nodes or None, job.log)
+    state = "waiting" if JobState(job.state).is_live else "ended"
+    return ReplicaStatus(name, state, job.job_id, job.nodes or None, job.log)
 
 
 def _total(rates: Iterable[float | None]) -> float | None:

@@ -1,0 +1,26 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=1
+#SBATCH --dependency=afterany:REPLICAS_JOB_ID
+#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=2GB
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/data/runs/demo/cluster/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+#SBATCH --time=120
+
+# setup
+module purge
+module load cuda || exit 1
+source /shared/venvs/evalkit/bin/activate || exit 1
+export PYTHONUNBUFFERED=1
+export HF_HOME=/shared/hf
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out python -u -m submitit.core._submit /data/runs/demo/cluster

@@ -1,0 +1,23 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=1
+#SBATCH --dependency=afterany:REPLICAS_JOB_ID
+#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=2GB
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/data/runs/demo/cluster/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+#SBATCH --time=120
+
+# setup
+ulimit -n 65536 || true
+export PYTHONUNBUFFERED=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out /data/venv/bin/python -u -m submitit.core._submit /data/runs/demo/cluster

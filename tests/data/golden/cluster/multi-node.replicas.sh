@@ -1,0 +1,22 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --exclusive
+#SBATCH --gres=gpu:2
+#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --mem=0
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/data/runs/demo/cluster/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=240
+
+# setup
+ulimit -n 65536 || true
+export PYTHONUNBUFFERED=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --nodes=1 --ntasks=1 /data/venv/bin/python -u -m submitit.core._submit /data/runs/demo/cluster

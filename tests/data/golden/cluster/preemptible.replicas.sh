@@ -1,0 +1,21 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-7%8
+#SBATCH --gres=gpu:4
+#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/data/runs/demo/cluster/%A_%a_0_log.out
+#SBATCH --partition=preemptible
+#SBATCH --requeue
+#SBATCH --signal=USR2@240
+#SBATCH --time=480
+
+# setup
+export PYTHONUNBUFFERED=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /data/runs/demo/cluster/%A_%a_%t_log.out /data/venv/bin/python -u -m submitit.core._submit /data/runs/demo/cluster

@@ -1,0 +1,19 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --gres=gpu:4
+#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/data/runs/demo/cluster/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=240
+
+# setup
+export PYTHONUNBUFFERED=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --container-image=/shared/images/evalkit-vllm.sqsh --container-mounts=/shared:/shared,/home:/home --no-container-mount-home python3 -u -m submitit.core._submit /data/runs/demo/cluster

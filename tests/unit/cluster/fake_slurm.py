@@ -1,0 +1,144 @@
+"""Slurm's commands without Slurm: they run batch scripts as processes and keep states in a folder.
+
+Linked as sbatch, srun, squeue, sacct, scancel and scontrol into a folder on PATH. Every call is noted
+in `calls.jsonl`. Files in the folder change what happens: `refuse` holds sbatch's error, `hold` makes
+jobs wait, `broken` makes every query fail, `no_accounting` makes sacct fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+STATE = Path(os.environ["FAKE_SLURM"])
+
+
+def options(script: str) -> dict[str, str]:
+    found = {}
+    for line in script.splitlines():
+        if line.startswith("#SBATCH --"):
+            key, _, value = line.removeprefix("#SBATCH --").partition("=")
+            found[key] = "".join(shlex.split(value))
+    return found
+
+
+def sbatch(argv: list[str]) -> int:
+    if (STATE / "refuse").exists():
+        print((STATE / "refuse").read_text(), file=sys.stderr)
+        return 1
+    given = options(Path(argv[0]).read_text())
+    number = len(list(STATE.glob("job-*.json"))) + 100
+    count = re.match(r"0-(\d+)", given.get("array", ""))
+    elements = [f"{number}_{i}" for i in range(int(count[1]) + 1)] if count else [str(number)]
+    held = (STATE / "hold").exists() or "dependency" in given
+    pids = {} if held else {e: start(argv[0], e, given["output"]) for e in elements}
+    job = {"id": number, "elements": elements, "name": given["job-name"], "pids": pids, "ended": {}}
+    (STATE / f"job-{number}.json").write_text(json.dumps({**job, "env": sorted(os.environ)}))
+    print(f"Submitted batch job {number}")
+    return 0
+
+
+def start(script: str, element: str, output: str) -> int:
+    main, _, index = element.partition("_")
+    env = {**os.environ, "SLURM_JOB_ID": main, "SLURM_JOB_NODELIST": "fake1"}
+    if index:
+        env |= {"SLURM_ARRAY_JOB_ID": main, "SLURM_ARRAY_TASK_ID": index}
+    path = output.replace("%A", main).replace("%a", index).replace("%j", main)
+    with Path(path).open("ab") as log:
+        return subprocess.Popen(
+            ["bash", script], env=env, stdout=log, stderr=log, start_new_session=True
+        ).pid
+
+
+def srun(argv: list[str]) -> int:
+    command = argv[argv.index("--output") + 2 :]
+    while command[0].startswith("-"):
+        command.pop(0)
+    os.execvp(command[0], command)
+
+
+def jobs() -> list[tuple[Path, dict]]:
+    return [(path, json.loads(path.read_text())) for path in sorted(STATE.glob("job-*.json"))]
+
+
+def state(job: dict, element: str) -> str:
+    if element in job["ended"]:
+        return job["ended"][element]
+    if element not in job["pids"]:
+        return "PENDING"
+    try:
+        stat = Path(f"/proc/{job['pids'][element]}/stat").read_text()
+        return "COMPLETED" if stat.rsplit(")", 1)[1].split()[0] == "Z" else "RUNNING"
+    except FileNotFoundError:
+        return "COMPLETED"
+
+
+def asked(argv: list[str]) -> list[str]:
+    return argv[argv.index("-j") + 1].split(",")
+
+
+def squeue(argv: list[str]) -> int:
+    known = [
+        (job, e) for _, job in jobs() if str(job["id"]) in asked(argv) for e in job["elements"]
+    ]
+    live = [(job, e) for job, e in known if state(job, e) in ("PENDING", "RUNNING")]
+    if "-o" in argv and argv[argv.index("-o") + 1] == "%e":
+        print("N/A")
+    elif not live:
+        print("slurm_load_jobs error: Invalid job id specified", file=sys.stderr)
+        return 1
+    else:
+        for job, e in live:
+            reason = "Priority" if state(job, e) == "PENDING" else "None"
+            print("|".join([e, state(job, e), reason, "fake1", job["name"]]))
+    return 0
+
+
+def sacct(argv: list[str]) -> int:
+    if (STATE / "no_accounting").exists():
+        print("Slurm accounting storage is disabled", file=sys.stderr)
+        return 1
+    for _, job in jobs():
+        for e in job["elements"]:
+            if str(job["id"]) in asked(argv):
+                print("|".join([e, state(job, e), "0:0", "fake1", job["name"]]))
+    return 0
+
+
+def scancel(argv: list[str]) -> int:
+    for path, job in jobs():
+        if str(job["id"]) in argv:
+            for e in job["elements"]:
+                if state(job, e) == "RUNNING":
+                    os.killpg(job["pids"][e], signal.SIGKILL)
+                job["ended"].setdefault(e, "CANCELLED by 0")
+            path.write_text(json.dumps(job))
+    return 0
+
+
+def scontrol(argv: list[str]) -> int:
+    if argv[:2] == ["show", "config"]:
+        print("MaxArraySize            = " + os.environ.get("FAKE_MAX_ARRAY", "1001"))
+        return 0
+    print((STATE / "requeue").read_text(), file=sys.stderr)
+    return 1
+
+
+def main() -> int:
+    name = Path(sys.argv[0]).name
+    with (STATE / "calls.jsonl").open("a") as calls:
+        calls.write(json.dumps([name, *sys.argv[1:]]) + "\n")
+    if (STATE / "broken").exists() and name != "sbatch":
+        print(f"{name}: error: Unable to contact slurm controller", file=sys.stderr)
+        return 1
+    return globals()[name](sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The door to Slurm's commands: parsing, absence, refusal, silence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.cluster.slurm import (
+    JobRow,
+    SlurmCommands,
+    expand_job_id,
+    parse_accounting,
+    parse_queue,
+)
+from evalkit.cluster.states import JobState
+from evalkit.errors import ClusterError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.cluster.conftest import FakeSlurm
+
+
+@pytest.mark.parametrize(
+    ("text", "elements"),
+    [
+        ("7", ["7"]),
+        ("7_3", ["7_3"]),
+        ("7_[0-2]", ["7_0", "7_1", "7_2"]),
+        ("7_[0,2-3%4]", ["7_0", "7_2", "7_3"]),
+        ("7_[0-6:3]", ["7_0", "7_3", "7_6"]),
+        ("7+0", ["7+0"]),
+        ("7_[0-1,...]", ["7_[0-1,...]"]),
+    ],
+)
+def test_ids_of_arrays_are_expanded(text: str, elements: list[str]) -> None:
+    """Every way Slurm prints an id gives its elements; one that is not understood stays itself."""
+    assert list(expand_job_id(text)) == elements
+
+
+def test_queue_rows_of_other_jobs_are_ignored() -> None:
+    """A job id that was used again after a reset of the controller is not ours."""
+    text = "7_0|RUNNING|None|n[1-2]|ours\n8|RUNNING|None|n3|theirs\nslurm says hello\n"
+    assert parse_queue(text, "ours") == {
+        "7_0": JobRow("7_0", JobState.RUNNING, "RUNNING", "", "n[1-2]")
+    }
+
+
+def test_the_last_row_of_a_requeued_job_counts() -> None:
+    """sacct --duplicates lists attempts in order: the job is what its last attempt is."""
+    text = "7|NODE_FAIL|0:0|n1|ours\n7|REQUEUED|0:0|n1|ours\n7|COMPLETED|0:0|n2|ours\n"
+    row = parse_accounting(text, "ours")["7"]
+    assert (row.state, row.nodes) == (JobState.DONE, "n2")
+
+
+@given(st.text())
+def test_no_output_breaks_the_parsers(text: str) -> None:
+    """Whatever a command prints, parsing it raises nothing."""
+    parse_queue(text, "ours")
+    parse_accounting(text, "ours")
+
+
+def test_an_absent_command_says_where_to_go(no_slurm: dict[str, str]) -> None:
+    """Without Slurm the error names the command."""
+    with pytest.raises(ClusterError, match="squeue is not on PATH"):
+        SlurmCommands(no_slurm).queue(["1"], "x")
+
+
+def test_a_command_that_never_answers_is_an_error(tmp_path: Path) -> None:
+    """A query has a deadline."""
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    with pytest.raises(ClusterError, match=r"squeue did not answer within 0\.2 s"):
+        SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=0.2).queue(["1"], "x")
+
+
+def test_a_forgotten_job_is_no_error(fake_slurm: FakeSlurm) -> None:
+    """squeue exits 1 for a purged job: that means to ask sacct."""
+    assert SlurmCommands(fake_slurm.env).queue(["1"], "x") == {}
+
+
+def test_a_controller_that_is_down_is_an_error(fake_slurm: FakeSlurm) -> None:
+    """A failing squeue is not an empty queue."""
+    fake_slurm.switch("broken")
+    with pytest.raises(ClusterError, match="Unable to contact slurm controller"):
+        SlurmCommands(fake_slurm.env).queue(["1"], "x")
+
+
+def test_missing_accounting_is_empty(fake_slurm: FakeSlurm) -> None:
+    """A site without accounting has no rows, and no error."""
+    fake_slurm.switch("no_accounting")
+    assert SlurmCommands(fake_slurm.env).accounting(["1"], "x", 0.0) == {}
+
+
+def test_requeue_of_a_job_that_slurm_requeued_is_success(fake_slurm: FakeSlurm) -> None:
+    """ "Job is pending execution" means that it is done already."""
+    fake_slurm.switch("requeue", "Job is pending execution for the job 1")
+    SlurmCommands(fake_slurm.env).requeue("1")
+
+
+def test_refused_requeue_is_an_error_with_slurms_words(fake_slurm: FakeSlurm) -> None:
+    """Any other answer of scontrol is an error that says what to do."""
+    fake_slurm.switch("requeue", "Requested operation is presently disabled for job 1")
+    with pytest.raises(ClusterError, match="presently disabled") as caught:
+        SlurmCommands(fake_slurm.env).requeue("1")
+    assert "evalkit submit" in (caught.value.hint or "")
+
+
+def test_array_size_is_the_sites(fake_slurm: FakeSlurm) -> None:
+    """MaxArraySize is read from the configuration; Slurm's default where nobody says."""
+    env = {**fake_slurm.env, "FAKE_MAX_ARRAY": "40"}
+    assert SlurmCommands(env).max_array_size() == 40
+    fake_slurm.switch("broken")
+    assert SlurmCommands(env).max_array_size() == 1001
