@@ -215,11 +215,12 @@ def make_call(
     usage: Usage = Usage(10, 5),  # noqa: B008
     call: int = 0,
     latency_s: float = 1.0,
+    retries: int = 0,
     detail: str | None = None,
 ) -> CallRecord:
     """A finished call."""
     reply = Reply(outcome, text, finish_reason="stop", usage=usage, detail=detail)
-    return CallRecord(key.sample, key.repeat, call, "hash", reply, Timing(0.0, latency_s))
+    return CallRecord(key.sample, key.repeat, call, "hash", reply, Timing(0.0, latency_s, retries))
 
 
 def make_failure(key: UnitKey, outcome: Outcome = Outcome.INFRA_ERROR) -> CallRecord:

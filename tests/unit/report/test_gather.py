@@ -1,10 +1,12 @@
 """Journals to artifacts: what is counted, what is withheld, what is left alone."""
 
+import hashlib
 from pathlib import Path
 
 import orjson
 import pytest
 import yaml
+import zstandard
 
 from evalkit.errors import ScorerError, StoreError
 from evalkit.plan.model import Shard, UnitKey
@@ -314,3 +316,58 @@ def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> Non
     run.folder.artifacts().write_text("in the way")
     with pytest.raises(StoreError, match="cannot write"):
         run.gather()
+
+
+def test_progress_replaces_an_incomplete_result(tmp_path: Path) -> None:
+    """An incomplete gather protects nothing: the next one publishes what there is by then."""
+    run = make_run(tmp_path)
+    *done, last = run.units()
+    run.write([run.answer(done[0])])
+    run.gather()
+    run.write((run.answer(key) for key in done[1:]), "r0.a2")
+    assert run.gather().counts.scored == 7
+    assert orjson.loads(run.folder.results("echo").read_bytes())["counts"]["scored"] == 7
+    run.write([run.answer(last)], "r0.a3")
+    assert run.gather().complete
+
+
+def test_the_checksum_is_that_of_the_samples(tmp_path: Path) -> None:
+    """`samples_sha256` is over the uncompressed lines, also where earlier ones were left alone."""
+    run = make_run(tmp_path)
+    run.write_all()
+    results = run.gather()
+    path = run.folder.samples("echo")
+    content = zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
+    assert results.samples_sha256 == hashlib.sha256(content).hexdigest()
+    run.folder.journal(Shard("echo", 2), "r0.a1").unlink()
+    left = [x for x in content.splitlines(keepends=True) if unit_number(x) % 3 != 2]
+    assert run.gather().samples_sha256 == hashlib.sha256(b"".join(left)).hexdigest()
+
+
+def unit_number(line: bytes) -> int:
+    """Number of the unit of a line, among four samples."""
+    row = orjson.loads(line)
+    return int(row["repeat"] * 4 + row["sample"])
+
+
+def test_retries_and_latencies_come_from_the_records(tmp_path: Path) -> None:
+    """Retries are summed; latency statistics are exact."""
+    run = make_run(tmp_path)
+    for number, key in enumerate(run.units()):
+        run.write([run.answer(key, latency_s=float(number), retries=number % 2)])
+    results = run.gather()
+    assert results.counts.retries == 4
+    assert results.latency_s.total == 28.0
+    assert (results.latency_s.p50, results.latency_s.max) == (3.0, 7.0)
+
+
+def test_tokens_of_a_unit_are_unknown_when_a_call_is(tmp_path: Path) -> None:
+    """A sum over known calls alone would be too small: it is null instead."""
+    run = make_run(tmp_path, n=1, repeats=1, n_shards=1)
+    key = UnitKey(0, 0)
+    run.write([make_call(key, "a"), make_call(key, "b", call=1, usage=Usage(None, 7))])
+    run.write([UnitRecord(0, 0, Outcome.OK, "t0", calls=2)])
+    results = run.gather(echo(ManyCallEcho))
+    usage = run.read_samples()[0]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (None, 12)
+    assert (results.tokens.prompt.count, results.tokens.prompt.unknown) == (1, 1)
