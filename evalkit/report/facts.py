@@ -88,7 +88,8 @@ def _read_object(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 def _read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    rows = []
+    """A row per server; a line `{"ended": ...}` belongs to the server before it."""
+    rows: list[dict[str, Any]] = []
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -100,8 +101,10 @@ def _read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         except orjson.JSONDecodeError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
+        if not isinstance(row, dict):
             problems.append(f"{path}:{number}: expected a JSON object")
+        elif rows and row.keys() == {"ended"}:
+            rows[-1] |= row
+        else:
+            rows.append(row)
     return rows

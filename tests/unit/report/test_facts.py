@@ -58,6 +58,8 @@ GPUS = ["H100", "H100"]
     [
         ([{"gpus": GPUS, "started": 10.0, "ended": 15.0}], 10.0),
         ([{"gpus": GPUS, "started": 10.0, "ended": 15.0}, {"gpus": []}], 10.0),
+        ([{"gpus": GPUS, "started": 10.0}, {"ended": 15.0}], 10.0),
+        ([{"ended": 15.0}], None),
         ([{"gpus": [], "started": 10.0, "ended": 15.0}], None),
         ([{"gpus": GPUS, "started": 10.0, "ended": 15.0}, {"gpus": GPUS, "started": 0.0}], None),
         ([{"kind": "external"}], None),
