@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from evalkit.errors import EndpointError
 from evalkit.serving.contract import ServerContext, ServerFacts
 from evalkit.serving.endpoint import Endpoint
-from evalkit.serving.ready import confirm_model, find_metrics
+from evalkit.serving.ready import confirm_model, find_features
 from evalkit.serving.wire import Answer, Wire
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ExternalDeployment:
         if self._serving.check_models:
             async with Wire(endpoint) as wire:
                 endpoint = confirm_model(endpoint, await self._ask_models(wire, endpoint))
-                endpoint = await find_metrics(wire, endpoint)
+                endpoint = await find_features(wire, endpoint)
         self._endpoint = endpoint
         return endpoint
 

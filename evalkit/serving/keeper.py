@@ -44,6 +44,8 @@ KILL_WAIT_S = 10.0
 SHORT_GRACE_S = 2.0
 PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = 127
+# Python ignores these for itself; a program that it starts must not inherit that.
+PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Process(NamedTuple):
@@ -87,9 +89,10 @@ def has_marker(pid: int, marker: str) -> bool:
 
 
 def find_tree(roots: Collection[int], marker: str) -> set[Process]:
-    """Descendants of `roots` (not these themselves) and every process that carries the marker.
+    """Processes that carry the marker, and descendants of these and of `roots` (not the roots).
 
-    Never this process, and never one of its ancestors.
+    Descendants matter: a process may have been started with a clean environment, or overwrite what
+    the kernel shows of it. Never this process, and never one of its ancestors.
     """
     processes = find_processes()
     spared = set()
@@ -97,18 +100,11 @@ def find_tree(roots: Collection[int], marker: str) -> set[Process]:
     while pid in processes and pid not in spared:
         spared.add(pid)
         pid = processes[pid].parent
-    below = set(roots)
-    for _ in processes:
-        more = {p.pid for p in processes.values() if p.parent in below} - below
-        if not more:
-            break
+    marked = {pid for pid in processes if has_marker(pid, marker)} - spared
+    below = set(roots) | marked
+    while more := {p.pid for p in processes.values() if p.parent in below} - below:
         below |= more
-    return {
-        p
-        for p in processes.values()
-        if p.pid not in spared
-        and ((p.pid in below and p.pid not in roots) or has_marker(p.pid, marker))
-    }
+    return {processes[pid] for pid in (below - set(roots) | marked) - spared if pid in processes}
 
 
 def send(processes: Collection[Process], number: int) -> None:
@@ -141,6 +137,8 @@ def start(command: Sequence[str]) -> int:
     if pid:
         return pid
     os.setsid()
+    for number in PYTHON_IGNORES:
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], list(command))
     except OSError as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 FORBIDDEN = (401, 403)
+ABORT_PATH = "/inference/v1/abort_requests"
 
 Check = Callable[[], None]
 """Raises when it is pointless to wait any longer: the process is dead, or the deadline passed."""
@@ -44,7 +45,7 @@ async def wait_ready(endpoint: Endpoint, health_url: str, check: Check) -> Endpo
                     hint="The server lists the model but cannot use it: see its log.",
                 )
             await _pause(check)
-        return await find_metrics(wire, endpoint)
+        return await find_features(wire, endpoint)
 
 
 async def _wait_for_model(wire: Wire, endpoint: Endpoint, check: Check) -> Endpoint:
@@ -77,11 +78,14 @@ def confirm_model(endpoint: Endpoint, answer: Answer) -> Endpoint:
     return endpoint if length is None else dataclasses.replace(endpoint, max_model_len=length)
 
 
-async def find_metrics(wire: Wire, endpoint: Endpoint) -> Endpoint:
-    """The endpoint with the address of its metrics page, when it has vLLM's token counters."""
-    url = f"{server_root(endpoint.base_url)}/metrics"
-    found = has_token_counters(await wire.get(url, key=False))
-    return dataclasses.replace(endpoint, metrics_url=url if found else None)
+async def find_features(wire: Wire, endpoint: Endpoint) -> Endpoint:
+    """The endpoint with what it has beyond the OpenAI API: when it is a vLLM, and was told to."""
+    root = server_root(endpoint.base_url)
+    url = f"{root}/metrics"
+    if not has_token_counters(await wire.get(url, key=False)):
+        return endpoint
+    nothing = await wire.post(f"{root}{ABORT_PATH}", {"request_ids": []})
+    return dataclasses.replace(endpoint, metrics_url=url, can_abort=nothing.ok)
 
 
 def server_root(base_url: str) -> str:

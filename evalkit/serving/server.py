@@ -69,7 +69,9 @@ class Server:
         while self._process.poll() is None and loop.time() < deadline:
             await asyncio.sleep(POLL_S)
         # The keeper may have been killed, or was given a longer grace: end what is left at once.
-        left = await asyncio.to_thread(keeper.end_tree, {self.pid}, self._marker, 0.0)
+        # An ended keeper is no root: its pid may be another's by now, and it has no children.
+        roots = {self.pid} if self._process.poll() is None else set()
+        left = await asyncio.to_thread(keeper.end_tree, roots, self._marker, 0.0)
         if left:
             pids = ", ".join(str(p.pid) for p in sorted(left))
             raise ServingError(

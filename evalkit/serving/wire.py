@@ -84,7 +84,8 @@ class Wire:
     async def one_token(self, timeout_s: float = FIRST_TOKEN_S) -> Answer:
         """Generate one token: as a completion, or as a chat where there are no completions."""
         body = {"model": self._endpoint.model, "prompt": "1", "max_tokens": 1, "temperature": 0}
-        answer = await self._post("completions", body, timeout_s)
+        base_url = self._endpoint.base_url
+        answer = await self.post(f"{base_url}/completions", body, timeout_s)
         if answer.status not in NOT_THIS_API:
             return answer
         chat = {
@@ -92,10 +93,11 @@ class Wire:
             "messages": [{"role": "user", "content": "1"}],
             "max_tokens": 1,
         }
-        return await self._post("chat/completions", chat, timeout_s)
+        return await self.post(f"{base_url}/chat/completions", chat, timeout_s)
 
-    async def _post(self, path: str, body: dict[str, Any], timeout_s: float) -> Answer:
-        return await self._ask("POST", f"{self._endpoint.base_url}/{path}", body, timeout_s, True)
+    async def post(self, url: str, body: dict[str, Any], timeout_s: float = QUICK_S) -> Answer:
+        """POST a JSON body, with the endpoint's headers."""
+        return await self._ask("POST", url, body, timeout_s, True)
 
     async def _ask(
         self, method: str, url: str, body: dict[str, Any] | None, timeout_s: float, key: bool

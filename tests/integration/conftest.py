@@ -44,7 +44,6 @@ def vllm_serving(**changes: Any) -> VllmServing:
         "enforce_eager": True,
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
         "ready_timeout_s": START_TIMEOUT_S - 60,
-        "extra_args": {"enable_scale_out": True},
     }
     return VllmServing(**{**values, **changes})
 

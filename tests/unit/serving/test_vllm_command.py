@@ -15,6 +15,7 @@ from evalkit.recipe.schema import VllmServing
 from evalkit.serving.vllm import (
     RESERVED,
     Launcher,
+    enable_abort,
     find_installation,
     find_launcher,
     render_vllm_command,
@@ -196,6 +197,20 @@ def test_launcher_of_a_normal_build(tmp_path: Path) -> None:
     """With a distribution called vllm, `vllm serve` is used."""
     found = find_installation(make_python(tmp_path, "vllm", SERVE, MODULE), env=None)
     assert (found.launcher, found.version) == ("serve", "0.32.0")
+
+
+def test_abort_route_is_on_where_it_exists(tmp_path: Path) -> None:
+    """The option is found in the installation, and a recipe that mentions it has its way."""
+    python = make_python(tmp_path, "vllm", SERVE)
+    assert not find_installation(python, env=None).can_abort
+    options_file = tmp_path / "site" / "vllm" / "entrypoints" / "launchers" / "cli_args.py"
+    options_file.parent.mkdir()
+    options_file.write_text("enable_scale_out: bool = False")
+    assert find_installation(python, env=None).can_abort
+    assert enable_abort(VllmServing()).extra_args == {"enable-scale-out": True}
+    for key in ("enable_scale_out", "no-enable-scale-out"):
+        mine = VllmServing(extra_args={key: False})
+        assert enable_abort(mine) is mine
 
 
 def test_launcher_of_a_renamed_build(tmp_path: Path) -> None:
