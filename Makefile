@@ -1,6 +1,6 @@
 # `make help` lists the targets. VENV and PYTHON can be set: make demo PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit bench docs clean
+.PHONY: help demo test lint checks format unit bench docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,7 +26,6 @@ lint: ## style, types and layers only
 	@$(SETUP) --extras test
 	@$(MAKE) --no-print-directory checks
 
-.PHONY: checks
 checks:
 	$(BIN)/ruff check . $(SCRIPTS)
 	$(BIN)/ruff format --check . $(SCRIPTS)
@@ -41,6 +40,12 @@ format: ## format the code and mend what ruff can mend
 unit: ## the fast tests only: no server, no Slurm
 	@$(SETUP) --extras test
 	$(BIN)/python -m pytest tests/unit
+
+bench: ## measure the engine beside bare HTTP clients (installs nginx)
+	@scripts/install_system_packages --bench
+	@$(SETUP) --extras bench
+	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.latency
 
 docs: ## build the documentation into site/
 	@$(SETUP) --extras docs

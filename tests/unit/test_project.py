@@ -130,6 +130,13 @@ def test_make_targets_that_are_documented_exist() -> None:
     assert named <= targets
 
 
+def test_modules_that_make_runs_exist() -> None:
+    """Each `python -m` of the Makefile that is this project's own names a module of it."""
+    modules = re.findall(r"-m (bench\.\w+)", (ROOT / "Makefile").read_text())
+    assert modules
+    assert [m for m in modules if not (ROOT / f"{m.replace('.', '/')}.py").is_file()] == []
+
+
 def test_ci_runs_what_the_readme_says() -> None:
     """CI has no way of its own to run the tests."""
     assert re.search(r"\bmake test\b", (ROOT / ".ci" / "run").read_text())
@@ -198,6 +205,15 @@ def test_example_of_a_benchmark_works() -> None:
     assert [s.id for s in samples] == ["France", "Japan", "Kenya"]
     assert all(benchmark.score(s, benchmark.gold(s)).values == {"correct": 1.0} for s in samples)
     assert benchmark.score(samples[0], Solution("")) == Score({"correct": 0.0}, None)
+
+
+def test_imports_in_pages_work() -> None:
+    """Every name that an example imports from evalkit is there."""
+    sources = [text for page in guides() for text in blocks(page, "python")]
+    imports = [line for text in sources for line in text.splitlines() if "from evalkit" in line]
+    assert any("from evalkit import" in line for line in imports)
+    for line in imports:
+        exec(line, {})
 
 
 def test_documented_exit_codes_are_those_of_the_errors() -> None:
