@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 VISIBLE_AFTER_S = 120.0
 """A new job is in squeue or sacct by then; later it is lost (purged, or no accounting)."""
+NOT_VISIBLE = "not visible yet"
+FORGOTTEN = "Slurm no longer knows it"
+NO_ANSWER = "Slurm does not answer"
 SINCE_MARGIN_S = 3600.0
 """The submit host's clock may be off against the controller's."""
 
@@ -73,7 +76,7 @@ def _slurm_rows(
 
 def _unknown(element: str, record: JobRecord, now: float) -> JobRow:
     new = now - record.time < VISIBLE_AFTER_S
-    reason = "not visible yet" if new else "Slurm no longer knows it"
+    reason = NOT_VISIBLE if new else FORGOTTEN
     return JobRow(element, JobState.UNKNOWN, "", reason)
 
 

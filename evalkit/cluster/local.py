@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 START_TOLERANCE_S = 2.0
 """Start times are derived from the boot time, which moves a little when the clock is set."""
 
+_detached: list[subprocess.Popen[bytes]] = []
+"""Controllers we started: they outlive us on purpose, which Python would report as a leak."""
+
 
 class DetachedExecutor(LocalExecutor):
     """submitit's local executor; parameters: timeout_min, signal_delay_s, setup, cuda_devices."""
@@ -58,6 +61,7 @@ class DetachedExecutor(LocalExecutor):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        _detached.append(process)
         return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=[0])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE
 from evalkit.cluster.states import LIVE, JobState
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 WORKING = frozenset({"ready", "running", "draining", "stopping"})
 STARTING = frozenset({"starting", "loading"})
+UNCLEAR = frozenset({NOT_VISIBLE, NO_ANSWER})
 TROUBLE = {
     JobState.FAILED: "failed",
     JobState.TIMEOUT: "reached its time limit and was not requeued",
@@ -54,9 +56,8 @@ def describe_phase(
         return _busy(busy, len(workers) or len(replicas), owed)
     if live:
         return _waiting(live, owed)
-    unclear = [job for job in workers if job.state == JobState.UNKNOWN]
-    if any(job.reason == "not visible yet" for job in unclear):
-        return Phase("waiting", f"{owed} units owed; Slurm does not show the jobs yet", False)
+    if any(job.reason in UNCLEAR for job in workers):
+        return Phase("unknown", f"{owed} units owed; Slurm does not show the jobs", False)
     if not jobs and not replicas:
         return Phase(
             "not_submitted", f"{owed} units owed; nothing was submitted: `evalkit submit`", True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
-from evalkit.cluster.live import job_rows
+from evalkit.cluster.live import NO_ANSWER, job_rows
 from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.progress import TaskProgress, read_progress
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
@@ -97,7 +97,8 @@ class RunStatus:
     time: float
     """Unix time (s)."""
     phase: str
-    """One word: not_submitted, waiting, starting, running, gathering, complete, stopped, failed."""
+    """One word: not_submitted, waiting, starting, running, gathering, complete, stopped, failed,
+    unknown."""
     message: str
     """The phase in a sentence, with the reason and a log path when something is wrong."""
     is_over: bool
@@ -201,7 +202,7 @@ def _job_statuses(
                 replica=record.replicas[index] if record.replicas else None,
                 state=str(row.state) if row else "unknown",
                 raw=row.raw if row else "",
-                reason=row.reason if row else "Slurm does not answer",
+                reason=row.reason if row else NO_ANSWER,
                 nodes=row.nodes if row else "",
                 log=_existing(folder.cluster / f"{element}_0_log.out"),
             )
