@@ -35,6 +35,7 @@ class JournalSet:
         self._unsynced: set[JournalWriter] = set()
         self._open: set[JournalWriter] = set()
         self._failure: StoreError | None = None
+        self._syncing = asyncio.Lock()
 
     @property
     def failure(self) -> StoreError | None:
@@ -64,13 +65,17 @@ class JournalSet:
             self._unsynced.add(writer)
 
     async def sync(self) -> None:
-        """Write and fsync everything appended so far. Raises StoreError."""
-        self._write_dirty()
-        writers, self._unsynced = self._unsynced, set()
-        try:
-            await asyncio.to_thread(_sync_all, [w for w in writers if not w.closed])
-        except StoreError as error:
-            self._failure = self._failure or error
+        """Write and fsync everything appended so far. Raises StoreError.
+
+        One at a time: who waits for a sync that is under way must not close a file under it.
+        """
+        async with self._syncing:
+            self._write_dirty()
+            writers, self._unsynced = self._unsynced, set()
+            try:
+                await asyncio.to_thread(_sync_all, [w for w in writers if not w.closed])
+            except StoreError as error:
+                self._failure = self._failure or error
         if self._failure is not None:
             raise self._failure
 
