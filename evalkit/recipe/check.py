@@ -29,17 +29,24 @@ def check_recipe(document: Document, origin: str) -> Recipe:
     recipe: Recipe | None = None
     if isinstance(serving := data.get("serving"), dict):
         data["serving"] = {"kind": DEFAULT_KIND, **serving}
-        if (problem := kind_problem(data["serving"])) is not None:
-            problems.append(Problem(("serving", "kind"), problem.text))
-            del data["serving"]
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = Recipe.model_validate(_without_bad_kind(data, problems))
     except ValidationError as error:
         problems += problems_of(error, data, recipe_shape())
     problems += _partial_problems(data)
     if problems or recipe is None:
         raise recipe_error(_by_place(problems, document), document, origin)
     return recipe
+
+
+def _without_bad_kind(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The data, without a serving whose kind does not exist: that is told here, once."""
+    serving = data.get("serving")
+    problem = kind_problem(serving) if isinstance(serving, dict) else None
+    if problem is None:
+        return data
+    problems.append(Problem(("serving", "kind"), problem.text))
+    return {key: value for key, value in data.items() if key != "serving"}
 
 
 def kind_problem(serving: Mapping[str, Any]) -> Problem | None:
@@ -69,12 +76,11 @@ def section_problems(section: type[BaseModel], data: Mapping[str, Any]) -> list[
     return []
 
 
-def merged_serving(base: Any, *partials: Any) -> dict[str, Any]:
+def merged_serving(base: Mapping[str, Any] | None, *partials: Mapping[str, Any]) -> dict[str, Any]:
     """Servings laid over each other; nulls that mean a default are gone."""
-    result: dict[str, Any] = {"kind": DEFAULT_KIND, **(base if isinstance(base, dict) else {})}
+    result: dict[str, Any] = {"kind": DEFAULT_KIND, **(base or {})}
     for partial in partials:
-        if isinstance(partial, dict):
-            result = merge(result, partial, ("serving",))
+        result = merge(result, partial, ("serving",))
     cleaned: dict[str, Any] = drop_nulls(result, section_shape(*SERVING_SECTIONS))
     return {"kind": DEFAULT_KIND, **cleaned}
 
@@ -111,25 +117,31 @@ def _cluster_problems(data: Any) -> Iterator[Problem]:
 
 
 def _serving_problems(data: Any) -> Iterator[Problem]:
+    """Problems that partial servings add to those of the recipe's own, which are told already."""
     base = get(data, ("serving",))
+    if not isinstance(base, dict | None):
+        return
+    told = serving_problems(merged_serving(base))
+    if any(problem.path == ("kind",) for problem in told):
+        return  # Nobody can say what belongs on top of it.
     for model in _entries(data, "models"):
         for task in _entries(data, "tasks"):
             layers = [(*model, "serving"), (*task, "serving")]
-            partials = [get(data, layer) for layer in layers]
+            given = [layer for layer in layers if isinstance(get(data, layer), dict)]
+            partials = [get(data, layer) for layer in given]
             for problem in serving_problems(merged_serving(base, *partials)):
-                owner = _owner(problem.path, layers, data)
-                if owner is not None:
+                if problem not in told:
+                    owner = _owner(problem.path, given, data)
                     yield Problem(owner + problem.path, problem.text, _shown(owner, problem))
 
 
-def _owner(path: Path, layers: list[Path], data: Any) -> Path | None:
-    """The partial that gave the key; the recipe's own serving is validated with the recipe."""
-    given = [layer for layer in layers if get(data, layer)]
-    for layer in reversed(given):
-        if path[0] in get(data, layer):
-            return layer
-    is_own = path[0] in (get(data, ("serving",)) or {})
-    return given[-1] if given and not is_own else None
+def _owner(path: Path, layers: list[Path], data: Any) -> Path:
+    """The partial that gave the key, or the last one where a key is missing."""
+    for length in (len(path), 1):
+        for layer in reversed(layers):
+            if get(data, layer + path[:length]) is not None:
+                return layer
+    return layers[-1]
 
 
 def _shown(owner: Path, problem: Problem) -> Path | None:

@@ -95,6 +95,16 @@ def test_inside(text: str, expected: str, load: Load) -> None:
     assert "\n" not in message(load, text)
 
 
+def test_wrong_type_of_partial_serving(load: Load) -> None:
+    """A serving that is no mapping is named beside a recipe's serving that is wrong too."""
+    text = "model: /m\ntasks: {t: {serving: true}}\nserving: {kind: external}"
+    assert message(load, text).splitlines() == [
+        "r.yaml: 2 problems",
+        "  r.yaml:2 tasks.t.serving: expected a mapping, found true",
+        "  r.yaml:3 serving.base_url: missing. It takes a URL with http:// or https://",
+    ]
+
+
 def test_many(load: Load) -> None:
     """All problems are listed in the order of their lines, the first ten at most."""
     lines = [f"  t{i}:\n    limit: x" for i in range(12)]
@@ -123,6 +133,29 @@ def test_bad_serving_is_told_once(load: Load) -> None:
     assert message(load, text.replace("{t: {}}", "{t: {serving: {dtype: auto}}, u: {}}")) == (
         "r.yaml:3 serving.gpus: expected a whole number of at least 0, or null, found 'x'"
     )
+
+
+@pytest.mark.parametrize(
+    ("serving", "expected"),
+    [
+        ("{kind: external}", "r.yaml:2 serving.base_url: missing. It takes a URL with http"),
+        ("{kind: x}", "r.yaml:2 serving.kind: expected one of vllm, command, external, found 'x'"),
+        ("5", "r.yaml:2 serving: expected a mapping, found 5"),
+    ],
+)
+def test_partial_on_a_wrong_serving(serving: str, expected: str, load: Load) -> None:
+    """What is wrong with the recipe's serving is told there and not again for a task."""
+    text = message(
+        load, f"model: /m\nserving: {serving}\ntasks: {{t: {{serving: {{check_models: true}}}}}}"
+    )
+    assert text.startswith(expected)
+    assert "\n" not in text
+
+
+def test_problem_belongs_to_the_layer_that_has_it(load: Load) -> None:
+    """Of merged mappings, the one that holds the wrong value is named."""
+    text = "models: {m: {path: a, serving: {env: {A: 1.5}}}}\ntasks: {t: {serving: {env: {B: b}}}}"
+    assert message(load, text) == "r.yaml:1 models.m.serving.env.A: expected text, found 1.5"
 
 
 SECRETS = (
