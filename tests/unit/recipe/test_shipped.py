@@ -70,3 +70,9 @@ def test_nano_is_the_published_recipe() -> None:
         "max_tokens": 131072,
     }
     assert recipe.serving.model_dump()["max_model_len"] == 262144
+
+
+def test_demo_checkpoint_is_in_the_checkout() -> None:
+    """The demo's path leads to a checkpoint."""
+    loaded = load_recipe("demo", env={})
+    assert (loaded.base / loaded.recipe.models["demo"].source / "config.json").is_file()
