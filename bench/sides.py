@@ -19,7 +19,7 @@ from bench.machine import Stopwatch, peak_rss_mb
 from bench.nginx import MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     import aiohttp
     import openai
@@ -48,11 +48,11 @@ async def _bare(session: aiohttp.ClientSession, url: str, work: Iterator[bytes])
             orjson.loads(await response.read())
 
 
-async def run_bare(url: str, n: int, parallelism: int) -> dict[str, float]:
+async def bare(url: str, payloads: Iterable[bytes], parallelism: int) -> dict[str, float]:
     """aiohttp as its manual shows it: bytes out, JSON in, and nothing else."""
     import aiohttp
 
-    work = itertools.islice(itertools.cycle(bodies(min(n, 1000))), n)
+    work = iter(payloads)
     headers = {"Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(limit=parallelism)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
@@ -119,7 +119,8 @@ def main() -> None:
     if args.side == "evalkit":
         result = run_evalkit(args.url, n, parallelism, args.folder)
     elif args.side == "bare":
-        result = asyncio.run(run_bare(args.url, n, parallelism))
+        payloads = itertools.islice(itertools.cycle(bodies(min(n, 1000))), n)
+        result = asyncio.run(bare(args.url, payloads, parallelism))
     else:
         with_aiohttp = args.side == "openai-aiohttp"
         result = asyncio.run(run_openai(args.url, n, parallelism, aiohttp=with_aiohttp))
