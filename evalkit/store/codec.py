@@ -39,11 +39,10 @@ def seal(payload: dict[str, Any]) -> bytes:
 
 def unseal(line: bytes) -> dict[str, Any]:
     """The payload of a line without its newline. Raises CorruptLineError."""
-    try:
-        crc = int(line[len(_CRC_PREFIX) : _CRC_END - 2], 16)
-    except ValueError as error:
-        raise CorruptLineError("no checksum") from error
-    if zlib.crc32(line[_CRC_END:]) != crc:
+    if not line.startswith(_CRC_PREFIX):
+        raise CorruptLineError("no checksum")
+    body = line[_CRC_END:]
+    if line != b'%b%08x",%b' % (_CRC_PREFIX, zlib.crc32(body), body):
         raise CorruptLineError("checksum does not match")
     try:
         payload: dict[str, Any] = orjson.loads(line)
