@@ -72,12 +72,23 @@ class JournalSet:
         async with self._syncing:
             self._write_dirty()
             writers, self._unsynced = self._unsynced, set()
+            syncing = asyncio.ensure_future(
+                asyncio.to_thread(self._sync_all, [w for w in writers if not w.closed])
+            )
             try:
-                await asyncio.to_thread(_sync_all, [w for w in writers if not w.closed])
-            except StoreError as error:
-                self._failure = self._failure or error
+                await asyncio.shield(syncing)
+            except asyncio.CancelledError:
+                await asyncio.wait([syncing])  # the thread still uses the files
+                raise
         if self._failure is not None:
             raise self._failure
+
+    def _sync_all(self, writers: list[JournalWriter]) -> None:
+        for writer in writers:
+            try:
+                writer.fsync()
+            except StoreError as error:
+                self._failure = self._failure or error
 
     async def sync_forever(self) -> None:
         """Group commit until cancelled. Raises StoreError."""
@@ -106,6 +117,7 @@ class JournalWriter:
         self.path = path
         self._owner = owner
         self._pending: list[bytes] = []
+        self._broken = False
         self.closed = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,13 +141,19 @@ class JournalWriter:
         self._pending.append(seal(payload))
 
     def write_pending(self) -> None:
-        """Hand all pending lines to the kernel. Raises StoreError; lines already written stay."""
+        """Hand all pending lines to the kernel. Raises StoreError; lines already written stay.
+
+        After an error nothing more is written, so that a line that was cut off stays the last one.
+        """
         data = b"".join(self._pending)
         self._pending.clear()
+        if self._broken:
+            return
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
+            self._broken = True
             raise StoreError(
                 f"cannot write {self.path}: {error.strerror or error}",
                 hint="Nothing already written is lost: free space or quota, then `evalkit resume`.",
@@ -153,11 +171,6 @@ class JournalWriter:
         if not self.closed:
             self.closed = True
             os.close(self._fd)
-
-
-def _sync_all(writers: list[JournalWriter]) -> None:
-    for writer in writers:
-        writer.fsync()
 
 
 @dataclass(frozen=True, slots=True)
