@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalkit.errors import StoreError
 from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 
 def write_marker(folder: RunFolder, shard: Shard, counters: dict[str, Any]) -> None:
-    """Mark a shard as done. `counters` are units, outcomes, scored, score_sum."""
-    sizes = {p.name: p.stat().st_size for p in folder.journals(shard).iterdir()}
+    """Mark a shard as done. `counters` are units, outcomes, scored, score_sum. Raises StoreError."""
+    try:
+        sizes = {p.name: p.stat().st_size for p in folder.journals(shard).iterdir()}
+    except OSError as error:
+        raise StoreError(f"cannot list {folder.journals(shard)}: {error.strerror}") from error
     publish(folder.marker(shard), orjson.dumps({**counters, "journals": sizes}))
 
 
@@ -38,5 +42,8 @@ def read_marker(folder: RunFolder, shard: Shard) -> dict[str, Any] | None:
 
 
 def remove_marker(folder: RunFolder, shard: Shard) -> None:
-    """Forget a marker that the journals contradict."""
-    folder.marker(shard).unlink(missing_ok=True)
+    """Forget a marker that the journals contradict. Raises StoreError."""
+    try:
+        folder.marker(shard).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot remove {folder.marker(shard)}: {error.strerror}") from error

@@ -27,8 +27,11 @@ _OURS = frozenset(
 
 
 def is_run(folder: RunFolder) -> bool:
-    """Whether the folder holds a plan."""
-    return folder.plan.is_file()
+    """Whether the folder holds a plan. Raises StoreError where that cannot be seen."""
+    try:
+        return folder.plan.is_file()
+    except OSError as error:
+        raise StoreError(f"cannot look into {folder.root}: {error.strerror}") from error
 
 
 def load_plan(folder: RunFolder) -> Plan:

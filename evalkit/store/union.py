@@ -59,6 +59,8 @@ class ShardUnion:
     problems: list[JournalProblem] = field(default_factory=list)
     journals: dict[str, int] = field(default_factory=dict)
     """Size of each journal as read, bytes."""
+    _own: dict[UnitKey, dict[int, CallRecord]] = field(default_factory=dict)
+    """Calls by number that the attempt which is being read made itself."""
 
     @classmethod
     def read(cls, folder: RunFolder, plan: Plan, shard: Shard, *, single_call: bool) -> ShardUnion:
@@ -67,7 +69,8 @@ class ShardUnion:
         task = plan.task(shard.task)
         for path in list_journals(folder, shard):
             attempt = path.name.removesuffix(JOURNAL_SUFFIX)
-            union.journals[path.name] = path.stat().st_size
+            union.journals[path.name] = _size(path)
+            union._own.clear()
             for payload in read_journal(path, plan, shard, union.problems):
                 try:
                     key = unit_key(payload)
@@ -100,14 +103,20 @@ class ShardUnion:
             )
         elif key not in self.finished:
             self.calls.setdefault(key, {}).setdefault((record.call, record.request), record)
+            self._own.setdefault(key, {})[record.call] = record
 
     def _add_unit(self, key: UnitKey, record: UnitRecord, attempt: str) -> None:
         if not record.outcome.is_models_own:
             if key not in self.finished:
                 self.errors[key] = (record.outcome, record.detail or "")
             return
-        known = self.calls.get(key, {})
-        calls = tuple(known[k] for k in sorted(known, key=lambda k: k[0]))[: record.calls]
+        # An attempt that answered a call itself went on from its own answer, whatever another one,
+        # live at the same time, was told for the same call.
+        known: dict[int, CallRecord] = {}
+        for (number, _), call in self.calls.get(key, {}).items():
+            known.setdefault(number, call)
+        known |= self._own.get(key, {})
+        calls = tuple(known[number] for number in sorted(known) if number < record.calls)
         self._finish(
             FinishedUnit(
                 key, record.outcome, record.text, record.data, record.detail, calls, attempt
@@ -123,6 +132,13 @@ class ShardUnion:
         self.calls.pop(unit.key, None)
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
 def list_journals(folder: RunFolder, shard: Shard) -> list[Path]:
     """The shard's journals in the order of attempts. Raises StoreError."""
     try:
@@ -131,7 +147,7 @@ def list_journals(folder: RunFolder, shard: Shard) -> list[Path]:
         return []
     except OSError as error:
         raise StoreError(f"cannot list {folder.journals(shard)}: {error.strerror}") from error
-    return sorted(paths, key=lambda path: attempt_order(path.name))
+    return sorted(paths, key=lambda path: (attempt_order(path.name), path.name))
 
 
 def attempt_order(name: str) -> tuple[tuple[int, str | int], ...]:
