@@ -9,6 +9,7 @@ lingers only for leases of others that are not seen alive; then there is nothing
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from evalkit.store.journal import JournalSet, JournalWriter
     from evalkit.store.layout import RunFolder
     from evalkit.store.records import CallRecord, Outcome
+
+log = logging.getLogger("evalkit.worker")
 
 LINGER_POLL_S = 1.0
 LOW_WATER = 16
@@ -85,9 +88,9 @@ class WorkQueue:
         self._foreign: list[Shard] = []
         self._ready: deque[WorkItem] = deque()
         self._open: set[OpenShard] = set()
-        self._refill_lock = asyncio.Lock()
+        self._walked = False
         self._closed = False
-        self._prefetch: asyncio.Task[None] | None = None
+        self._fetch: asyncio.Task[bool] | None = None
 
     def _shards(self) -> Iterable[Shard]:
         for task in self._plan.tasks:
@@ -99,22 +102,30 @@ class WorkQueue:
         while not self._closed:
             if self._ready:
                 item = self._ready.popleft()
-                if len(self._ready) < LOW_WATER and self._prefetch is None:
-                    self._prefetch = asyncio.create_task(self._fetch_ahead())
+                if len(self._ready) < LOW_WATER and not self._walked:
+                    self._fetching()
                 return item
-            async with self._refill_lock:
-                if not self._ready and not await self._refill():
-                    return None
+            # Shielded: who waits may be cancelled with its server, and a shard that was taken from
+            # the walk by then must still be handed out.
+            if not await asyncio.shield(self._fetching()) and not self._ready:
+                return None
         return None
 
-    async def _fetch_ahead(self) -> None:
-        async with self._refill_lock:
-            while len(self._ready) < LOW_WATER and not self._closed:
-                shard = next(self._walk, None)
-                if shard is None:
-                    return  # keeps `_prefetch` set: there is nothing left to fetch ahead
-                await self._open_shard(shard)
-        self._prefetch = None
+    def _fetching(self) -> asyncio.Task[bool]:
+        """The one task that leases shards; it goes on although nobody waits for it."""
+        if self._fetch is None or (self._fetch.done() and not _failed(self._fetch)):
+            self._fetch = asyncio.create_task(self._fetch_shards())
+        return self._fetch
+
+    async def _fetch_shards(self) -> bool:
+        """Lease one more shard with owed units. False when there is none for us."""
+        while not self._closed and not self._walked:
+            shard = next(self._walk, None)
+            if shard is None:
+                self._walked = True
+            elif await self._open_shard(shard):
+                return True
+        return bool(self._ready) or await self._linger()
 
     def give_back(self, item: WorkItem) -> None:
         """A unit that was interrupted and is still to do."""
@@ -127,8 +138,11 @@ class WorkQueue:
     async def close(self) -> None:
         """Give all leases back; the journals stay the caller's."""
         self._closed = True
-        async with self._refill_lock:
-            await asyncio.to_thread(self._leases.release_all)
+        if self._fetch is not None:
+            await asyncio.wait([self._fetch])
+            if _failed(self._fetch):
+                log.warning("leasing ended before: %s", self._fetch)
+        await asyncio.to_thread(self._leases.release_all)
 
     async def done(self, item: WorkItem, outcome: Outcome, score: float | None = None) -> None:
         """A unit's record is journaled; with its last unit a shard is closed. Raises StoreError."""
@@ -160,13 +174,6 @@ class WorkQueue:
             }
             write_marker(self._folder, shard.shard, counters)
         self._leases.release(shard.shard)
-
-    async def _refill(self) -> bool:
-        """Lease one more shard with owed units. False when there is none for us."""
-        for shard in self._walk:
-            if await self._open_shard(shard):
-                return True
-        return await self._linger()
 
     async def _linger(self) -> bool:
         while self._foreign and not self._closed:
@@ -219,3 +226,7 @@ class WorkQueue:
     def _forget(self, shard: Shard) -> None:
         if shard in self._foreign:
             self._foreign.remove(shard)
+
+
+def _failed(task: asyncio.Task[bool]) -> bool:
+    return task.cancelled() or task.exception() is not None
