@@ -8,6 +8,7 @@ finished calls at once and goes on where it stopped.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from evalkit.store.records import CallRecord
@@ -41,6 +42,7 @@ class DurableModel:
         self._finished = finished
         self._journal = journal
         self._calls = 0
+        self._callers: set[asyncio.Task[Any]] = set()
 
     @property
     def repeat(self) -> int:
@@ -65,11 +67,28 @@ class DurableModel:
         request = self._builder.chat(messages, self._key.repeat, tools, overrides)
         return self._answer(number, request)
 
+    async def end(self) -> None:
+        """End calls that nobody waits for any more: those beside one that failed in a `gather`.
+
+        They would go on in tasks of their own, and write into a journal that is closed by then.
+        """
+        left = self._callers - {asyncio.current_task()}
+        for caller in left:
+            caller.cancel()
+        if left:
+            await asyncio.wait(left)
+
     async def _answer(self, number: int, request: Request) -> Reply:
         known = self._finished.get((number, request.digest))
         if known is not None:
             return known.reply
-        answer = await self._client.call(request, self._think_tags)
+        caller = asyncio.current_task()
+        assert caller is not None
+        self._callers.add(caller)
+        try:
+            answer = await self._client.call(request, self._think_tags)
+        finally:
+            self._callers.discard(caller)
         self._journal(
             CallRecord(
                 sample=self._key.sample,

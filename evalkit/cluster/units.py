@@ -14,7 +14,7 @@ from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.client.durable import DurableModel
 from evalkit.client.request import RequestBuilder
-from evalkit.errors import EndpointError, InfraError, ServingError, StoreError
+from evalkit.errors import InfraError, ServingError, StoreError
 from evalkit.store.records import Outcome, UnitRecord
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
     sample = work.samples[item.key.sample]
     try:
         solution = await work.benchmark.solve(sample, model)
-    except (ServingError, EndpointError, StoreError):
+        if not work.benchmark.single_call:
+            writer.append(_unit_record(item, solution, model.calls))
+    except (ServingError, StoreError):
         raise
     except InfraError as error:
         return _failed(item, Outcome.INFRA_ERROR, error.message, model.calls)
@@ -79,8 +81,8 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
         # A benchmark is a plug-in: a bug in its solve costs this unit, not the run, and is shown.
         log.exception("solve of %s failed on sample %s", work.plan.name, sample.id)
         return _failed(item, Outcome.SCORER_ERROR, f"solve failed: {error!r}", model.calls)
-    if not work.benchmark.single_call:
-        writer.append(_unit_record(item, solution, model.calls))
+    finally:
+        await model.end()
     return UnitEnd(solution.outcome, _running_score(work, sample, solution))
 
 
