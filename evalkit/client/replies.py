@@ -48,8 +48,12 @@ def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | No
         answer = orjson.loads(body)
         choice = answer["choices"][0]
         message = choice["message"]
-        finish_reason = choice.get("finish_reason")
-        content = message.get("content")
+        finish_reason = _text_in(choice, "finish_reason")
+        content = _text_in(message, "content")
+        reasoning = _text_in(message, "reasoning") or _text_in(message, "reasoning_content")
+        refusal = _text_in(message, "refusal")
+        tool_calls = tuple(message.get("tool_calls") or ())
+        usage = _usage(answer.get("usage"))
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
         start = body[:200].decode("utf-8", "replace")
         raise MalformedReplyError(f"not a chat completion ({error!r}): {start!r}") from error
@@ -57,19 +61,16 @@ def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | No
         raise WrongModelError(f"asked {model!r}, answered by {answer.get('model')!r}")
     if finish_reason in _INTERRUPTED:
         raise MalformedReplyError(f"the server interrupted the generation ({finish_reason})")
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
     split = Split(content or "", reasoning)
     if reasoning is None and think_tags is not None:
         split = split_reasoning(split.content, think_tags)
-    tool_calls = tuple(message.get("tool_calls") or ())
-    refusal = message.get("refusal")
     return Reply(
         outcome=_outcome(finish_reason, split.content, bool(tool_calls), refusal),
         content=split.content,
         reasoning=split.reasoning,
         tool_calls=tool_calls,
         finish_reason=finish_reason,
-        usage=_usage(answer.get("usage")),
+        usage=usage,
         logprobs=choice.get("logprobs"),
         detail=refusal,
     )
@@ -140,5 +141,21 @@ def _usage(usage: dict[str, Any] | None) -> Usage:
         return Usage()
     details = usage.get("completion_tokens_details") or {}
     return Usage(
-        usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("reasoning_tokens")
+        _count_in(usage, "prompt_tokens"),
+        _count_in(usage, "completion_tokens"),
+        _count_in(details, "reasoning_tokens"),
     )
+
+
+def _text_in(found: dict[str, Any], key: str) -> str | None:
+    value = found.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"{key} is no text")
+
+
+def _count_in(found: dict[str, Any], key: str) -> int | None:
+    value = found.get(key)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise TypeError(f"{key} is no whole number")
