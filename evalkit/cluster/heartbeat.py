@@ -84,6 +84,9 @@ class Heartbeat:
 
     def write(self) -> None:
         """Replace the file. Raises StoreError."""
+        publish(self._path, self._render())
+
+    def _render(self) -> bytes:
         report = self._report
         now = self._clock.monotonic()
         then, tokens = self._tokens
@@ -95,7 +98,7 @@ class Heartbeat:
         payload = asdict(report)
         for name, tally in report.tasks.items():
             payload["tasks"][name]["rate_per_s"] = self._rate(name, now, tally.done)
-        publish(self._path, orjson.dumps(payload))
+        return orjson.dumps(payload)
 
     def _rate(self, task: str, now: float, done: int) -> float:
         """Units per second since the first unit of this attempt was counted."""
@@ -106,7 +109,8 @@ class Heartbeat:
         """Write until cancelled. A heartbeat that cannot be written stops nothing: it is a hint."""
         while True:
             try:
-                await asyncio.to_thread(self.write)
+                # The report changes in this thread only, so it is read here too.
+                await asyncio.to_thread(publish, self._path, self._render())
             except StoreError as error:
                 self._report.detail = f"heartbeat not written: {error.message}"
             await asyncio.sleep(HEARTBEAT_S)
