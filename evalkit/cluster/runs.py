@@ -34,7 +34,8 @@ def find_runs(text: str, output: Path) -> list[RunFolder]:
         if matches:
             names = ", ".join(f"{load_plan(run).run_id} ({run.root.name})" for run in matches)
             raise UsageError(f"{text!r} begins the ids of several runs: {names}")
-    names = ", ".join(f"{run.root.relative_to(output)}" for run in known[:20]) or "none"
+    top = output.absolute()
+    names = ", ".join(f"{run.root.relative_to(top)}" for run in known[:20]) or "none"
     raise UsageError(
         f"no run {text!r}",
         hint=f"Give a run folder, a run's name or id, or a recipe. Runs in {output}: {names}.",
