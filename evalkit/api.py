@@ -66,7 +66,7 @@ def plan(recipe: LoadedRecipe) -> list[Plan]:
 def prepare(recipe: LoadedRecipe) -> list[Run]:
     """The recipe's runs on disk, one per model; existing ones are only compared.
 
-    Raises DataError, PlanError, FingerprintMismatch, StoreError.
+    Raises DataError, PlanError, FingerprintMismatchError, StoreError.
     """
     prepared = prepare_runs(
         recipe,

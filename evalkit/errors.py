@@ -10,7 +10,7 @@ border where it happened.
     ├── RecipeError               2   what the user wrote in YAML or with -o
     ├── DataError                 3   a data set is missing, gated, altered or broken
     ├── PlanError                 4   a recipe that cannot become a plan
-    │   └── FingerprintMismatch   4   an existing run was made with other settings
+    │   └── FingerprintMismatchError   4   an existing run was made with other settings
     ├── StoreError                5   the run folder cannot be read or written
     ├── ServingError              6   the model cannot be served
     │   ├── ServerStartError      6   the server died or never became ready
@@ -66,7 +66,7 @@ class PlanError(EvalkitError):
     exit_code = 4
 
 
-class FingerprintMismatch(PlanError):
+class FingerprintMismatchError(PlanError):
     """The run folder holds a plan made with other settings; `differences` names the keys."""
 
     def __init__(

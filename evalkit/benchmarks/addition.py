@@ -91,6 +91,12 @@ class Addition(Benchmark[AdditionParams]):
         """The right answer in a box."""
         return Solution(f"\\boxed{{{sample.target}}}")
 
+    def wrong(self, sample: Sample) -> Solution:
+        """Another letter, or the next number, in a box."""
+        if self.params.form == "choice":
+            return Solution("\\boxed{B}" if sample.target == "A" else "\\boxed{A}")
+        return Solution(f"\\boxed{{{int(sample.target) + 1}}}")
+
 
 def _options(total: int, rng: random.Random) -> list[int]:
     """The right sum and three near misses, none negative, in random order."""

@@ -44,6 +44,9 @@ class Aime2025(Benchmark[Aime2025Params]):
     description = "The 30 problems of the American Invitational Mathematics Examination 2025."
     licence = "file: Apache-2.0; problems: copyright Mathematical Association of America"
     source = DataSource(
+        # The hub's copy has other fields and another licence; this is the file behind the card.
+        url="https://raw.githubusercontent.com/NVIDIA-NeMo/Skills/"
+        "699dfaa67800ad5f5777c0962e8671f3f1c0c564/nemo_skills/dataset/aime25/test.txt",
         file="aime2025.jsonl",
         known={
             "b672f9c6660b68dd42f5fc705b17405f24eaa9991c98991d63463c6b683468a8": (
@@ -62,12 +65,12 @@ class Aime2025(Benchmark[Aime2025Params]):
 
     def load(self, access: DataAccess) -> Dataset:
         """Samples in file order. Raises DataError for rows without the three fields."""
-        template = load_prompt(self.params.prompt)
+        template = load_prompt(self.params.prompt, access.base)
         template.require("problem")
         data = access.rows(self.source, self.licence)
         samples = [_sample(row, number, template) for number, row in enumerate(data.rows, start=1)]
         require_unique_ids(samples, self.name)
-        return Dataset(samples, data.provenance)
+        return Dataset(samples, data.provenance, {template.name: template.sha256})
 
     def score(self, sample: Sample, solution: Solution) -> Score:
         """1 where the last box equals the gold integer. Needs a main thread; raises ScorerError."""
@@ -79,6 +82,10 @@ class Aime2025(Benchmark[Aime2025Params]):
     def gold(self, sample: Sample) -> Solution:
         """The right integer in a box."""
         return Solution(f"\\boxed{{{sample.target}}}")
+
+    def wrong(self, sample: Sample) -> Solution:
+        """The next integer in a box."""
+        return Solution(f"\\boxed{{{int(sample.target) + 1}}}")
 
 
 def _sample(row: Mapping[str, Any], number: int, template: PromptTemplate) -> Sample:

@@ -14,6 +14,7 @@ from evalkit.scoring.multiple_choice import LETTERS, McqOrder, extract_letter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from evalkit.recipe.schema import Profile
 
@@ -39,9 +40,9 @@ class ChoiceBenchmark(Benchmark[ChoiceParams]):
     gold_form: ClassVar[str]
     """How a model that follows the card's prompt writes its answer: a `str.format` of `letter`."""
 
-    def load_template(self) -> PromptTemplate:
-        """The task's prompt. Raises RecipeError for one that is not there or shows no problem."""
-        template = load_prompt(self.params.prompt)
+    def load_template(self, base: Path) -> PromptTemplate:
+        """The task's prompt; `base` is where a relative path starts. Raises RecipeError for one that is not there or shows no problem."""
+        template = load_prompt(self.params.prompt, base)
         template.require("problem")
         return template
 
@@ -54,6 +55,11 @@ class ChoiceBenchmark(Benchmark[ChoiceParams]):
     def gold(self, sample: Sample) -> Solution:
         """The right letter in the form the prompt asks for."""
         return Solution(self.gold_form.format(letter=sample.target))
+
+    def wrong(self, sample: Sample) -> Solution:
+        """The first other letter in the same form."""
+        letter = "B" if sample.target == "A" else "A"
+        return Solution(self.gold_form.format(letter=letter))
 
 
 def render_problem(question: str, options: Sequence[str]) -> str:

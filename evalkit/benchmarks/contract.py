@@ -51,6 +51,8 @@ class Dataset:
 
     samples: Sequence[Sample]
     provenance: DataProvenance
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each prompt template that was used, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class Benchmark(ABC, Generic[P]):
     """The pinned data set."""
     metric: ClassVar[str]
     """The score the headline is made of."""
+    score_weights: ClassVar[Mapping[str, str]] = {}
+    """Scores that are shares of a count, with the score that holds the count."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
     parallel_scoring: ClassVar[bool] = False
@@ -160,3 +164,7 @@ class Benchmark(ABC, Generic[P]):
     @abstractmethod
     def gold(self, sample: Sample) -> Solution | None:
         """A right answer as a model would give it, or null where the data has none."""
+
+    def wrong(self, sample: Sample) -> Solution | None:
+        """An answer in the right form that `score` must not accept, or null where there is none."""
+        return None

@@ -37,13 +37,26 @@ class DataSource:
     revision: str | None = None
     """Commit in that repository."""
     file: str | None = None
-    """File in that repository."""
+    """File in that repository, or the name of the file at `url`."""
+    url: str | None = None
+    """Pinned address of the file, for data that is on no hub; its checksum must be in `known`."""
     known: Mapping[str, str] = field(default_factory=dict)
     """sha256 (of the uncompressed bytes) -> which state of the data that is."""
     gated: bool = False
     """The hub asks for an account that accepted terms."""
     formats: str = "JSON Lines, CSV or Parquet"
     """What a local file may be, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """A file, and what to call where it came from."""
+
+    path: Path
+    origin: str
+    revision: str | None
+    is_pinned: bool = False
+    """It came from the hub at the commit that the benchmark names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +74,23 @@ class DataAccess:
         """`base` is the folder a relative `data.path` starts from."""
         self._task = task
         self._override = override
-        self._base = base
+        self.base = base
 
     def rows(self, source: DataSource, licence: str) -> Rows:
         """All rows of the data set, checked against its checksum.
 
         Raises DataError when it is missing, gated, altered or has a broken line.
         """
-        path, origin, revision = self._locate(source)
-        content = _read(path, self._task)
+        found = self._locate(source)
+        content = _read(found.path, self._task)
         digest = hashlib.sha256(content).hexdigest()
-        altered = self._check(source, digest, origin)
-        rows = parse_rows(content, path.name.removesuffix(".gz"))
+        altered = not found.is_pinned and self._is_altered(source, digest, found.origin)
+        rows = parse_rows(content, found.path.name.removesuffix(".gz"))
         if not rows:
-            raise DataError(f"tasks.{self._task}: {path} has no rows")
+            raise DataError(f"tasks.{self._task}: {found.path} has no rows")
         provenance = DataProvenance(
-            source=origin,
-            revision=revision,
+            source=found.origin,
+            revision=found.revision,
             sha256=digest,
             n_rows=len(rows),
             licence=licence,
@@ -85,21 +98,33 @@ class DataAccess:
         )
         return Rows(rows, provenance)
 
-    def _locate(self, source: DataSource) -> tuple[Path, str, str | None]:
+    def _locate(self, source: DataSource) -> _Located:
         if self._override.path is not None:
-            path = self._base / Path(self._override.path).expanduser()
-            return _local_file(path, source, self._task), Path(path).name, None
-        if source.hub is None or source.file is None:
-            raise DataError(
-                f"tasks.{self._task}: this benchmark has no public source that can be fetched",
-                hint=f"Set tasks.{self._task}.data.path to a local file ({source.formats}).",
+            path = self.base / Path(self._override.path).expanduser()
+            return _Located(_local_file(path, source, self._task), Path(path).name, None)
+        if source.hub is not None and source.file is not None:
+            from evalkit.benchmarks.hub import download
+
+            revision = self._override.revision or source.revision
+            return _Located(
+                download(source, revision, self._task),
+                source.hub,
+                revision,
+                # A commit names the content as surely as a checksum of ours would.
+                is_pinned=revision == source.revision and self._override.sha256 is None,
             )
-        revision = self._override.revision or source.revision
-        from evalkit.benchmarks.hub import download
+        if source.url is not None and source.file is not None:
+            from evalkit.benchmarks.web import fetch
 
-        return download(source, revision, self._task), source.hub, revision
+            return _Located(
+                fetch(source.url, source.file, source.known, self._task), source.url, None
+            )
+        raise DataError(
+            f"tasks.{self._task}: this benchmark has no public source that can be fetched",
+            hint=f"Set tasks.{self._task}.data.path to a local file ({source.formats}).",
+        )
 
-    def _check(self, source: DataSource, digest: str, origin: str) -> bool:
+    def _is_altered(self, source: DataSource, digest: str, origin: str) -> bool:
         """Whether the data is other than what the benchmark knows; raises where that is refused."""
         wanted = self._override.sha256
         if wanted is not None and wanted != digest:

@@ -7,8 +7,10 @@ in the plan is over the uncompressed lines.
 from __future__ import annotations
 
 import hashlib
+from array import array
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, overload
 
 import orjson
 import zstandard
@@ -18,7 +20,6 @@ from evalkit.errors import StoreError
 from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from evalkit.plan.model import TaskPlan
@@ -46,7 +47,39 @@ def write_frozen(path: Path, frozen: bytes) -> None:
     publish(path, zstandard.ZstdCompressor(level=LEVEL).compress(frozen))
 
 
-def load_frozen(folder: RunFolder, task: TaskPlan) -> list[Sample]:
+class FrozenSamples(Sequence[Sample]):
+    """Samples read from their frozen lines when they are asked for.
+
+    A million parsed samples take gigabytes; their text and an array of positions do not.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._starts = array("q", [0])
+        position = content.find(b"\n")
+        while position >= 0:
+            self._starts.append(position + 1)
+            position = content.find(b"\n", position + 1)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """Parse one sample, or several."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        row = orjson.loads(self._content[self._starts[number] : self._starts[number + 1]])
+        row["messages"] = tuple(row["messages"])
+        return Sample(**row)
+
+
+def load_frozen(folder: RunFolder, task: TaskPlan) -> FrozenSamples:
     """The task's samples in order. Raises StoreError when the file is missing or was changed."""
     path = folder.requests(task.name)
     again = "Restore the file, or start a new run."
@@ -60,9 +93,4 @@ def load_frozen(folder: RunFolder, task: TaskPlan) -> list[Sample]:
         raise StoreError(
             f"{path} is not the file that was planned: its checksum differs", hint=again
         )
-    return [_sample(orjson.loads(line)) for line in content.splitlines()]
-
-
-def _sample(row: dict[str, Any]) -> Sample:
-    row["messages"] = tuple(row["messages"])
-    return Sample(**row)
+    return FrozenSamples(content)

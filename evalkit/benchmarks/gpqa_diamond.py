@@ -82,7 +82,7 @@ class GpqaDiamond(ChoiceBenchmark):
 
     def load(self, access: DataAccess) -> Dataset:
         """Samples in file order, shuffled as the original. Raises DataError."""
-        template = self.load_template()
+        template = self.load_template(access.base)
         data = access.rows(self.source, self.licence)
         shuffled = shuffle_options(data.rows)
         if data.provenance.sha256 == DIAMOND_CSV:
@@ -92,7 +92,7 @@ class GpqaDiamond(ChoiceBenchmark):
             for index, (row, options) in enumerate(zip(data.rows, shuffled, strict=True))
         ]
         require_unique_ids(samples, self.name)
-        return Dataset(samples, data.provenance)
+        return Dataset(samples, data.provenance, {template.name: template.sha256})
 
 
 def shuffle_options(rows: Sequence[Mapping[str, Any]]) -> list[Shuffled]:

@@ -42,8 +42,8 @@ class MmluPro(ChoiceBenchmark):
     licence = "MIT"
     source = DataSource(
         hub="TIGER-Lab/MMLU-Pro",
-        # The newest revision whose test file has a publicly attested checksum.
-        revision="b189ec765aa7ed75c8acfea42df31fdae71f97be",
+        # The state of 2025-10-25, with the corrections of that year: the one before the card.
+        revision="dd36ce4b34827164989f100331f82c5a29741747",
         file="data/test-00000-of-00001.parquet",
         known={
             "0e24a191921c2f453518a537a8b2117bd137e7714d4ef1565e9ba06c1ecb9ad8": (
@@ -66,12 +66,12 @@ class MmluPro(ChoiceBenchmark):
 
     def load(self, access: DataAccess) -> Dataset:
         """Samples by question id. Raises DataError for rows that are not MMLU-Pro's."""
-        template = self.load_template()
+        template = self.load_template(access.base)
         data = access.rows(self.source, self.licence)
         samples = [_sample(row, number, template) for number, row in enumerate(data.rows, start=1)]
         samples.sort(key=lambda sample: int(sample.id))
         require_unique_ids(samples, self.name)
-        return Dataset(samples, data.provenance)
+        return Dataset(samples, data.provenance, {template.name: template.sha256})
 
 
 def _sample(row: Mapping[str, Any], number: int, template: PromptTemplate) -> Sample:

@@ -59,15 +59,15 @@ class PromptTemplate:
             )
 
 
-def load_prompt(name_or_path: str) -> PromptTemplate:
+def load_prompt(name_or_path: str, base: Path = Path()) -> PromptTemplate:
     """The shipped template of that name, or the UTF-8 text file at that path, bytes unchanged.
 
-    Raises RecipeError for a name that is neither, and for a file that is no template.
+    A relative path starts at `base`. Raises RecipeError for a name that is neither, and for a file that is no template.
     """
     shipped = _shipped()
     if name_or_path in shipped:
         return _load_shipped(name_or_path, shipped[name_or_path])
-    path = Path(name_or_path).expanduser()
+    path = base / Path(name_or_path).expanduser()
     if not path.is_file():
         raise RecipeError(
             f"there is no prompt {name_or_path!r}, neither shipped nor a file",

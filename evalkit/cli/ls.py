@@ -15,7 +15,7 @@ from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def command_ls(arguments: argparse.Namespace) -> int:
@@ -24,12 +24,13 @@ def command_ls(arguments: argparse.Namespace) -> int:
         if arguments.name is None:
             raise UsageError("ls task needs a name", hint=f"Tasks: {', '.join(benchmark_names())}.")
         return _show_task(arguments.name, as_json=arguments.json)
-    listing = {
+    listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "tasks": _tasks,
         "recipes": _recipes,
         "templates": _templates,
         "runs": lambda: _runs(Path(arguments.output)),
-    }[arguments.what]()
+    }
+    listing = listings[arguments.what]()
     if arguments.json:
         print_json(listing)
         return 0
@@ -50,7 +51,7 @@ def describe_task(name: str) -> dict[str, Any]:
         "metric": cls.metric,
         "repeats": cls.repeats,
         "calls per unit": "one" if cls.single_call else "many",
-        "data": cls.source.hub or "made by evalkit, or a local file",
+        "data": cls.source.hub or cls.source.url or "made by evalkit",
         "file": cls.source.file,
         "revision": cls.source.revision,
         "gated": cls.source.gated,

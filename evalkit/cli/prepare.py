@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.text import Text
 
 from evalkit.cli import recipes
 from evalkit.cli.console import out, print_json, say
 from evalkit.cli.plan_view import plan_json, plan_table
+from evalkit.recipe.yaml_text import render_yaml
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +87,7 @@ def command_info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"recipe": resolved, "sources": dict(loaded.sources)})
         return 0
-    out().print(Text(f"# {loaded.path}\n{yaml.safe_dump(resolved, sort_keys=False)}"))
+    out().print(Text(f"# {loaded.path}\n{render_yaml(resolved)}"))
     out().print(Text("# where values come from; all others are defaults"))
     for key, place in loaded.sources.items():
         out().print(Text(f"# {key}: {place}"))

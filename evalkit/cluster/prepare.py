@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.cluster.provenance import collect_provenance
-from evalkit.errors import DataError, EvalkitError, FingerprintMismatch, StoreError
+from evalkit.errors import DataError, EvalkitError, FingerprintMismatchError, StoreError
 from evalkit.plan.build import PreparedTask, RunInputs, build_plan
 from evalkit.plan.fingerprint import differences
 from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
 from evalkit.recipe.schema import VllmServing
 from evalkit.recipe.template import load_template
+from evalkit.recipe.yaml_text import render_yaml
 from evalkit.report.artifacts import render_json
 from evalkit.serving.identity import checkpoint_identity
 from evalkit.store.layout import RunFolder
@@ -31,9 +30,9 @@ from evalkit.store.run import check_creatable, create_run, is_run, load_plan, sa
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.benchmarks.contract import Benchmark, Dataset
     from evalkit.clock import Clock
-    from evalkit.plan.model import DataProvenance, Plan
+    from evalkit.plan.model import Plan
     from evalkit.recipe.load import LoadedRecipe
     from evalkit.recipe.schema import Cluster, Task
 
@@ -57,7 +56,7 @@ class _Data:
     benchmark: Benchmark[Any]
     frozen: bytes
     n_samples: int
-    provenance: DataProvenance
+    dataset: Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +96,12 @@ def prepare_runs(
 ) -> list[PreparedRun]:
     """Runs of all models of a recipe, on disk; those that exist already are only compared.
 
-    Raises RecipeError, DataError, PlanError, FingerprintMismatch, StoreError.
+    Raises RecipeError, DataError, PlanError, FingerprintMismatchError, StoreError.
     """
     cluster = cluster_settings(loaded, env)
     provenance = collect_provenance(command, loaded.path, dict(loaded.sources), clock.wall())
     texts = {
-        "recipe.yaml": yaml.safe_dump(loaded.raw, sort_keys=False, allow_unicode=True).encode(),
+        "recipe.yaml": render_yaml(loaded.raw).encode(),
         "recipe.given.yaml": loaded.given.encode(),
         "provenance.json": render_json(provenance),
     }
@@ -137,10 +136,12 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
             error.message = f"tasks.{name}: {error.message}"
         raise
     samples = list(dataset.samples[: task.limit])
+    if not samples:
+        raise DataError(f"tasks.{name}: the data set has no samples")
     ids = {sample.id for sample in samples}
     if len(ids) != len(samples):
         raise DataError(f"tasks.{name}: the data set has {len(samples) - len(ids)} repeated ids")
-    return _Data(benchmark, freeze(samples), len(samples), dataset.provenance)
+    return _Data(benchmark, freeze(samples), len(samples), dataset)
 
 
 def _plan_model(loaded: LoadedRecipe, model: str, data: Mapping[str, _Data]) -> Planned:
@@ -181,8 +182,9 @@ def _prepare_task(loaded: LoadedRecipe, model: str, name: str, data: _Data) -> P
         n_samples=data.n_samples,
         expected_tokens=benchmark.expected_tokens,
         serving=resolve_serving(loaded.recipe, model, name),
-        data=data.provenance,
+        data=data.dataset.provenance,
         requests_sha256=checksum(data.frozen),
+        prompts=data.dataset.prompts,
     )
 
 
@@ -198,7 +200,7 @@ def _check(run: Planned) -> None:
     lines = [f"  {key}: {old} there, {new} now" for key, (old, new) in found.items()]
     if len(lines) > SHOWN_DIFFERENCES:
         lines[SHOWN_DIFFERENCES:] = [f"  ... and {len(lines) - SHOWN_DIFFERENCES} more"]
-    raise FingerprintMismatch(
+    raise FingerprintMismatchError(
         f"{run.folder.root} was made with other settings:\n" + "\n".join(lines),
         found,
         hint="Nothing was changed. Go back to those settings, `evalkit resume` the run as it is, or "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +22,7 @@ from evalkit.errors import EvalkitError, ServerDiedError
 from evalkit.recipe.schema import LocalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
+from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -57,8 +58,10 @@ class Attending:
     report: ReplicaReport
     heartbeat: Heartbeat
     drain: Drain
-    server_context: Callable[[int, DeploymentPlan], ServerContext]
+    server_context: Callable[[int], ServerContext]
     """Context of the n-th server of the attempt."""
+    servers: list[dict[str, Any]] = field(default_factory=list)
+    """Facts of each server that was ready; times in seconds since the epoch."""
 
 
 class Session:
@@ -85,7 +88,7 @@ class Session:
         serving = self._deployment.serving
         restarts = serving.max_restarts if isinstance(serving, LocalServing) else 0
         while True:
-            context = self._all.server_context(self.servers, self._deployment)
+            context = self._all.server_context(self.servers)
             server = make_deployment(self._deployment, context)
             try:
                 endpoint = await self._start(server)
@@ -103,9 +106,11 @@ class Session:
                 self.servers += 1
                 self._all.report.state = "stopping"
                 await server.stop()
+                self._note_end()
 
     async def _start(self, server: Deployment) -> Endpoint:
         attempt, report = self._all.attempt, self._all.report
+        asked = self._all.clock.wall()
         report.state = "loading"
         report.server = {
             "state": "loading",
@@ -114,12 +119,21 @@ class Session:
         }
         endpoint = await self._all.drain.unless(server.start())
         facts = (await server.facts()).to_json()
-        entry = {**facts, "host": report.host, "started": self._all.clock.wall()}
-        with attempt.folder.server_facts(attempt.replica, attempt.number).open("ab") as file:
-            file.write(orjson.dumps(entry) + b"\n")
+        self._all.servers.append({**facts, "host": report.host, "started": asked, "ended": None})
+        self._write_facts()
         report.server["state"] = "ready"
         report.state = "ready"
         return endpoint
+
+    def _note_end(self) -> None:
+        if self._all.servers and self._all.servers[-1]["ended"] is None:
+            self._all.servers[-1]["ended"] = self._all.clock.wall()
+            self._write_facts()
+
+    def _write_facts(self) -> None:
+        attempt = self._all.attempt
+        lines = b"".join(orjson.dumps(facts) + b"\n" for facts in self._all.servers)
+        publish(attempt.folder.server_facts(attempt.replica, attempt.number), lines)
 
     async def _preflight(self, endpoint: Endpoint) -> None:
         """One real request of each task, with its longest prompt."""

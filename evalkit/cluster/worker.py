@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import secrets
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -27,7 +28,7 @@ from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, StoreError
-from evalkit.serving.deployment import ServerContext, render_command
+from evalkit.serving.deployment import ServerContext
 from evalkit.serving.ports import derive_port_base
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
@@ -116,6 +117,8 @@ class Worker:
             drain=Drain(),
             server_context=self._server_context,
         )
+        # Compile caches race between servers that share them, so each attempt has its own.
+        self._cache = Path(tempfile.mkdtemp(prefix=f"evalkit-{plan.run_id}-{attempt.id}-"))
         self._servers = 0
         self.error: BaseException | None = None
 
@@ -138,6 +141,8 @@ class Worker:
             self._report.state = "failed"
             self._report.error = str(error) if isinstance(error, EvalkitError) else repr(error)
             log.exception("the attempt failed", exc_info=error)
+        finally:
+            shutil.rmtree(self._cache, ignore_errors=True)
         self._say_goodbye()
 
     def _say_goodbye(self) -> None:
@@ -190,7 +195,7 @@ class Worker:
         finally:
             await queue.close()
 
-    def _server_context(self, number: int, deployment: DeploymentPlan) -> ServerContext:
+    def _server_context(self, number: int) -> ServerContext:
         attempt = self._all.attempt
         job = self._job.array_id or self._job.job_id
         digits = int("".join(c for c in job if c.isdigit()) or 0)
@@ -200,13 +205,10 @@ class Worker:
             attempt=f"{self._plan.run_id}-{attempt.id}-{number}",
             host=self._job.host,
             port_base=derive_port_base(digits, index),
-            prefix=render_command(
-                self._prefix,
-                {"run_dir": str(self._folder.root), "model": deployment.model_source},
-            ),
+            prefix=self._prefix,
             env=self._env,
             run_dir=self._folder.root,
-            cache_dir=Path(tempfile.gettempdir()) / f"evalkit-{os.getuid()}",
+            cache_dir=self._cache,
             api_key=secrets.token_urlsafe(32),
             on_progress=self._tell,
         )

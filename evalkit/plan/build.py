@@ -38,6 +38,8 @@ class PreparedTask:
     serving: AnyServing
     data: DataProvenance
     requests_sha256: str
+    prompts: Mapping[str, str]
+    """sha256 of each prompt template, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def _plan_task(model: ModelIdentity, task: PreparedTask, deployment: int) -> Tas
         "repeats": task.repeats,
         "samples": task.n_samples,
         "data": task.data.model_dump(mode="json", exclude={"licence", "n_rows"}),
+        "prompts": dict(task.prompts),
         "requests_sha256": task.requests_sha256,
     }
     return TaskPlan(

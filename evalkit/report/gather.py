@@ -26,9 +26,10 @@ from evalkit.report.collect import Collector
 from evalkit.report.facts import RunFacts, read_run_facts
 from evalkit.report.headline import find_bounds, make_headline
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
-from evalkit.report.scorer import Scorer, score_weights
+from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
 from evalkit.report.spill import Spill
+from evalkit.store.markers import remove_marker
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
@@ -129,9 +130,11 @@ def gather_task(
     ):
         for number, shard in enumerate(task.shards(), start=1):
             union = ShardUnion.read(folder, plan, shard, single_call=benchmark.single_call)
+            if union.owed(task, shard):
+                remove_marker(folder, shard)  # a marker that the journals do not bear out
             found.take(shard, union, scorer, spill)
             on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
-        aggregate = _aggregate(task, samples, found, score_weights(benchmark))
+        aggregate = _aggregate(task, samples, found, benchmark.score_weights)
         publishes = aggregate is not None or find_complete(folder, plan, task) is None
         if publishes:
             samples_sha256 = write_samples(folder.samples(task.name), spill.lines())
@@ -181,7 +184,7 @@ def _make_results(
     samples_sha256: str,
 ) -> Results:
     task = found.task
-    weight = score_weights(benchmark).get(task.metric)
+    weight = benchmark.score_weights.get(task.metric)
     bounds = None if aggregate else find_bounds(found.scores, task.repeats, task.metric, weight)
     whole = _breakdown(aggregate) if aggregate else None
     return Results(

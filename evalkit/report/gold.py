@@ -7,25 +7,16 @@ package; a wrong answer that gets marks means a grader that cannot tell. Neither
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import ScorerError
-from evalkit.report.scorer import Scorer, score_weights
+from evalkit.report.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evalkit.benchmarks.contract import Benchmark, Sample, Solution
+    from evalkit.benchmarks.contract import Benchmark, Sample
     from evalkit.report.aggregate import RepeatScores
-
-
-@runtime_checkable
-class TellsWrong(Protocol):
-    """A benchmark that can make an answer its grader must not accept."""
-
-    def wrong(self, sample: Sample) -> Solution | None:
-        """An answer in the right form that is wrong, or null where there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +56,7 @@ class GoldReport:
 def gold_check(benchmark: Benchmark[Any], samples: Sequence[Sample]) -> GoldReport:
     """Score each sample's gold answer, and a wrong one where the benchmark makes one."""
     gold = [(s, x) for s in samples if (x := benchmark.gold(s)) is not None]
-    wrong: list[tuple[Sample, Solution]] = []
-    if isinstance(benchmark, TellsWrong):
-        wrong = [(s, x) for s in samples if (x := benchmark.wrong(s)) is not None]
+    wrong = [(s, x) for s in samples if (x := benchmark.wrong(s)) is not None]
     with Scorer(benchmark, parallel=benchmark.parallel_scoring) as scorer:
         scored = scorer.score([*gold, *wrong])
     failures = []
@@ -84,7 +73,7 @@ def _judge(
     if isinstance(score, ScorerError):
         expected = 1.0 if kind == "gold" else 0.0
         return GoldFailure(sample.id, kind, expected, None, None, score.message)
-    weight = score_weights(benchmark).get(benchmark.metric)
+    weight = benchmark.score_weights.get(benchmark.metric)
     full = 1.0 if weight is None else score.values[weight]
     expected = full if kind == "gold" else 0.0
     value = score.values[benchmark.metric]

@@ -20,7 +20,7 @@ from evalkit.report.aggregate import RepeatScores
 from evalkit.scoring.pool import ScoringPool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
@@ -105,15 +105,6 @@ def score_unit(benchmark: Benchmark[Any], sample: Sample, solution: Solution) ->
                 f"the grader of {benchmark.name} gave sample {sample.id} {name} = {value}"
             )
     return RepeatScores(score.answer, score.values)
-
-
-def score_weights(benchmark: Benchmark[Any]) -> Mapping[str, str]:
-    """Of scores that count parts of a sample (solved steps): the score that says how many there are.
-
-    A benchmark that has such scores names them in an attribute `score_weights`.
-    """
-    weights: Mapping[str, str] = getattr(benchmark, "score_weights", {})
-    return weights
 
 
 def score_in_worker(name: str, params: bytes, profile: Profile, item: Item) -> RepeatScores:

@@ -93,11 +93,13 @@ def test_users_prompt(tmp_path: Path) -> None:
         load(OWN, make(prompt=str(path)), allow_altered=True)
 
 
-def test_without_a_file_the_error_says_what_to_get() -> None:
-    """There is no hub source with these bytes: the recipe must name the file."""
-    with pytest.raises(DataError, match=r"tasks\.aime\.data\.path.*nemo_skills") as caught:
-        make().load(DataAccess("aime", DataOverride(), Path()))
-    assert "JSON Lines" in str(caught.value)
+def test_the_pinned_source_names_a_commit_and_the_shared_file_is_it() -> None:
+    """What would be fetched is pinned twice: by commit in the address and by checksum."""
+    source = Aime2025.source
+    assert source.url is not None
+    assert "/699dfaa67800ad5f5777c0962e8671f3f1c0c564/" in source.url
+    shared = (SHARED / "aime2025" / "aime2025.jsonl").read_bytes()
+    assert list(source.known) == [hashlib.sha256(shared).hexdigest()]
 
 
 def test_broken_rows_are_named(tmp_path: Path) -> None:
