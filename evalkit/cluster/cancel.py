@@ -16,6 +16,7 @@ from evalkit.cluster.credentials import remove_secrets, secrets_file
 from evalkit.cluster.jobs import JobRecord, read_jobs
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.local import find_process
+from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError
 from evalkit.store.run import load_plan
@@ -58,7 +59,7 @@ def cancel_run(
     """Cancel everything of the run that runs or waits. Raises ClusterError, StoreError."""
     records = read_jobs(folder)
     commands = SlurmCommands(env)
-    live = live_elements(records, commands, now=clock.wall())
+    live = live_elements(records, commands, now=clock.wall(), reports=read_reports(folder))
     # the gather first: it would start as soon as the last replica is gone
     jobs = sorted(
         (record for record in records if live.intersection(record.elements)),

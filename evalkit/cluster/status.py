@@ -130,7 +130,7 @@ def run_status(
         for task in plan.tasks
     )
     records = latest_submission(read_jobs(folder))
-    rows, slurm_error = _ask_slurm(records, env, now)
+    rows, slurm_error = _ask_slurm(records, env, now, reports)
     jobs = tuple(_job_statuses(folder, records, rows))
     replicas = tuple(_replica_statuses(folder, jobs, reports, now))
     done = sum(task.done for task in tasks)
@@ -156,11 +156,14 @@ def run_status(
 
 
 def _ask_slurm(
-    records: Sequence[JobRecord], env: Mapping[str, str] | None, now: float
+    records: Sequence[JobRecord],
+    env: Mapping[str, str] | None,
+    now: float,
+    reports: Mapping[str, ReplicaReport],
 ) -> tuple[dict[str, JobRow], str | None]:
     commands = SlurmCommands(read_environment() if env is None else env)
     try:
-        return job_rows(records, commands, now=now), None
+        return job_rows(records, commands, now=now, reports=reports), None
     except ClusterError as error:
         return {}, error.message
 

@@ -35,6 +35,7 @@ from evalkit.cluster.job import GatherJob, ReplicaJob
 from evalkit.cluster.jobs import JobRecord, append_job, job_name, read_jobs
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.local import DetachedExecutor, assign_gpus, started_at, visible_gpus
+from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.script import split_replicas
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError
@@ -133,7 +134,8 @@ class Submitter:
         """See `submit_run`."""
         known = read_jobs(self.folder)
         commands = SlurmCommands(self.env)
-        live = live_elements(known, commands, now=self.clock.wall())
+        reports = read_reports(self.folder)
+        live = live_elements(known, commands, now=self.clock.wall(), reports=reports)
         if live:
             jobs = tuple(job for job in known if live.intersection(job.elements))
             return Submission("already_running", {}, jobs)

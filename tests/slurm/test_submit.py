@@ -196,6 +196,66 @@ def test_a_job_that_cannot_import_evalkit_shows_where(make_run: Callable[..., Ru
     assert "/nonexistent/python" in Path(log).read_text()
 
 
+def test_a_replica_of_two_nodes_has_one_worker(make_run: Callable[..., Run]) -> None:
+    """One worker starts, on the first of its nodes, with the cores that were asked for."""
+    run = make_run(make_plan(serving=VllmServing(gpus=2)))
+    run.submit(nodes=2, cpus_per_task=2, mem="400MB")
+    info = run.worker()
+    assert len(info["nodes"]) == 2
+    assert info["env"]["SLURM_NTASKS"] == "1"
+    assert info["env"]["SLURM_CPUS_PER_TASK"] == "2"
+    assert info["gpus"] == "0"
+    assert run.status().jobs[0].state == "running"
+
+
+def test_a_site_without_requeue_is_told_so(make_run: Callable[..., Run]) -> None:
+    """Where jobs may not be requeued a drained job ends, and its log says how to go on."""
+    run = make_run()
+    job = run.submit(sbatch={"no-requeue": True}).jobs[0].job_id
+    run.worker()
+    run.cluster.run("scancel", "--signal", "USR2", job)
+    status = run.cluster.wait_for("it ends", lambda: (s := run.status()).phase == "stopped" and s)
+    assert run.drains() == ["SIGUSR2"]
+    (log,) = [job.log for job in status.jobs if job.role == "replicas"]
+    assert log is not None
+    assert "Slurm did not requeue job" in Path(log).read_text()
+
+
+@pytest.mark.parametrize(("grace_time", "signals"), [("0", None), ("20", ["SIGUSR2"])])
+def test_preemption_with_a_warning_is_no_failure(
+    launch_cluster: Callable[..., SlurmCluster],
+    tmp_path: Path,
+    grace_time: str,
+    signals: list[str] | None,
+) -> None:
+    """A preempted job drains, is requeued once, leaves no failed result, and goes on.
+
+    Without a grace time USR2 and TERM come together, and either may be seen first.
+    """
+    options = ("--nodes", "1", "--gpus", "1", "--preempt-signal", "--grace-time", grace_time)
+    cluster = launch_cluster(*options)
+    plan = make_plan(serving=VllmServing(gpus=1, secrets=("MY_KEY",)))
+    run = Run(cluster, write_run(tmp_path / "out" / "demo", plan), plan)
+    job = run.submit(partition="low").jobs[0].job_id
+    run.worker()
+    urgent = cluster.run(
+        *("sbatch", "--parsable", "--partition", "high", "--gres", "gpu:1", "--mem", "100MB"),
+        *("--output", "/dev/null", "--wrap", "sleep 300"),
+    ).strip()
+    cluster.wait_for(
+        "the urgent job runs",
+        lambda: cluster.run("squeue", "-h", "-j", urgent, "-o", "%T").strip() == "RUNNING",
+    )
+    assert run.drains()
+    assert signals in (None, run.drains())
+    status = run.status()
+    assert (status.phase, status.jobs[0].state) == ("waiting", "pending")
+    assert list(run.folder.cluster.glob("*_result.pkl")) == []
+    cluster.run("scancel", urgent)
+    assert run.worker("r0", 1)["restart_count"] == 1
+    assert job in run.cancel()
+
+
 @pytest.mark.timeout(400)
 def test_a_run_from_submit_to_results(make_run: Callable[..., Run]) -> None:
     """Two replicas serve, work and end; the gather writes results; nothing is owed any more."""

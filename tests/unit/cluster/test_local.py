@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,13 @@ import psutil
 import pytest
 
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.cluster import cancel
 from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import JobRecord, append_job, read_jobs
 from evalkit.cluster.local import assign_gpus, find_process, started_at, visible_gpus
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError
-from tests.unit.cluster.builders import make_cluster, make_plan
+from tests.unit.cluster.builders import make_cluster, make_plan, write_json
 from tests.unit.cluster.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -44,6 +44,22 @@ def local_run(run_folder: RunFolder) -> Iterator[RunFolder]:
     """A run whose processes are gone after the test."""
     yield run_folder
     cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV, wait_s=1)
+
+
+def record(folder: RunFolder, **changes: Any) -> None:
+    """A local job of one replica on record."""
+    values = {
+        "submission": 1,
+        "time": 0.0,
+        "host": socket.gethostname(),
+        "executor": "local",
+        "name": "evalkit-demo-01234567",
+        "role": "replicas",
+        "replicas": ("r0",),
+        "is_array": False,
+        "script": None,
+    }
+    append_job(folder, JobRecord(**{**values, **changes}))
 
 
 def worker_info(folder: RunFolder, replica: str, number: int = 0) -> dict[str, Any]:
@@ -150,16 +166,28 @@ def test_a_process_id_that_was_used_again_is_not_ours() -> None:
     assert find_process(mine, None) is None
 
 
-def test_processes_elsewhere_are_not_touched(
-    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A local run is cancelled on its own machine."""
-    submit(run_folder, replicas=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(cancel.socket, "gethostname", lambda: "elsewhere")
-        with pytest.raises(ClusterError, match="the run's processes are on"):
-            cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV)
-    assert len(cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV).jobs) == 2
+def test_processes_elsewhere_are_not_touched(run_folder: RunFolder) -> None:
+    """A local run that reports from another machine is alive, and is cancelled there."""
+    record(run_folder, host="elsewhere", job_id=str(os.getpid()), started=started_at(os.getpid()))
+    assert run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV).jobs[0].reason == (
+        "only elsewhere can say"
+    )
+    report = {"replica": "r0", "attempt": 1, "state": "running", "host": "elsewhere", "pid": 1}
+    now = SYSTEM_CLOCK.wall()
+    write_json(run_folder.replica("r0"), {**report, "heartbeat": now, "started": now})
+    assert submit(run_folder).kind == "already_running"
+    with pytest.raises(ClusterError, match="the run's processes are on elsewhere"):
+        cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV)
+
+
+def test_a_worker_that_does_not_end_is_killed(local_run: RunFolder) -> None:
+    """After the time to drain the whole tree is killed, and named."""
+    (local_run.root / "stubborn").touch()
+    pid = int(submit(local_run, replicas=1).jobs[0].job_id)
+    worker_info(local_run, "r0")
+    tasks = psutil.Process(pid).children()
+    assert cancel_run(local_run, clock=SYSTEM_CLOCK, env=ENV, wait_s=1).killed == (pid,)
+    assert psutil.wait_procs(tasks, timeout=10)[1] == []
 
 
 def test_too_few_gpus_start_nothing(run_folder: RunFolder) -> None:
@@ -171,8 +199,6 @@ def test_too_few_gpus_start_nothing(run_folder: RunFolder) -> None:
 
 def test_an_ended_process_is_over(run_folder: RunFolder) -> None:
     """A recorded process that is gone lives no more."""
-    values = {"submission": 1, "time": 0.0, "host": "h", "executor": "local", "name": "n"}
-    more = {"job_id": str(2**22 + 1), "role": "replicas", "replicas": ("r0",), "is_array": False}
-    append_job(run_folder, JobRecord(**values, **more, script=None, started=1.0))  # type: ignore[arg-type]
+    record(run_folder, job_id=str(2**22 + 1), started=1.0)
     status = run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV)
     assert (status.jobs[0].state, status.is_over) == ("unknown", True)

@@ -1,6 +1,7 @@
 """A worker without a model, put in the place of evalkit's in processes that have this on PYTHONPATH.
 
-It writes what it was given to `worker-<replica>-<n>.json`, waits for a file `release`, and notes drains.
+It writes what it was given to `worker-<replica>-<n>.json`, waits for a file `release`, and notes drains,
+which do not end while there is a file `stubborn`.
 """
 
 import json
@@ -31,6 +32,8 @@ def request_drain(reason):
     for run_dir in here:
         with (run_dir / "drains").open("a") as drains:
             drains.write(f"{reason}\n")
+        while (run_dir / "stubborn").exists():
+            time.sleep(0.05)
 
 
 worker.run_replica = run_replica
