@@ -6,6 +6,7 @@ when its id and its start time are those that were recorded: ids come back after
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,28 +81,25 @@ def _stop_processes(records: Sequence[JobRecord], wait_s: float) -> tuple[int, .
             f"the run's processes are on {', '.join(elsewhere)}",
             hint=f"Type `evalkit cancel` there; this is {socket.gethostname()}.",
         )
-    found = [find_process(int(record.job_id), record.started) for record in records]
+    for record in records:
+        if record.role == "gather":  # writes whole files or nothing: it may just end
+            _kill_tree(find_process(int(record.job_id), record.started))
+    found = [find_process(int(r.job_id), r.started) for r in records if r.role == "replicas"]
     controllers = [process for process in found if process is not None]
-    trees = [(each, _children(each)) for each in controllers]
     for process in controllers:
-        _signal(process, kill=False)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
     _, stubborn = psutil.wait_procs(controllers, timeout=wait_s)
-    for process, children in trees:
-        if process in stubborn:
-            for each in (process, *children):
-                _signal(each, kill=True)
+    for process in stubborn:
+        _kill_tree(process)
     return tuple(process.pid for process in stubborn)
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _signal(process: psutil.Process, *, kill: bool) -> None:
-    try:
-        process.kill() if kill else process.terminate()
-    except psutil.NoSuchProcess:
+def _kill_tree(process: psutil.Process | None) -> None:
+    """Kill a process and all below it; children first listed, or they would be lost to us."""
+    if process is None:
         return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()

@@ -42,16 +42,18 @@ def describe_phase(
     replicas: Sequence[ReplicaStatus],
     jobs: Sequence[JobStatus],
     *,
-    has_summary: bool,
+    is_gathered: bool,
 ) -> Phase:
-    """The phase of a run with these parts; `has_summary`: a gather has written its summary."""
+    """The phase of a run with these parts; `is_gathered`: results of all tasks are complete."""
     owed = sum(task.expected - task.done for task in tasks)
     workers = [job for job in jobs if job.role == "replicas"]
     live = [job for job in workers if job.state in LIVE]
-    gathering = any(job.role == "gather" and job.state in LIVE for job in jobs)
+    gathers = [job for job in jobs if job.role == "gather"]
+    gathering = any(job.state in LIVE for job in gathers)
     busy = [replica for replica in replicas if replica.state in WORKING | STARTING]
     if owed == 0:
-        return _done(has_summary=has_summary, alive=bool(live or busy or gathering))
+        alive = bool(live or busy or gathering)
+        return _done(gathers, is_gathered=is_gathered, alive=alive)
     if busy:
         return _busy(busy, len(workers) or len(replicas), owed)
     if live:
@@ -65,11 +67,20 @@ def describe_phase(
     return _stopped(workers, replicas, owed, gathering)
 
 
-def _done(*, has_summary: bool, alive: bool) -> Phase:
-    if has_summary and not alive:
-        return Phase("complete", "complete; results are in artifacts/", True)
+def _done(gathers: Sequence[JobStatus], *, is_gathered: bool, alive: bool) -> Phase:
     if alive:
         return Phase("gathering", "every unit is done; replicas stop and the gather follows", False)
+    if is_gathered:
+        return Phase("complete", "complete; results are in artifacts/", True)
+    failed = [job for job in gathers if JobState(job.state).is_over]
+    if failed and failed[0].state != JobState.DONE:
+        log = f" (log: {failed[0].log})" if failed[0].log else ""
+        return Phase(
+            "failed",
+            f"every unit is done, but gather job {failed[0].job_id} ended as {failed[0].state}{log}; "
+            "`evalkit gather` tries again",
+            True,
+        )
     return Phase("gathering", "every unit is done; `evalkit gather` writes the results", True)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
 from evalkit.cluster.live import NO_ANSWER, job_rows
@@ -135,7 +137,7 @@ def run_status(
     replicas = tuple(_replica_statuses(folder, jobs, reports, now))
     done = sum(task.done for task in tasks)
     rate = _total(task.rate_per_s for task in tasks)
-    phase = describe_phase(tasks, replicas, jobs, has_summary=folder.summary.exists())
+    phase = describe_phase(tasks, replicas, jobs, is_gathered=_is_gathered(folder))
     return RunStatus(
         run=plan.run,
         run_id=plan.run_id,
@@ -153,6 +155,14 @@ def run_status(
         jobs=jobs,
         slurm_error=slurm_error,
     )
+
+
+def _is_gathered(folder: RunFolder) -> bool:
+    """Whether a gather found every task complete."""
+    try:
+        return orjson.loads(folder.summary.read_bytes()).get("complete") is True
+    except (OSError, orjson.JSONDecodeError, AttributeError):
+        return False
 
 
 def _ask_slurm(

@@ -226,15 +226,49 @@ def test_slurm_that_does_not_answer_hides_no_progress(
 def test_complete_needs_every_unit_and_a_gather(
     run_folder: RunFolder, no_slurm: dict[str, str]
 ) -> None:
-    """All units done is gathering; with the summary it is complete."""
+    """All units done is gathering; a summary that says complete makes it complete."""
     for index in (0, 1):
         write_marker(run_folder, make_task(), index)
     status = look(run_folder, no_slurm)
     assert (status.phase, status.done) == ("gathering", 8)
     assert "evalkit gather" in status.message
-    write_json(run_folder.summary, {})
+    write_json(run_folder.summary, {"complete": False})
+    assert look(run_folder, no_slurm).phase == "gathering"
+    write_json(run_folder.summary, {"complete": True})
     status = look(run_folder, no_slurm)
     assert (status.phase, status.is_over) == ("complete", True)
+
+
+def test_a_failed_gather_is_said(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """When all units are done and the gather job failed, that is the state of the run."""
+    for index in (0, 1):
+        write_marker(run_folder, make_task(), index)
+    record(run_folder)
+    record(run_folder, "101", "gather")
+    job(fake_slurm, 100, "COMPLETED")
+    job(fake_slurm, 101, "FAILED")
+    status = look(run_folder, fake_slurm.env)
+    assert (status.phase, status.is_over) == ("failed", True)
+    assert "gather job 101 ended as failed" in status.message
+
+
+def test_a_held_job_says_that_it_never_starts(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """A job on hold names what to type."""
+    record(run_folder)
+    job(fake_slurm, state="REQUEUE_HOLD")
+    status = look(run_folder, fake_slurm.env)
+    assert (status.phase, status.jobs[0].state) == ("waiting", "held")
+    assert "scontrol release" in status.message
+
+
+def test_a_busy_run_shows_its_trouble(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """A replica that loads says so; the error of one that works is not hidden."""
+    report(run_folder, state="loading")
+    assert look(run_folder, fake_slurm.env).phase == "starting"
+    report(run_folder, error="the server died and was started again")
+    status = look(run_folder, fake_slurm.env)
+    assert status.phase == "running"
+    assert "the server died and was started again" in status.message
 
 
 def test_one_query_for_all_jobs(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
