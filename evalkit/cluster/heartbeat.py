@@ -78,8 +78,9 @@ class Heartbeat:
         self._path = path
         self._report = report
         self._clock = clock
-        self._last: dict[str, tuple[float, int]] = {}
-        self._tokens = (clock.monotonic(), 0)
+        self._began: dict[str, float] = {}
+        self._previous = clock.monotonic()
+        self._tokens = (self._previous, 0)
         self.completion_tokens = 0
 
     def write(self) -> None:
