@@ -99,12 +99,13 @@ class Heartbeat:
         payload = asdict(report)
         for name, tally in report.tasks.items():
             payload["tasks"][name]["rate_per_s"] = self._rate(name, now, tally.done)
+        self._previous = now
         return orjson.dumps(payload)
 
     def _rate(self, task: str, now: float, done: int) -> float:
-        """Units per second since the first unit of this attempt was counted."""
-        start, first = self._last.setdefault(task, (now, done))
-        return round((done - first) / (now - start), 4) if now > start else 0.0
+        """Units per second since the heartbeat before the task's first unit."""
+        elapsed = now - self._began.setdefault(task, self._previous)
+        return round(done / elapsed, 4) if elapsed > 0 else 0.0
 
     async def beat(self) -> None:
         """Write until cancelled. A heartbeat that cannot be written stops nothing: it is a hint."""
