@@ -119,16 +119,7 @@ class JournalWriter:
         self._pending: list[bytes] = []
         self._broken = False
         self.closed = False
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        except FileExistsError as error:
-            raise StoreError(
-                f"{path} exists: two workers run as the same attempt",
-                hint="Attempts are numbered by their log folders; do not copy or delete those.",
-            ) from error
-        except OSError as error:
-            raise StoreError(f"cannot create {path}: {error.strerror or error}") from error
+        self._fd = _create(path)
 
     def append(self, record: Record) -> None:
         """Take a record; it is in the file when this turn of the event loop ends."""
@@ -173,6 +164,22 @@ class JournalWriter:
             os.close(self._fd)
 
 
+def _create(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():
+            raise StoreError(
+                f"{path} exists: two workers run as the same attempt",
+                hint="Attempts are numbered by their log folders; do not copy or delete those.",
+            ) from error
+        raise StoreError(
+            f"cannot create {path}: {error.strerror or error}",
+            hint="The run folder must be writable where the replica runs.",
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class JournalProblem:
     """A line that was skipped, and why."""
@@ -192,8 +199,8 @@ def read_journal(
 ) -> Iterator[dict[str, Any]]:
     """Payloads of a journal's records, in order; skipped lines are added to `problems`.
 
-    A journal of another plan, task or shard yields nothing and is a problem. A file that vanished
-    is empty. Raises StoreError when it cannot be read.
+    A journal of another plan, task or shard, or that does not say whose it is, yields nothing and is
+    a problem. A file that vanished is empty. Raises StoreError when it cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -206,18 +213,24 @@ def read_journal(
         problems.append(
             JournalProblem(path, len(lines) + 1, f"torn line of {len(tail)} bytes", True)
         )
-    for number, line in enumerate(lines, start=1):
+    if lines and (reason := _refuse_header(lines[0], plan, shard)) is not None:
+        problems.append(JournalProblem(path, 1, reason))
+        return
+    for number, line in enumerate(lines[1:], start=2):
         try:
-            payload = unseal(line)
+            yield unseal(line)
         except CorruptLineError as error:
             problems.append(JournalProblem(path, number, str(error)))
-            continue
-        if payload.get("kind") != "header":
-            yield payload
-        elif (payload["plan"], payload["task"], payload["shard"]) != (
-            plan.fingerprint,
-            shard.task,
-            shard.index,
-        ):
-            problems.append(JournalProblem(path, number, "belongs to another plan or shard"))
-            return
+
+
+def _refuse_header(line: bytes, plan: Plan, shard: Shard) -> str | None:
+    """Why a journal that begins with this line is not one of the shard's; null when it is."""
+    try:
+        found = unseal(line)
+    except CorruptLineError as error:
+        return f"no header that says which plan this is of ({error})"
+    wanted = header(plan.fingerprint, shard.task, shard.index, str(found.get("attempt")))
+    if found.get("version") != wanted["version"]:
+        return f"written by another version of evalkit ({found.get('version')})"
+    keys = ("kind", "plan", "task", "shard")
+    return None if all(found.get(k) == wanted[k] for k in keys) else "of another plan or shard"

@@ -1,0 +1,53 @@
+"""Hypothesis strategies for journal records."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord, Usage
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+counts = st.integers(0, 2**53)
+seconds = st.floats(0, 1e10, allow_nan=False)
+scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | seconds | texts
+json_values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+json_objects = st.dictionaries(texts, json_values, max_size=3)
+outcomes = st.sampled_from(Outcome)
+usages = st.builds(Usage, *[st.none() | counts] * 3)
+replies = st.builds(
+    Reply,
+    outcome=outcomes,
+    content=texts,
+    reasoning=st.none() | texts,
+    tool_calls=st.lists(json_objects, max_size=2).map(tuple),
+    finish_reason=st.none() | texts,
+    usage=usages,
+    logprobs=st.none() | json_objects,
+    detail=st.none() | texts,
+)
+timings = st.builds(Timing, seconds, seconds, st.integers(0, 100))
+calls = st.builds(
+    CallRecord,
+    sample=counts,
+    repeat=counts,
+    call=st.integers(0, 1000),
+    request=texts,
+    reply=replies,
+    timing=timings,
+    server=st.integers(0, 9),
+)
+units = st.builds(
+    UnitRecord,
+    sample=counts,
+    repeat=counts,
+    outcome=outcomes,
+    text=texts,
+    data=json_values,
+    calls=st.integers(0, 1000),
+    detail=st.none() | texts,
+)
+records = calls | units

@@ -1,0 +1,130 @@
+"""Leases: kept from others while their holder lives, free as soon as it is dead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evalkit.errors import StoreError
+from evalkit.plan.model import Shard
+from evalkit.store import leases as leases_module
+from evalkit.store.layout import RunFolder
+from evalkit.store.leases import Leases, holder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHARD = Shard("addition", 3)
+HOLDER = """
+import sys
+from pathlib import Path
+from evalkit.plan.model import Shard
+from evalkit.store.layout import RunFolder
+from evalkit.store.leases import Leases
+leases = Leases(RunFolder(Path(sys.argv[1])))
+print(leases.take(Shard("addition", 3)), flush=True)
+sys.stdin.read()
+leases.release_all()
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the shard until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "True\n"
+    with process:
+        yield process
+        process.kill()
+
+
+def test_lease_of_the_living(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    """What a living process holds is refused until it gives it back."""
+    folder = RunFolder(tmp_path)
+    leases = Leases(folder)
+    assert not leases.take(SHARD)
+    assert not leases.take(SHARD)
+    assert str(holder(folder.lease(SHARD))).endswith(f" pid {other.pid}")
+    other.communicate("")
+    assert leases.take(SHARD)
+    leases.release_all()
+
+
+def test_lease_of_a_killed_process(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    """What a killed process held on this host is free at once."""
+    leases = Leases(RunFolder(tmp_path))
+    assert not leases.take(SHARD)
+    other.kill()
+    other.wait()
+    assert leases.take(SHARD)
+    leases.release_all()
+
+
+def test_lease_is_given_back(tmp_path: Path) -> None:
+    """A released shard can be taken again, by the same worker or by another; releases repeat."""
+    folder = RunFolder(tmp_path)
+    first, second = Leases(folder), Leases(folder)
+    assert first.take(SHARD)
+    assert not second.take(SHARD)
+    assert second.take(Shard("addition", 4))
+    first.release(SHARD)
+    first.release(SHARD)
+    assert second.take(SHARD)
+    second.release_all()
+    assert holder(folder.lease(SHARD)) is None
+    assert first.take(SHARD)
+    first.release_all()
+
+
+def test_lost_lease_is_released_quietly(tmp_path: Path) -> None:
+    """A lease whose file went away, or became another's, is given back without harm."""
+    folder = RunFolder(tmp_path)
+    first, second = Leases(folder), Leases(folder)
+    assert first.take(SHARD)
+    folder.lease(SHARD).unlink()
+    assert second.take(SHARD)
+    first.release_all()
+    assert not Leases(folder).take(SHARD)
+    second.release_all()
+
+
+def test_alive_is_seen_refreshing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease counts as alive only after it was refreshed since the first look."""
+    monkeypatch.setattr(leases_module, "REFRESH_S", 0.02)
+    folder = RunFolder(tmp_path)
+    first, second = Leases(folder), Leases(folder)
+    assert not second.is_alive(SHARD)
+    assert first.take(SHARD)
+    assert not second.is_alive(SHARD), "one look cannot tell"
+    while not second.is_alive(SHARD):
+        pass
+    first.release_all()
+    assert not second.is_alive(SHARD)
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """A lease that cannot be created is an error that names it."""
+    folder = RunFolder(tmp_path)
+    folder.leases.touch()
+    with pytest.raises(StoreError, match=f"cannot create {folder.leases}"):
+        Leases(folder).take(SHARD)
+
+
+def test_lease_that_is_no_file(tmp_path: Path) -> None:
+    """Something else in the place of a lease is held by nobody; taking it says what is wrong or no."""
+    folder = RunFolder(tmp_path)
+    folder.lease(SHARD).parent.mkdir(parents=True)
+    folder.lease(SHARD).write_bytes(b"\xff\xfe")
+    assert holder(folder.lease(SHARD)) is None
+    folder.lease(SHARD).write_text("host=here\npid=1\n")
+    assert holder(folder.lease(SHARD)) == "here pid 1"
