@@ -6,7 +6,8 @@ import asyncio
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,6 @@ from evalkit.store.codec import Record, decode, header, seal
 from evalkit.store.journal import JournalProblem, JournalSet, read_journal
 from tests.builders import journal_bytes, make_call, make_plan
 from tests.unit.store.strategies import records
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PLAN = make_plan()
 SHARD = Shard("addition", 0)
@@ -205,7 +203,7 @@ async def test_cancelled_sync_keeps_its_files_open(
     def slow(fd: int) -> None:
         entered.set()
         go_on.wait()
-        synced.append(os.readlink(f"/proc/self/fd/{fd}").endswith("r0.a1.jsonl"))
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name == "r0.a1.jsonl")
 
     monkeypatch.setattr(os, "fsync", slow)
     journals = JournalSet()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +27,8 @@ from evalkit.store.union import ShardUnion, owed_units
 from tests.builders import make_call, make_run, units_of, write_journal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evalkit.plan.model import Shard, UnitKey
     from evalkit.store.layout import RunFolder
 
