@@ -38,6 +38,10 @@ MAX_FAILURES_IN_A_ROW = 50
 """Calls that failed for good with no success between them: the endpoint is down, or the recipe asks
 for something it never grants. Stopping then loses nothing; going on would fail every unit."""
 
+KEEP_ALIVE_S = 4.0
+"""Idle connections are dropped before the server drops them: uvicorn, below vLLM and most others, does
+so after 5 s, and a call sent at that moment fails."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -88,7 +92,7 @@ class CallClient:
     async def __aenter__(self) -> Self:
         """Open the connection pool."""
         connector = aiohttp.TCPConnector(
-            limit=self._parallelism, keepalive_timeout=75, enable_cleanup_closed=False
+            limit=self._parallelism, keepalive_timeout=KEEP_ALIVE_S, enable_cleanup_closed=False
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
