@@ -164,9 +164,8 @@ class Session:
                 self._all.journals.sync_forever(),
                 self._tally(client),
                 self._end_drain(),
+                self._guard(server, endpoint, client),
             ]
-            if target.is_ours:
-                guards.append(self._guard(server, endpoint, client))
             await until_done(feeders, guards)
 
     async def _feeder(self, client: CallClient) -> None:
