@@ -29,7 +29,7 @@ from tests.builders import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PLAN = make_plan(make_prepared(n_samples=4, repeats=1))
 TASK = PLAN.tasks[0].model_copy(update={"n_shards": 1})
@@ -51,7 +51,7 @@ histories = st.dictionaries(
 
 
 def read(
-    root: Path, journals: dict[str, Sequence[Record]], *, single_call: bool = True
+    root: Path, journals: Mapping[str, Sequence[Record]], *, single_call: bool = True
 ) -> ShardUnion:
     """The union of these journals, written into a fresh folder."""
     folder = RunFolder(root)
@@ -160,9 +160,11 @@ def test_split_brain_keeps_each_story_together(tmp_path: Path) -> None:
         make_call(key, "Y0", call=0, request="start"),
         make_call(key, "Y1", call=1, request="after Y0"),
     ]
-    union = read(
-        tmp_path, {"r0.a1": theirs, "r1.a1": [*ours, make_unit(key, "Y", 2)]}, single_call=False
-    )
+    journals: dict[str, list[Record]] = {
+        "r0.a1": [*theirs],
+        "r1.a1": [*ours, make_unit(key, "Y", 2)],
+    }
+    union = read(tmp_path, journals, single_call=False)
     assert union.finished[key].calls == tuple(ours)
 
 
@@ -171,7 +173,10 @@ def test_resumed_unit_has_calls_of_both_attempts(tmp_path: Path) -> None:
     key = UnitKey(0, 0)
     first = make_call(key, "0", call=0, request="a")
     second = make_call(key, "1", call=1, request="b")
-    journals = {"r0.a1": [first], "r0.a2": [second, make_unit(key, calls=2)]}
+    journals: dict[str, list[Record]] = {
+        "r0.a1": [first],
+        "r0.a2": [second, make_unit(key, calls=2)],
+    }
     assert read(tmp_path, journals, single_call=False).finished[key].calls == (first, second)
 
 

@@ -1,0 +1,219 @@
+"""Calls through real HTTP: what is retried, what stops everything, and how much is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from evalkit.client import calls as calls_module
+from evalkit.client.calls import MAX_FAILURES_IN_A_ROW
+from evalkit.errors import EndpointError, InfraError
+from evalkit.store.records import Outcome
+from tests.unit.client.servers import (
+    Gate,
+    Script,
+    ask,
+    client_of,
+    completion,
+    cut_short,
+    drops,
+    refuses,
+    says,
+    serve,
+)
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits between tries, which then take no time."""
+    waited: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        if seconds:
+            waited.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return waited
+
+
+async def test_answer() -> None:
+    """A reply with its timing; the client counts what it completed."""
+    async with serve(Script(says("The answer"))) as url, client_of(url) as client:
+        answer = await client.call(ask(), None)
+        assert answer.reply.content == "The answer"
+        assert answer.timing.retries == 0
+        assert answer.timing.latency_s > 0
+        assert (client.completed, client.completion_tokens, client.in_flight) == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [refuses(429), refuses(500), refuses(503), refuses(408), refuses(409), drops, cut_short],
+    ids=["429", "500", "503", "408", "409", "dropped", "cut"],
+)
+async def test_passing_fault_is_retried(fault: Any, delays: list[float]) -> None:
+    """What passes costs retries and nothing else, and the answer says how many."""
+    script = Script(fault, fault, says())
+    async with serve(script) as url, client_of(url) as client:
+        answer = await client.call(ask(), None)
+    assert answer.reply.outcome is Outcome.OK
+    assert answer.timing.retries == 2 == len(delays)
+    assert script.received == 3
+
+
+async def test_retry_after_is_kept(delays: list[float]) -> None:
+    """The client waits at least as long as the server asked."""
+    script = Script(refuses(429, **{"Retry-After": "30"}), says())
+    async with serve(script) as url, client_of(url) as client:
+        await client.call(ask(), None)
+    assert len(delays) == 1
+    assert delays[0] >= 30
+
+
+async def test_retries_end(delays: list[float]) -> None:
+    """A fault that stays is ours in the end, with the last reason and the number of retries."""
+    script = Script(refuses(500, "engine dead"))
+    async with serve(script) as url, client_of(url, max_retries=3) as client:
+        with pytest.raises(InfraError) as caught:
+            await client.call(ask(), None)
+        assert client.in_flight == 0
+    assert str(caught.value) == "status 500: engine dead (after 3 retries)"
+    assert script.received == 4
+    assert len(delays) == 3
+
+
+async def test_nobody_listens(delays: list[float], unused_tcp_port: int) -> None:
+    """A connection that is refused is retried, and the error names the URL."""
+    url = f"http://127.0.0.1:{unused_tcp_port}/v1"
+    async with client_of(url, max_retries=2) as client:
+        with pytest.raises(InfraError, match=rf"no answer from {url}(.|\n)*after 2 retries"):
+            await client.call(ask(), None)
+    assert len(delays) == 2
+
+
+async def test_total_timeout(delays: list[float]) -> None:
+    """With a timeout in the recipe, a request that takes longer is a passing fault."""
+    async with serve(Gate(2)) as url, client_of(url, timeout_s=0.05, max_retries=0) as client:
+        with pytest.raises(InfraError, match="TimeoutError"):
+            await client.call(ask(), None)
+
+
+async def test_context_overflow_is_the_models() -> None:
+    """A request that does not fit is an outcome, sent once."""
+    script = Script(refuses(400, "This model's maximum context length is 8 tokens."))
+    async with serve(script) as url, client_of(url) as client:
+        answer = await client.call(ask(), None)
+    assert answer.reply.outcome is Outcome.CONTEXT_OVERFLOW
+    assert script.received == 1
+
+
+async def test_bad_request_is_not_retried() -> None:
+    """A request that was refused costs its unit, with the server's words, and no other."""
+    script = Script(refuses(400, "unknown parameter"), says())
+    async with serve(script) as url, client_of(url) as client:
+        with pytest.raises(InfraError) as caught:
+            await client.call(ask(), None)
+        assert str(caught.value) == (
+            f"{url}/chat/completions refused with status 400: unknown parameter"
+        )
+        assert (await client.call(ask(1), None)).reply.outcome is Outcome.OK
+    assert script.received == 2
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405])
+async def test_refusal_of_everything(status: int) -> None:
+    """A wrong key, model or path stops the engine at once, with what to check."""
+    script = Script(refuses(status, "not you"))
+    async with serve(script) as url, client_of(url) as client:
+        with pytest.raises(EndpointError) as caught:
+            await client.call(ask(), None)
+    assert str(caught.value) == (
+        f"{url}/chat/completions refused with status {status}: not you\n"
+        "Check the key, the model id and the base URL."
+    )
+    assert script.received == 1
+
+
+async def test_another_models_answer() -> None:
+    """Our own server must answer with our model's name; a hosted one may call it as it likes."""
+    script = Script(says(model="stranger"))
+    async with serve(script) as url:
+        async with client_of(url) as client:
+            with pytest.raises(EndpointError, match="asked 'tiny', answered by 'stranger'"):
+                await client.call(ask(), None)
+        async with client_of(url, is_ours=False) as client:
+            assert (await client.call(ask(), None)).reply.content == "42"
+
+
+async def test_failures_in_a_row() -> None:
+    """Failures without a success between them stop the engine; a success starts the count anew."""
+    script = Script(*[refuses(400)] * 10, says(), refuses(400))
+    async with serve(script) as url, client_of(url) as client:
+        for number in range(10):
+            with pytest.raises(InfraError):
+                await client.call(ask(number), None)
+        await client.call(ask(), None)
+        for number in range(MAX_FAILURES_IN_A_ROW - 1):
+            with pytest.raises(InfraError):
+                await client.call(ask(number), None)
+        with pytest.raises(EndpointError, match=f"{MAX_FAILURES_IN_A_ROW} calls in a row failed"):
+            await client.call(ask(), None)
+
+
+@pytest.mark.parametrize("parallelism", [1, 7, 150])
+async def test_parallelism_is_reached_and_never_exceeded(parallelism: int) -> None:
+    """As many requests are in flight as the recipe allows (aiohttp's own limit is 100), and no more."""
+    gate = Gate(parallelism)
+    async with serve(gate) as url, client_of(url, parallelism=parallelism) as client:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(client.call(ask(n), None) for n in range(2 * parallelism + 5)))
+        assert client.completed == 2 * parallelism + 5
+    assert gate.most == parallelism
+
+
+async def test_cancelled_call_frees_its_place() -> None:
+    """A call that is given up leaves nothing in flight."""
+    gate = Gate(2)
+    async with serve(gate) as url, client_of(url, parallelism=1) as client:
+        call = asyncio.create_task(client.call(ask(), None))
+        while not gate.now:
+            await asyncio.sleep(0)
+        assert client.in_flight == 1
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert client.in_flight == 0
+        gate.open.set()
+        assert (await client.call(ask(), None)).reply.content == "42"
+
+
+async def test_headers_and_bytes() -> None:
+    """The key goes along, and the body is the one that was hashed, byte for byte."""
+    seen: dict[str, Any] = {}
+
+    async def keep(request: Any) -> Any:
+        seen.update(body=await request.read(), headers=dict(request.headers))
+        return says()()
+
+    headers = {"Authorization": "Bearer key"}
+    async with serve(keep) as url, client_of(url, headers=headers) as client:
+        await client.call(ask(), None)
+    assert seen["body"] == ask().payload
+    assert seen["headers"]["Authorization"] == "Bearer key"
+    assert seen["headers"]["Content-Type"] == "application/json"
+
+
+async def test_proxy_is_for_hosted_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's proxy serves hosted endpoints, never our own servers nor what it leaves out."""
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "inside.example")
+    assert calls_module._find_proxy("http://outside.example/v1") == "http://proxy:3128"
+    assert calls_module._find_proxy("http://inside.example/v1") is None
+    async with serve(Script(says())) as url, client_of(url, is_ours=True) as client:
+        assert (await client.call(ask(), None)).reply.content == completion()["choices"][0][
+            "message"
+        ]["content"]
