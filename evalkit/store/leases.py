@@ -56,7 +56,10 @@ class Leases:
         except Timeout:
             return False
         except OSError as error:
-            raise StoreError(f"cannot lease {lock.lock_file}: {error}") from error
+            raise StoreError(
+                f"cannot lease {lock.lock_file}: {error.strerror or error}",
+                hint="Nothing already written is lost: free space or quota, then `evalkit resume`.",
+            ) from error
         return True
 
     def is_alive(self, shard: Shard) -> bool:

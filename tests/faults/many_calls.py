@@ -1,0 +1,96 @@
+"""Benchmarks of several calls per unit, as somebody else's package would bring them.
+
+Every prompt contains the replies before it, so an answer that is lost or mixed up changes all that
+follows, and the artifacts with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from evalkit.benchmarks.contract import Benchmark, BenchmarkParams, Dataset, Sample, Score, Solution
+from evalkit.benchmarks.data import GENERATED, DataAccess, DataSource
+from evalkit.plan.model import DataProvenance
+
+if TYPE_CHECKING:
+    from evalkit.benchmarks.contract import Message, ModelHandle
+
+ENTRY_POINTS = """\
+[evalkit.benchmarks]
+chain = tests.faults.many_calls:Chain
+fan = tests.faults.many_calls:Fan
+"""
+
+
+class ManyCallsParams(BenchmarkParams):
+    """How much is asked."""
+
+    n: int = Field(8, ge=1)
+    """Number of samples."""
+    calls: int = Field(5, ge=1)
+    """Calls of one unit."""
+
+
+class Chain(Benchmark[ManyCallsParams]):
+    """Each call asks about the reply to the one before."""
+
+    name = "chain"
+    version = "1"
+    title = "Chain"
+    description = "Dependent calls."
+    licence = "Apache-2.0"
+    source = DataSource()
+    metric = "even"
+    single_call = False
+    params_type = ManyCallsParams
+    expected_tokens = 100
+
+    def load(self, access: DataAccess) -> Dataset:
+        """Samples that differ in their number."""
+        samples = [Sample(id=f"{self.name}-{i}", data={"number": i}) for i in range(self.params.n)]
+        provenance = DataProvenance(
+            source=GENERATED, sha256="0" * 64, n_rows=len(samples), licence=self.licence
+        )
+        return Dataset(samples, provenance)
+
+    async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
+        """One call after the other."""
+        said = []
+        for step in range(self.params.calls):
+            before = said[-1] if said else "nothing"
+            text = f"{self.name} {sample.data['number']}.{step}: what follows {before!r}?"
+            said.append((await model.chat(ask(text))).content)
+        return Solution(" ".join(said), data={"said": said})
+
+    def score(self, sample: Sample, solution: Solution) -> Score:
+        """A score that depends on every character of the answer."""
+        return Score({self.metric: float(sum(solution.text.encode()) % 2 == 0)}, solution.text[-9:])
+
+    def gold(self, sample: Sample) -> Solution | None:
+        """There is no right answer."""
+        return None
+
+
+class Fan(Chain):
+    """Calls made at the same time, and one about all their replies."""
+
+    name = "fan"
+    title = "Fan"
+    description = "Concurrent calls."
+
+    async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
+        """All but one call at once."""
+        number = sample.data["number"]
+        texts = [f"fan {number}: what is part {i}?" for i in range(self.params.calls - 1)]
+        parts = await asyncio.gather(*(model.chat(ask(text)) for text in texts))
+        said = [part.content for part in parts]
+        last = await model.chat(ask(f"fan {number}: what do {said!r} make?"))
+        return Solution(last.content, data={"said": said})
+
+
+def ask(text: str) -> list[Message]:
+    """A user's message."""
+    return [{"role": "user", "content": text}]
