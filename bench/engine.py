@@ -1,6 +1,7 @@
 """Engine throughput on an instant mock: evalkit's whole path beside bare aiohttp.
 
     python -m bench.engine [--requests N] [--large N] [--rounds R] [--parallelism P] [--peers]
+                           [--harnesses PYTHON]
 
 The client has one core and nginx the other. Sides run in turn, `rounds` times each; the best of each
 side counts, because what else runs on the machine can only slow a round down. evalkit builds requests,
@@ -65,6 +66,9 @@ def main() -> None:
     parser.add_argument("--parallelism", type=int, default=64)
     parser.add_argument("--port", type=int, default=39471)
     parser.add_argument("--peers", action="store_true", help="also the openai package")
+    parser.add_argument(
+        "--harnesses", metavar="PYTHON", help="an interpreter with inspect_ai and lm_eval[api]"
+    )
     args = parser.parse_args()
     sides = {"bare": args.requests, "evalkit": args.requests}
     if args.peers:
@@ -78,7 +82,11 @@ def main() -> None:
     ):
         found = compare(url, sides, args.rounds, common)
         large = compare(url, {"evalkit": args.large} if args.large else {}, 1, common)
-    table = {side: best_of(side, rounds) for side, rounds in found.items()}
+        table = {side: best_of(side, rounds) for side, rounds in found.items()}
+        if args.harnesses:
+            for side in ("inspect", "lm-eval"):
+                n = args.requests // 40
+                table[side] = harness(url, side, n, common, args.harnesses)
     print_table(table)
     small_rss = table["evalkit"].peak_rss_mb
     for result in large.get("evalkit", []):
@@ -86,6 +94,25 @@ def main() -> None:
             f"\npeak memory of evalkit: {small_rss:.0f} MB at {args.requests} requests, "
             f"{result['peak_rss_mb']:.0f} MB at {args.large}"
         )
+
+
+def harness(url: str, side: str, n: int, common: list[str], python: str) -> Best:
+    """A harness by the difference between 3n and n requests: its start is not held against it."""
+    small, large = (
+        measure(
+            "bench.harness_peers",
+            [side, "--url", url, "--requests", str(size), *common],
+            CLIENT_CORE,
+            python,
+        )
+        for size in (n, 3 * n)
+    )
+    return Best(
+        side,
+        2 * n / (large["wall_s"] - small["wall_s"]),
+        2 * n / (large["cpu_s"] - small["cpu_s"]),
+        large["peak_rss_mb"],
+    )
 
 
 def print_table(table: dict[str, Best]) -> None:

@@ -68,12 +68,14 @@ def peak_rss_mb() -> float:
     raise RuntimeError("/proc/self/status has no VmHWM")
 
 
-def measure(module: str, args: Sequence[str], core: int | None = None) -> dict[str, Any]:
+def measure(
+    module: str, args: Sequence[str], core: int | None = None, python: str = sys.executable
+) -> dict[str, Any]:
     """Run `python -m MODULE ARGS` on one core; what its last line of output says, from JSON.
 
     Raises RuntimeError with the end of its errors when it fails.
     """
-    command = [sys.executable, "-m", module, *args]
+    command = [python, "-m", module, *args]
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
