@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evalkit.api import Run as Run
     from evalkit.api import load_recipe as load_recipe
-    from evalkit.api import plan as plan
+    from evalkit.api import make_plans as make_plans
     from evalkit.api import prepare as prepare
     from evalkit.api import submit as submit
 
 __version__ = "0.1.0"
-_API = ("Run", "load_recipe", "plan", "prepare", "submit")
-__all__ = ["Run", "__version__", "load_recipe", "plan", "prepare", "submit"]
+_API = ("Run", "load_recipe", "make_plans", "prepare", "submit")
+__all__ = ["Run", "__version__", "load_recipe", "make_plans", "prepare", "submit"]
 
 
 def __getattr__(name: str) -> Any:

@@ -58,7 +58,7 @@ def load_recipe(
     return _load_recipe(source, overrides=overrides, tasks=tasks, limit=limit, env=variables)
 
 
-def plan(recipe: LoadedRecipe) -> list[Plan]:
+def make_plans(recipe: LoadedRecipe) -> list[Plan]:
     """The plan of each model; loads data sets, writes nothing. Raises DataError, PlanError."""
     return [planned.plan for planned in plan_runs(recipe, _quiet)]
 
