@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalkit.cli import recipes
-from evalkit.cli.console import say
+from evalkit.cli.console import say, show_error
 from evalkit.cli.env import command_environment
 from evalkit.cli.gather import gather
 from evalkit.cli.main import INTERRUPTED
@@ -13,10 +13,12 @@ from evalkit.cli.prepare import show_plans
 from evalkit.cli.watch import watching_here
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.here import count_owed, run_here
+from evalkit.errors import EvalkitError
 from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from evalkit.store.layout import RunFolder
 
@@ -26,7 +28,27 @@ def command_run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return show_plans(arguments)
     runs = recipes.prepare(arguments)
-    return max(run_and_gather(run.folder, as_json=arguments.json) for run in runs)
+    return run_all([run.folder for run in runs], as_json=arguments.json)
+
+
+def run_all(folders: Sequence[RunFolder], *, as_json: bool = False) -> int:
+    """Finish runs one after the other; one that fails does not keep the next from its turn.
+
+    Raises what the only run raises; of several, the errors are shown and the worst code is returned.
+    """
+    if len(folders) == 1:
+        return run_and_gather(folders[0], as_json=as_json)
+    worst = 0
+    for folder in folders:
+        try:
+            code = run_and_gather(folder, as_json=as_json)
+        except EvalkitError as error:
+            show_error(error)
+            code = error.exit_code
+        worst = max(worst, code)
+        if code == INTERRUPTED:
+            break
+    return worst
 
 
 def run_and_gather(folder: RunFolder, *, as_json: bool = False) -> int:

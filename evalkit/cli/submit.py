@@ -36,9 +36,9 @@ def command_resume(arguments: argparse.Namespace) -> int:
     command_environment(arguments.env_file)
     runs = runs_of(arguments)
     if arguments.here:
-        from evalkit.cli.run import run_and_gather
+        from evalkit.cli.run import run_all
 
-        return max(run_and_gather(run, as_json=arguments.json) for run in runs)
+        return run_all(runs, as_json=arguments.json)
     submissions = [_submit(run, load_cluster(run)) for run in runs]
     return _report(runs, submissions, arguments)
 
