@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.contract import Sample
-from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
+from evalkit.benchmarks.frozen import checksum, freeze, load_frozen, write_frozen
+from evalkit.benchmarks.registry import benchmark_for
 from evalkit.plan.build import PreparedTask, RunInputs, build_plan
 from evalkit.plan.model import DataProvenance, ModelIdentity, Plan, Shard, TaskPlan, UnitKey
 from evalkit.recipe.schema import Client, Generation, Recipe, VllmServing
 from evalkit.store.codec import encode, header, seal
 from evalkit.store.layout import RunFolder
 from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord, Usage
-from evalkit.store.run import create_run
+from evalkit.store.run import create_run, load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -132,6 +133,17 @@ def write_journal(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(journal_bytes(plan, shard, attempt, records))
     return path
+
+
+def answer_all(folder: RunFolder) -> None:
+    """Journal the gold answer of every unit, as one attempt would have."""
+    plan = load_plan(folder)
+    for task in plan.tasks:
+        benchmark, samples = benchmark_for(task), load_frozen(folder, task)
+        for shard in task.shards():
+            gold = [(key, benchmark.gold(samples[key.sample])) for key in task.units(shard)]
+            records = [make_call(key, answer.text) for key, answer in gold if answer is not None]
+            write_journal(folder, plan, shard, "r0.a1", records)
 
 
 def units_of(task: TaskPlan) -> list[UnitKey]:

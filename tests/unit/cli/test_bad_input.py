@@ -144,7 +144,9 @@ def test_existing_run_with_other_settings(shell: Shell) -> None:
     """Another fingerprint is refused with the keys that differ, and the run stays as it is."""
     assert shell("prepare", "recipe.yaml").code == 0
     before = shell.files()
-    said = shell("prepare", "recipe.yaml", "-o", "generation.temperature=0.5", "-o", "profile=fixed")
+    said = shell(
+        "prepare", "recipe.yaml", "-o", "generation.temperature=0.5", "-o", "profile=fixed"
+    )
     assert said.code == 4
     assert said.err == (
         f"loading addition\nerror: {shell.folder}/runs/test was made with other settings:\n"
@@ -161,7 +163,9 @@ def test_many_differences_fit_on_a_screen(shell: Shell) -> None:
     """A run of another recipe altogether shows the first keys and counts the rest."""
     shell.write(tasks={name: {"benchmark": "addition", "params": {"n": 2}} for name in "abcd"})
     assert shell("prepare", "recipe.yaml").code == 0
-    said = shell("prepare", "recipe.yaml", "-o", "profile=fixed", "-o", "generation.seed=1", "--limit", "1")
+    said = shell(
+        "prepare", "recipe.yaml", "-o", "profile=fixed", "-o", "generation.seed=1", "--limit", "1"
+    )
     assert said.code == 4
     lines = said.err.splitlines()
     assert len(lines) < 24
@@ -185,8 +189,14 @@ def test_no_slurm_here(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "message"),
     [
         (("prepare", "none.yaml"), "error: there is no recipe 'none.yaml'\n"),
-        (("prepare", "recipe.yaml", "--limit", "x"), "argument --limit: x is not a positive number"),
-        (("prepare", "recipe.yaml", "--limit", "0"), "argument --limit: 0 is not a positive number"),
+        (
+            ("prepare", "recipe.yaml", "--limit", "x"),
+            "argument --limit: x is not a positive number",
+        ),
+        (
+            ("prepare", "recipe.yaml", "--limit", "0"),
+            "argument --limit: 0 is not a positive number",
+        ),
         (("prepare", "recipe.yaml", "-o", "tasks.addition.repeat=3"), "Did you mean 'repeats'?"),
         (("prepare", "recipe.yaml", "-t", "additon"), "additon"),
         (("prepare", "recipe.yaml", "--env-file", "none"), "cannot read --env-file none"),
