@@ -18,7 +18,7 @@ from evalkit.client.calls import CallClient, Target
 from evalkit.client.preflight import preflight, preflight_body
 from evalkit.cluster.drain import DrainedError
 from evalkit.cluster.units import do_unit
-from evalkit.errors import EvalkitError, ServerDiedError
+from evalkit.errors import EvalkitError, InfraError, ServerDiedError
 from evalkit.recipe.schema import LocalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
@@ -92,7 +92,7 @@ class Session:
             server = make_deployment(self._deployment, context)
             try:
                 endpoint = await self._start(server)
-                await self._preflight(endpoint)
+                await self._preflight(server, endpoint)
                 await self._feed(server, endpoint)
             except ServerDiedError as error:
                 if restarts == 0 or self._all.drain.requested:
@@ -135,7 +135,7 @@ class Session:
         lines = b"".join(orjson.dumps(facts) + b"\n" for facts in self._all.servers)
         publish(attempt.folder.server_facts(attempt.replica, attempt.number), lines)
 
-    async def _preflight(self, endpoint: Endpoint) -> None:
+    async def _preflight(self, server: Deployment, endpoint: Endpoint) -> None:
         """One real request of each task, with its longest prompt."""
         for name, work in self._works.items():
             messages = max((s.messages for s in work.samples), key=_length)
@@ -143,9 +143,16 @@ class Session:
                 continue
             body = preflight_body(messages, work.plan.generation, endpoint.model)
             headers = endpoint.headers
-            await self._all.drain.unless(
-                preflight(endpoint.base_url, endpoint.api_key, headers, body, task=name)
-            )
+            try:
+                await self._all.drain.unless(
+                    preflight(endpoint.base_url, endpoint.api_key, headers, body, task=name)
+                )
+            except InfraError as error:
+                if (reason := server.failure()) is None:
+                    raise
+                raise ServerDiedError(
+                    f"the server died in the {error.message}: {reason}"
+                ) from error
             self._checked.add(name)
         self._all.report.detail = None
 

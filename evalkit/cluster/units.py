@@ -66,7 +66,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
         work.plan.generation.think_tags,
         item.key,
         item.finished_calls,
-        writer.append,
+        item.keep,
     )
     sample = work.samples[item.key.sample]
     try:

@@ -42,7 +42,8 @@ class OpenShard:
     shard: Shard
     writer: JournalWriter
     open: set[UnitKey]
-    calls: Mapping[UnitKey, Mapping[tuple[int, str], CallRecord]]
+    calls: dict[UnitKey, dict[tuple[int, str], CallRecord]]
+    """Finished calls of many-call units that are not finished."""
     outcomes: dict[str, int]
     """Finished units by outcome, earlier attempts included."""
     scored: int = 0
@@ -60,8 +61,13 @@ class WorkItem:
 
     @property
     def finished_calls(self) -> Mapping[tuple[int, str], CallRecord]:
-        """Calls of this unit that earlier attempts finished."""
+        """Calls of this unit that are journaled, by earlier attempts or with `keep`."""
         return self.shard.calls.get(self.key, {})
+
+    def keep(self, record: CallRecord) -> None:
+        """Journal a finished call; if the unit is interrupted and given back, it is not made again."""
+        self.shard.writer.append(record)
+        self.shard.calls.setdefault(self.key, {})[record.call, record.request] = record
 
 
 class WorkQueue:
@@ -148,6 +154,7 @@ class WorkQueue:
         """A unit's record is journaled; with its last unit a shard is closed. Raises StoreError."""
         shard = item.shard
         shard.open.discard(item.key)
+        shard.calls.pop(item.key, None)
         if outcome.is_models_own:
             shard.outcomes[outcome.value] = shard.outcomes.get(outcome.value, 0) + 1
             if score is not None:

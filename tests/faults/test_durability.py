@@ -223,6 +223,7 @@ def test_server_that_dies(place: Place, undisturbed: dict[str, Any]) -> None:
     same_answers(place, undisturbed)
     calls = [call for calls in journaled_calls(place.folder).values() for call in calls]
     assert max(call.server for call in calls) >= 2, "three servers and more took part"
+    assert set(call_hashes(place).values()) == {1}, "a journaled call was made again"
 
 
 def test_server_that_hangs(place: Place, undisturbed: dict[str, Any]) -> None:
@@ -235,6 +236,16 @@ def test_server_that_hangs(place: Place, undisturbed: dict[str, Any]) -> None:
     same_answers(place, undisturbed)
     log = place.folder.worker_log("r0", 1).read_text()
     assert "the server hangs: 8 requests in flight, and no answer" in log
+    assert set(call_hashes(place).values()) == {1}, "a journaled call was made again"
+
+
+def test_server_that_dies_in_preflight(place: Place) -> None:
+    """A server that dies before the first unit is started again like any other."""
+    recipe = place.command("--die-after", "2", serving={"max_restarts": 1})
+    text = place.evalkit("run", recipe, code=6)
+    assert "error: the server died in the preflight of tasks.addition: no answer from" in text
+    log = place.folder.worker_log("r0", 1).read_text()
+    assert "starting a new server; 0 restarts left" in log
 
 
 def test_server_that_dies_for_good(place: Place) -> None:

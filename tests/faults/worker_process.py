@@ -11,11 +11,13 @@ import functools
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from evalkit.cluster import session
 from evalkit.cluster.job import current_job
 from evalkit.cluster.worker import run_replica
 from evalkit.errors import EvalkitError
+from evalkit.serving.watchdog import ProgressWatchdog
 from evalkit.store.leases import Leases
 
 
@@ -23,7 +25,7 @@ def fill_disk(free: int) -> None:
     """Let journals have so many bytes, and then no more."""
     write, left = os.write, [free]
 
-    def limited(fd: int, data: bytes) -> int:
+    def limited(fd: int, data: Any) -> int:
         if bytes(data[:6]) != b'{"crc"' and left[0] == free:
             return write(fd, data)
         fits = data[: left[0]]
@@ -49,10 +51,8 @@ def main() -> int:
     if arguments.disk_bytes is not None:
         fill_disk(arguments.disk_bytes)
     if arguments.probe_s is not None:
-        patient = session.ProgressWatchdog
-        session.ProgressWatchdog = functools.partial(  # type: ignore[misc, assignment]
-            patient, probe_timeout_s=arguments.probe_s
-        )
+        hasty = functools.partial(ProgressWatchdog, probe_timeout_s=arguments.probe_s)
+        vars(session)["ProgressWatchdog"] = hasty
     try:
         return run_replica(arguments.run, arguments.replica, current_job())
     except EvalkitError as error:
