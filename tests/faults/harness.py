@@ -103,9 +103,9 @@ class Server:
 
 
 @contextmanager
-def serving(*switches: str) -> Iterator[Server]:
+def serving(*switches: str, port: int | None = None) -> Iterator[Server]:
     """A fault server of model `m` that lives as long as the block."""
-    server = Server(free_port())
+    server = Server(port or free_port())
     argv = [
         sys.executable,
         str(FAULT_SERVER),
