@@ -11,6 +11,7 @@ import csv
 import gzip
 import hashlib
 import io
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ def _parse_csv(content: bytes, name: str) -> list[dict[str, Any]]:
                 raise DataError(f"{name}:{reader.line_num}: wrong number of columns")
             rows.append(dict(row))
     except csv.Error as error:
-        raise DataError(f"{name}:{reader.line_num}: {error}") from error
+        raise DataError(f"{name}:{reader.reader.line_num}: {error}") from error
     return rows
 
 
@@ -231,5 +232,5 @@ def _read(path: Path, task: str) -> bytes:
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if path.name.endswith(".gz") else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"tasks.{task}: cannot read {path}: {error}") from error

@@ -58,7 +58,7 @@ class Chain(Benchmark[ManyCallsParams]):
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """One call after the other."""
-        said = []
+        said: list[str] = []
         for step in range(self.params.calls):
             before = said[-1] if said else "nothing"
             text = f"{self.name} {sample.data['number']}.{step}: what follows {before!r}?"
