@@ -1,0 +1,235 @@
+"""What an attempt is made of: its number, its log, its heartbeat, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from evalkit.clock import Clock
+from evalkit.cluster import heartbeat as heartbeat_module
+from evalkit.cluster.attempts import begin_attempt, last_attempt
+from evalkit.cluster.drain import Drain, DrainedError
+from evalkit.cluster.heartbeat import HEARTBEAT_S, Heartbeat, ReplicaReport, TaskTally
+from evalkit.cluster.provenance import collect_provenance, git_state
+from evalkit.cluster.runlog import attempt_logging, note
+from evalkit.cluster.session import until_done
+from evalkit.errors import StoreError
+from evalkit.store.layout import RunFolder
+from evalkit.store.records import Outcome
+
+
+def test_attempts_are_numbered(tmp_path: Path) -> None:
+    """Each attempt has the next number, whatever the last one left; `latest` is the newest."""
+    folder = RunFolder(tmp_path)
+    assert last_attempt(folder, "r0") == 0
+    assert begin_attempt(folder, "r0").id == "r0.a1"
+    (folder.replica_logs("r0") / "attempt-7").mkdir()
+    (folder.replica_logs("r0") / "attempt-x").mkdir()
+    assert begin_attempt(folder, "r0").id == "r0.a8"
+    assert begin_attempt(folder, "r1").id == "r1.a1"
+    assert (folder.replica_logs("r0") / "latest").readlink() == Path("attempt-8")
+    assert last_attempt(folder, "r0") == 8
+
+
+def _begin(root: Path, start: Any, numbers: Any) -> None:
+    start.wait()
+    numbers.put(begin_attempt(RunFolder(root), "r0").number)
+
+
+def test_two_executions_of_one_replica(tmp_path: Path) -> None:
+    """Executions that begin at the same time never share a number."""
+    context = multiprocessing.get_context("spawn")
+    start, numbers = context.Barrier(3), context.Queue()
+    racers = [context.Process(target=_begin, args=(tmp_path, start, numbers)) for _ in range(3)]
+    for racer in racers:
+        racer.start()
+    found = sorted(numbers.get() for _ in racers)
+    for racer in racers:
+        racer.join()
+    numbers.close()
+    numbers.join_thread()
+    assert found == [1, 2, 3]
+
+
+def test_logs_that_cannot_be_written(tmp_path: Path) -> None:
+    """A run folder that cannot be written where the replica runs is said to be so."""
+    folder = RunFolder(tmp_path)
+    (tmp_path / "logs").touch()
+    with pytest.raises(StoreError) as caught:
+        begin_attempt(folder, "r0")
+    assert str(caught.value) == (
+        f"cannot create logs in {tmp_path}/logs/r0: Not a directory\n"
+        "The output folder must be writable where the replica runs."
+    )
+    with pytest.raises(StoreError, match=f"cannot write {folder.stdout}"):
+        note(folder, Clock(), "text")
+    with (
+        pytest.raises(StoreError, match=f"cannot write {tmp_path}/gone/worker.log"),
+        attempt_logging(tmp_path / "gone" / "worker.log"),
+    ):
+        pass
+
+
+def test_log_of_an_attempt(tmp_path: Path) -> None:
+    """Records of evalkit go to the file while the block lasts, and not after."""
+    path = tmp_path / "worker.log"
+    with attempt_logging(path):
+        logging.getLogger("evalkit.worker").info("inside")
+    logging.getLogger("evalkit.worker").warning("outside")
+    assert [line.split(" ", 2)[2] for line in path.read_text().splitlines()] == ["INFO inside"]
+
+
+def test_note(tmp_path: Path) -> None:
+    """Events of a run are lines with their time, in the order they came."""
+    folder = RunFolder(tmp_path)
+    for text in ("first", "second é"):
+        note(folder, Clock(wall=lambda: 0.0), text)
+    lines = folder.stdout.read_text("utf-8").splitlines()
+    assert [line[20:] for line in lines] == ["first", "second é"]
+
+
+def report() -> ReplicaReport:
+    """A report of an attempt that has just begun."""
+    return ReplicaReport("r0", 1, "host", 7, None, 100.0)
+
+
+def test_tally() -> None:
+    """Units that are not the model's own are shown and are not done."""
+    tally = TaskTally()
+    tally.add(Outcome.OK, 1.0)
+    tally.add(Outcome.EMPTY, 0.0)
+    tally.add(Outcome.TRUNCATED, None)
+    tally.add(Outcome.INFRA_ERROR, None)
+    assert tally == TaskTally(3, 2, 1.0, {"ok": 1, "empty": 1, "truncated": 1, "infra_error": 1})
+
+
+def test_heartbeat(tmp_path: Path) -> None:
+    """The file holds the report, a growing sequence, and the rates of tokens and units."""
+    now = [0.0]
+    clock = Clock(wall=lambda: 1000.0 + now[0], monotonic=lambda: now[0])
+    mine = report()
+    beat = Heartbeat(tmp_path / "r0.json", mine, clock)
+    mine.tally("sums")
+    beat.write()
+    now[0] = 10 * HEARTBEAT_S
+    for _ in range(40):
+        mine.tally("sums").add(Outcome.OK, 1.0)
+    beat.completion_tokens = 2000
+    beat.write()
+    found = orjson.loads((tmp_path / "r0.json").read_bytes())
+    assert (found["sequence"], found["heartbeat"]) == (2, 1020.0)
+    assert found["tokens_per_s"] == 100.0
+    assert found["tasks"]["sums"]["done"] == 40
+    assert found["tasks"]["sums"]["rate_per_s"] == 2.0
+
+
+async def test_heartbeat_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heartbeat is a hint: where it cannot be written the work goes on, and says so."""
+    monkeypatch.setattr(heartbeat_module, "HEARTBEAT_S", 0.0)
+    (tmp_path / "file").touch()
+    mine = report()
+    beating = asyncio.create_task(Heartbeat(tmp_path / "file" / "r0.json", mine, Clock()).beat())
+    while mine.sequence < 2:
+        await asyncio.sleep(0)
+    beating.cancel()
+    assert mine.detail is not None
+    assert mine.detail.startswith("heartbeat not written: cannot write ")
+    with pytest.raises(asyncio.CancelledError):
+        await beating
+
+
+async def test_drain_ends_waiting() -> None:
+    """Work that is waited for is given up when a drain is requested, from another thread too."""
+    drain = Drain()
+    drain.attach()
+    assert await drain.unless(asyncio.sleep(0, "done")) == "done"
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(drain.unless(work()))
+    await asyncio.sleep(0)
+    threading.Thread(target=drain.request, args=("SIGTERM",)).start()
+    with pytest.raises(DrainedError, match="interrupted: SIGTERM"):
+        await waiting
+    assert ended.is_set()
+    drain.request("again")
+    assert drain.reason == "SIGTERM"
+
+
+async def test_drain_before_the_loop() -> None:
+    """A drain that was requested before anybody listened is heard at once."""
+    drain = Drain()
+    drain.request("early")
+    drain.attach()
+    await drain.wait()
+    assert drain.requested
+
+
+async def test_until_done_ends_with_the_last_feeder() -> None:
+    """Guards end with the feeders; what a feeder raises comes out."""
+    ended: list[str] = []
+
+    async def guard() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("guard")
+
+    async def feeder(name: str) -> None:
+        await asyncio.sleep(0)
+        ended.append(name)
+
+    async def broken() -> None:
+        raise StoreError("disk full")
+
+    await until_done([feeder("a"), feeder("b")], [guard()])
+    assert ended == ["a", "b", "guard"]
+    with pytest.raises(StoreError, match="disk full"):
+        await until_done([guard(), broken()], [guard()])
+    assert ended == ["a", "b", "guard", "guard", "guard"]
+
+
+async def test_until_done_ends_with_a_guard() -> None:
+    """A guard that raises stops every feeder before it is told."""
+    stopped: list[int] = []
+
+    async def feeder(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(number)
+
+    async def guard() -> None:
+        await asyncio.sleep(0)
+        raise StoreError("the server hangs")
+
+    with pytest.raises(StoreError, match="hangs"):
+        await until_done([feeder(n) for n in range(3)], [guard()])
+    assert sorted(stopped) == [0, 1, 2]
+
+
+def test_provenance(tmp_path: Path) -> None:
+    """Versions, command and commit of a plan; outside of a repository there is no commit."""
+    recipe = tmp_path / "recipe.yaml"
+    found = collect_provenance(["evalkit", "run", "a b.yaml"], recipe, {"name": "x:1"}, 0.0)
+    assert found["created"] == "1970-01-01T00:00:00+00:00"
+    assert found["command"] == "evalkit run 'a b.yaml'"
+    assert found["recipe"] == {"file": "recipe.yaml", "git": None, "sources": {"name": "x:1"}}
+    assert "pydantic" in found["packages"]
+    assert str(tmp_path) not in orjson.dumps(found).decode()
+    state = git_state(Path(__file__).parent)
+    assert state is None or len(state["commit"]) == 40
