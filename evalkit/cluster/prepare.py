@@ -15,7 +15,7 @@ from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.cluster.provenance import collect_provenance
-from evalkit.errors import DataError, EvalkitError, FingerprintMismatchError, StoreError
+from evalkit.errors import DataError, EvalkitError, FingerprintMismatchError, PlanError, StoreError
 from evalkit.plan.build import PreparedTask, RunInputs, build_plan
 from evalkit.plan.fingerprint import differences
 from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
@@ -141,7 +141,13 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
     ids = {sample.id for sample in samples}
     if len(ids) != len(samples):
         raise DataError(f"tasks.{name}: the data set has {len(samples) - len(ids)} repeated ids")
-    return _Data(benchmark, freeze(samples), len(samples), dataset)
+    try:
+        frozen = freeze(samples)
+    except TypeError as error:
+        raise PlanError(
+            f"tasks.{name}: {benchmark.name} made a sample that is not JSON: {error}"
+        ) from error
+    return _Data(benchmark, frozen, len(samples), dataset)
 
 
 def _plan_model(loaded: LoadedRecipe, model: str, data: Mapping[str, _Data]) -> Planned:

@@ -142,7 +142,7 @@ def test_unit_record_ends_a_unit(tmp_path: Path) -> None:
     """The end of a unit takes its calls along, in their order and up to their number."""
     key = UnitKey(0, 0)
     calls = [make_call(key, f"{n}", call=n, request=f"h{n}") for n in range(3)]
-    written = [calls[1], calls[0], calls[2], make_unit(key, "the end", calls=2)]
+    written: list[Record] = [calls[1], calls[0], calls[2], make_unit(key, "the end", 2)]
     union = read(tmp_path, {"r0.a1": written}, single_call=False)
     assert union.finished[key].text == "the end"
     assert union.finished[key].calls == (calls[0], calls[1])

@@ -1,0 +1,121 @@
+"""A worker inside this process, against a server beside it: how it ends, and what it leaves."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+
+from evalkit.cluster.job import current_job
+from evalkit.cluster.worker import request_drain, run_replica
+from evalkit.errors import EndpointError, UsageError
+from evalkit.store.run import load_plan
+from evalkit.store.union import ShardUnion, owed_units
+from tests.faults.harness import Server, free_port, serving, wait_for
+from tests.unit.worker.test_prepare import RECIPE, load, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from evalkit.store.layout import RunFolder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server for all tests here."""
+    with serving() as running:
+        yield running
+
+
+def make_run(root: Path, base_url: str, n: int = 30) -> RunFolder:
+    """A prepared run against a server."""
+    changes = {
+        "serving": {**RECIPE["serving"], "base_url": base_url},
+        "tasks": {"addition": {"params": {"n": n, "digits": 6}}},
+        "client": {"parallelism": 4, "max_retries": 0},
+    }
+    return prepare(load(root, **changes))[0].folder
+
+
+def report(folder: RunFolder) -> dict[str, object]:
+    """What the replica last said of itself."""
+    found: dict[str, object] = orjson.loads(folder.replica("r0").read_bytes())
+    return found
+
+
+def test_from_start_to_end(tmp_path: Path, server: Server) -> None:
+    """All units are done, the replica says so, and another attempt has nothing to do and asks nobody."""
+    folder = make_run(tmp_path, server.base_url)
+    assert run_replica(folder.root, "r0", current_job()) == 0
+    assert owed_units(folder, load_plan(folder), {"addition": True}) == {"addition": 0}
+    assert report(folder)["state"] == "done"
+    assert report(folder)["tasks"]["addition"]["done"] == 30  # type: ignore[index]
+    asked = server.counts()["received"]
+    assert run_replica(folder.root, "r0", current_job()) == 0
+    assert server.counts()["received"] == asked
+    said = [line[20:] for line in folder.stdout.read_text().splitlines()]
+    assert said[0].startswith("r0.a1 starts on ")
+    assert [line for line in said if "starts" not in line] == ["r0.a1 done", "r0.a2 done"]
+    assert "nothing is owed of addition: no server is started" in (
+        folder.worker_log("r0", 2).read_text()
+    )
+
+
+def test_drain(tmp_path: Path, server: Server) -> None:
+    """A drain ends with code 1; what was in flight is journaled, and the leases are free."""
+    folder = make_run(tmp_path, server.base_url, n=500)
+    before = server.counts()["answered"]
+    server.switch(latency_s=0.02)
+
+    def stop() -> None:
+        wait_for(lambda: server.counts()["answered"] >= before + 20)
+        request_drain("SIGTERM", wait_s=0)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    code = run_replica(folder.root, "r0", current_job())
+    stopper.join()
+    server.switch(latency_s=0)
+    assert code == 1
+    assert report(folder)["state"] == "interrupted"
+    plan = load_plan(folder)
+    unions = [
+        ShardUnion.read(folder, plan, shard, single_call=True) for shard in plan.tasks[0].shards()
+    ]
+    done = sum(len(union.finished) for union in unions)
+    assert done == server.counts()["answered"] - before - 1, "one is the preflight"
+    assert list(folder.leases.rglob("*.lock")) == []
+    assert run_replica(folder.root, "r0", current_job()) == 0
+    assert report(folder)["attempt"] == 2
+
+
+def test_failure(tmp_path: Path) -> None:
+    """An attempt that cannot work raises, and its report and the run's log say why."""
+    folder = make_run(tmp_path, f"http://127.0.0.1:{free_port()}/v1")
+    plan = folder.plan.read_text()
+    folder.plan.write_text(plan.replace('"check_models": true', '"check_models": false'))
+    with pytest.raises(Exception, match=r"preflight of tasks\.addition: no answer from"):
+        run_replica(folder.root, "r0", current_job())
+    assert report(folder)["state"] == "failed"
+    assert "no answer from" in str(report(folder)["error"])
+    assert "r0.a1 failed: preflight of tasks.addition" in folder.stdout.read_text()
+
+
+def test_wrong_model_name(tmp_path: Path, server: Server) -> None:
+    """An endpoint that serves another model is refused before the first unit."""
+    folder = make_run(tmp_path, server.base_url)
+    plan = folder.plan.read_text().replace('"served_model_name": "m"', '"served_model_name": "x"')
+    folder.plan.write_text(plan)
+    with pytest.raises(EndpointError, match="answers with another model's name"):
+        run_replica(folder.root, "r0", current_job())
+
+
+def test_no_run(tmp_path: Path) -> None:
+    """A folder that is no run is refused, and nothing is made in it."""
+    with pytest.raises(UsageError, match="is not a run"):
+        run_replica(tmp_path, "r0", current_job())
+    assert list(tmp_path.iterdir()) == []
+    request_drain("nobody is there")
