@@ -170,7 +170,13 @@ async def test_parallelism_is_reached_and_never_exceeded(parallelism: int) -> No
     gate = Gate(parallelism)
     async with serve(gate) as url, client_of(url, parallelism=parallelism) as client:
         async with asyncio.timeout(30):
-            await asyncio.gather(*(client.call(ask(n), None) for n in range(2 * parallelism + 5)))
+            calls = [
+                asyncio.create_task(client.call(ask(n), None)) for n in range(2 * parallelism + 5)
+            ]
+            while not gate.open.is_set():
+                assert client.in_flight <= parallelism
+                await asyncio.sleep(0)
+            await asyncio.gather(*calls)
         assert client.completed == 2 * parallelism + 5
     assert gate.most == parallelism
 

@@ -202,7 +202,7 @@ async def test_cancelled_sync_keeps_its_files_open(
 
     def slow(fd: int) -> None:
         entered.set()
-        go_on.wait()
+        go_on.wait(10)
         synced.append(Path(f"/proc/self/fd/{fd}").readlink().name == "r0.a1.jsonl")
 
     monkeypatch.setattr(os, "fsync", slow)
@@ -212,7 +212,8 @@ async def test_cancelled_sync_keeps_its_files_open(
     await asyncio.to_thread(entered.wait)
     syncing.cancel()
     closing = asyncio.create_task(journals.close())
-    await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.to_thread(int)  # whatever closing would do in a thread is done before
     assert not closing.done()
     go_on.set()
     await closing
