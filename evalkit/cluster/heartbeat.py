@@ -7,10 +7,7 @@ computed from it that the journals do not prove.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from evalkit.errors import StoreError
 from evalkit.store.publish import publish
@@ -19,56 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.clock import Clock
-    from evalkit.store.records import Outcome
+    from evalkit.cluster.replica_report import ReplicaReport
 
 HEARTBEAT_S = 2.0
-
-
-@dataclass(slots=True)
-class TaskTally:
-    """Units of one task that this attempt finished."""
-
-    done: int = 0
-    scored: int = 0
-    score_sum: float = 0.0
-    outcomes: dict[str, int] = field(default_factory=dict)
-
-    def add(self, outcome: Outcome, score: float | None) -> None:
-        """Count one unit."""
-        self.outcomes[outcome.value] = self.outcomes.get(outcome.value, 0) + 1
-        self.done += outcome.is_models_own
-        if score is not None:
-            self.scored += 1
-            self.score_sum += score
-
-
-@dataclass(slots=True)
-class ReplicaReport:
-    """The state of one attempt; `Heartbeat` writes it."""
-
-    replica: str
-    attempt: int
-    host: str
-    pid: int
-    job_id: str | None
-    started: float
-    state: str = "starting"
-    """starting, loading, ready, running, draining, stopping, done, failed or interrupted."""
-    phase: int = 0
-    """Index of the deployment that is served."""
-    server: dict[str, Any] = field(default_factory=dict)
-    tasks: dict[str, TaskTally] = field(default_factory=dict)
-    in_flight: int = 0
-    tokens_per_s: float = 0.0
-    error: str | None = None
-    detail: str | None = None
-    """What it is doing, in words."""
-    heartbeat: float = 0.0
-    sequence: int = 0
-
-    def tally(self, task: str) -> TaskTally:
-        """Counters of a task."""
-        return self.tasks.setdefault(task, TaskTally())
 
 
 class Heartbeat:
@@ -95,12 +45,10 @@ class Heartbeat:
             report.tokens_per_s = round((self.completion_tokens - tokens) / (now - then), 2)
             self._tokens = (now, self.completion_tokens)
         report.heartbeat = self._clock.wall()
-        report.sequence += 1
-        payload = asdict(report)
         for name, tally in report.tasks.items():
-            payload["tasks"][name]["rate_per_s"] = self._rate(name, now, tally.done)
+            tally.rate_per_s = self._rate(name, now, tally.done)
         self._previous = now
-        return orjson.dumps(payload)
+        return report.render()
 
     def _rate(self, task: str, now: float, done: int) -> float:
         """Units per second since the heartbeat before the task's first unit."""

@@ -9,51 +9,85 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import orjson
+from pydantic import TypeAdapter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.store.layout import RunFolder
+    from evalkit.store.records import Outcome
 
 STALE_AFTER_S = 60.0
 """Workers write every 2 s; shared file systems may hide a new file for a minute."""
 ENDED = frozenset({"done", "failed", "interrupted"})
 
 
-@dataclass(frozen=True, slots=True)
-class TaskReport:
-    """One task in one attempt."""
+@dataclass(slots=True)
+class TaskTally:
+    """Units of one task that this attempt finished."""
 
     done: int = 0
-    rate_per_s: float = 0.0
     scored: int = 0
     score_sum: float = 0.0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    rate_per_s: float = 0.0
+    """Units per second since the attempt's first unit of the task, as of the last heartbeat."""
+
+    def add(self, outcome: Outcome, score: float | None) -> None:
+        """Count one unit."""
+        self.outcomes[outcome.value] = self.outcomes.get(outcome.value, 0) + 1
+        self.done += outcome.is_models_own
+        if score is not None:
+            self.scored += 1
+            self.score_sum += score
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplicaReport:
-    """One replica's last words."""
+    """The state of one attempt of one replica."""
 
     replica: str
     attempt: int
-    state: str
-    """starting, loading, ready, running, draining, stopping, done, failed or interrupted."""
     host: str
     pid: int
     job_id: str | None
-    heartbeat: float
-    """Unix time (s)."""
     started: float
+    """Unix time (s)."""
+    state: str = "starting"
+    """starting, loading (the model), ready (and working), draining, stopping, done, failed or
+    interrupted."""
+    phase: int = 0
+    """Index of the deployment that is served."""
     server: dict[str, Any] = field(default_factory=dict)
-    tasks: dict[str, TaskReport] = field(default_factory=dict)
+    """`state` (loading or ready), `log` (path), `restarts`; empty before the first server."""
+    tasks: dict[str, TaskTally] = field(default_factory=dict)
     in_flight: int = 0
     tokens_per_s: float = 0.0
     error: str | None = None
+    detail: str | None = None
+    """What it is doing, in words."""
+    heartbeat: float = 0.0
+    """Unix time (s) of the last one; 0 before the first."""
+
+    def tally(self, task: str) -> TaskTally:
+        """Counters of a task."""
+        return self.tasks.setdefault(task, TaskTally())
 
     def is_fresh(self, now: float) -> bool:
         """Whether the attempt runs and said so lately."""
         return self.state not in ENDED and now - self.heartbeat < STALE_AFTER_S
+
+    def render(self) -> bytes:
+        """The status file's content."""
+        return _ADAPTER.dump_json(self)
+
+    @classmethod
+    def parse(cls, content: bytes) -> ReplicaReport:
+        """A status file's report. Raises ValueError for what is none."""
+        return _ADAPTER.validate_json(content)
+
+
+_ADAPTER = TypeAdapter(ReplicaReport)
 
 
 def read_reports(folder: RunFolder) -> dict[str, ReplicaReport]:
@@ -69,30 +103,6 @@ def read_reports(folder: RunFolder) -> dict[str, ReplicaReport]:
 def read_report(path: Path) -> ReplicaReport | None:
     """One report; None when it is not readable as one."""
     try:
-        given: dict[str, Any] = orjson.loads(path.read_bytes())
-        tasks = {
-            name: TaskReport(
-                int(task.get("done", 0)),
-                float(task.get("rate_per_s") or 0.0),
-                int(task.get("scored", 0)),
-                float(task.get("score_sum", 0.0)),
-            )
-            for name, task in (given.get("tasks") or {}).items()
-        }
-        return ReplicaReport(
-            replica=given["replica"],
-            attempt=given["attempt"],
-            state=given["state"],
-            host=given["host"],
-            pid=given["pid"],
-            job_id=given.get("job_id"),
-            heartbeat=float(given["heartbeat"]),
-            started=float(given["started"]),
-            server=given.get("server") or {},
-            tasks=tasks,
-            in_flight=given.get("in_flight") or 0,
-            tokens_per_s=given.get("tokens_per_s") or 0.0,
-            error=given.get("error"),
-        )
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        return ReplicaReport.parse(path.read_bytes())
+    except (OSError, ValueError):
         return None

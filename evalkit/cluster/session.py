@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalkit.client.calls import CallClient, Target
-from evalkit.client.preflight import preflight, preflight_body
+from evalkit.client.calls import CallClient
+from evalkit.client.preflight import preflight
+from evalkit.client.target import Target
 from evalkit.cluster.drain import DrainedError
 from evalkit.cluster.units import do_unit
 from evalkit.errors import EvalkitError, InfraError, ServerDiedError
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from evalkit.clock import Clock
     from evalkit.cluster.attempts import Attempt
     from evalkit.cluster.drain import Drain
-    from evalkit.cluster.heartbeat import Heartbeat, ReplicaReport
+    from evalkit.cluster.heartbeat import Heartbeat
+    from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.cluster.units import TaskWork
     from evalkit.plan.model import DeploymentPlan
     from evalkit.recipe.schema import Client
@@ -141,11 +143,10 @@ class Session:
             messages = max((s.messages for s in work.samples), key=_length)
             if name in self._checked or not messages:
                 continue
-            body = preflight_body(messages, work.plan.generation, endpoint.model)
-            headers = endpoint.headers
+            request = work.builder.chat(messages, repeat=0)
             try:
                 await self._all.drain.unless(
-                    preflight(endpoint.base_url, endpoint.api_key, headers, body, task=name)
+                    preflight(self._target(endpoint), request, task=name)
                 )
             except InfraError as error:
                 if (reason := server.failure()) is None:
@@ -156,15 +157,19 @@ class Session:
             self._checked.add(name)
         self._all.report.detail = None
 
-    async def _feed(self, server: Deployment, endpoint: Endpoint) -> None:
-        """Keep calls in flight until the queue is empty. Raises what stopped it before."""
-        target = Target(
-            url=f"{endpoint.base_url}/chat/completions",
-            headers=endpoint.request_headers(),
+    def _target(self, endpoint: Endpoint) -> Target:
+        return Target(
+            base_url=endpoint.base_url,
             model=endpoint.model,
+            headers=endpoint.request_headers(),
+            proxy=endpoint.proxy,
             is_ours=isinstance(self._deployment.serving, LocalServing),
             server=self.servers,
         )
+
+    async def _feed(self, server: Deployment, endpoint: Endpoint) -> None:
+        """Keep calls in flight until the queue is empty. Raises what stopped it before."""
+        target = self._target(endpoint)
         async with CallClient(target, self._all.settings, self._all.clock) as client:
             feeders = [self._feeder(client) for _ in range(self._all.settings.parallelism)]
             guards = [

@@ -23,7 +23,8 @@ from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.cluster.attempts import begin_attempt
 from evalkit.cluster.drain import Drain, DrainedError
 from evalkit.cluster.env import read_environment
-from evalkit.cluster.heartbeat import Heartbeat, ReplicaReport
+from evalkit.cluster.heartbeat import Heartbeat
+from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
 from evalkit.cluster.units import TaskWork

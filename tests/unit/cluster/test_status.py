@@ -32,12 +32,11 @@ def report(folder: RunFolder, replica: str = "r0", **changes: Any) -> None:
     values = {
         "replica": replica,
         "attempt": 1,
-        "state": "running",
+        "state": "ready",
         "host": "n1",
         "pid": 1,
         "job_id": "100",
         "heartbeat": NOW - 1,
-        "sequence": 3,
         "started": NOW - 60,
         "phase": 0,
         "server": {"state": "healthy"},
@@ -119,7 +118,7 @@ def test_rates_are_summed_over_living_replicas(
     report(run_folder, "r2", heartbeat=NOW - 1000)
     status = look(run_folder, fake_slurm.env)
     assert (status.rate_per_s, status.eta_s) == (4.0, 2.0)
-    assert [r.state for r in status.replicas] == ["running", "running", "silent"]
+    assert [r.state for r in status.replicas] == ["ready", "ready", "silent"]
     assert status.replicas[2].tokens_per_s == 0.0
     assert (status.phase, status.tasks[0].score) == ("running", 0.75)
     assert json.loads(json.dumps(status.to_json()))["tasks"][0]["eta_s"] == 2.0
