@@ -54,6 +54,8 @@ class RunInputs:
     """The model's name in the recipe: what it is served as, unless serving says otherwise."""
     revision: str | None
     client: Client
+    is_hub: bool = False
+    """The model is a hub repository, which its commit names."""
 
 
 def shard_count(units: int) -> int:
@@ -74,7 +76,11 @@ def build_plan(inputs: RunInputs, tasks: Sequence[PreparedTask]) -> Plan:
         deployment = _deployment(inputs, task)
         if deployment not in deployments:
             deployments.append(deployment)
-        planned.append(_plan_task(inputs.model, task, deployments.index(deployment)))
+        identity = {
+            "model": model_identity(inputs.model, is_hub=inputs.is_hub),
+            "serving": serving_identity(task.serving, deployment.served_model_name),
+        }
+        planned.append(_plan_task(task, identity, deployments.index(deployment)))
     planned.sort(key=lambda t: t.deployment)
     prints = {task.name: task.fingerprint for task in planned}
     return Plan(
@@ -98,17 +104,18 @@ def _deployment(inputs: RunInputs, task: PreparedTask) -> DeploymentPlan:
     )
 
 
-def _plan_task(model: ModelIdentity, task: PreparedTask, deployment: int) -> TaskPlan:
+def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -> TaskPlan:
+    """`server` is the part of the task's identity that says who answers."""
     identity = {
-        "model": model_identity(model),
-        "serving": serving_identity(task.serving),
+        **server,
         "benchmark": {"name": task.benchmark, "version": task.benchmark_version},
         "profile": task.profile,
         "params": dict(task.params),
         "generation": task.generation.model_dump(mode="json", exclude_none=True),
         "repeats": task.repeats,
         "samples": task.n_samples,
-        "data": task.data.model_dump(mode="json", exclude={"licence", "n_rows"}),
+        # The checksum says it all: the same bytes from another place are the same data.
+        "data": {"sha256": task.data.sha256},
         "prompts": dict(task.prompts),
         "requests_sha256": task.requests_sha256,
     }

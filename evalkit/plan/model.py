@@ -7,6 +7,7 @@ fingerprint.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -67,8 +68,10 @@ class ModelIdentity(Frozen):
     source: str
     """Hub id, folder name or model id."""
     revision: str | None = None
+    """Commit of a hub model, as far as it was known; it names the model, and the hashes below, from
+    this machine's cache, only describe it."""
     weights: str | None = None
-    """Fingerprint of the weight files; null for a hosted model."""
+    """Fingerprint of the weight files; null for a hub or hosted model."""
     config: str | None = None
     """sha256 of config.json and generation_config.json."""
     tokenizer: str | None = None
@@ -154,13 +157,27 @@ class Plan(Frozen):
 
     @property
     def run_id(self) -> str:
-        """Short id of the run."""
-        return self.fingerprint[:8]
+        """Short id of the run: another one for each run of the same settings."""
+        text = "\0".join((self.fingerprint, self.run, self.model.name))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
     def n_units(self) -> int:
         """Planned units of all tasks."""
         return sum(task.n_units for task in self.tasks)
+
+    def executed_as(self, other: Plan) -> Plan:
+        """This plan on the servers and with the client settings of another one.
+
+        Tasks, their order, shards and units stay this plan's. A plan of another fingerprint changes
+        nothing.
+        """
+        if other.fingerprint != self.fingerprint:
+            return self
+        places = {task.name: task.deployment for task in other.tasks}
+        tasks = (t.model_copy(update={"deployment": places[t.name]}) for t in self.tasks)
+        update = {"tasks": tuple(tasks), "deployments": other.deployments, "client": other.client}
+        return self.model_copy(update=update)
 
     def task(self, name: str) -> TaskPlan:
         """Task by name. Raises KeyError with the names there are."""

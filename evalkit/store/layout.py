@@ -26,12 +26,13 @@ class RunFolder:
 
     @property
     def recipe(self) -> Path:
-        """The fully resolved recipe (YAML)."""
+        """The recipe with all its layers merged (YAML): it loads again, and variables are named in it.
+        Resolved values are in the plan and in `run_config`."""
         return self.root / "recipe.yaml"
 
     @property
     def recipe_as_given(self) -> Path:
-        """The text the user wrote."""
+        """The text the user wrote, but for what looks like a key."""
         return self.root / "recipe.given.yaml"
 
     @property
@@ -87,6 +88,12 @@ class RunFolder:
     def cluster_settings(self) -> Path:
         """The resolved cluster settings of the last submission (JSON)."""
         return self.cluster / "settings.json"
+
+    @property
+    def current_plan(self) -> Path:
+        """The plan with the servers and client settings of the last recipe (JSON), once they differ
+        from those it was made with."""
+        return self.cluster / "plan.json"
 
     @property
     def jobs(self) -> Path:

@@ -1,7 +1,8 @@
 """A run's written-once files: created together, plan last, and read back with clear errors.
 
 A folder is a run exactly when it holds `plan.json`. What was written before it is overwritten by the
-next try; what came after it never is.
+next try; what came after it never is. What a later recipe may change freely (servers' places and
+sizes, how requests are sent) is kept beside it, in `cluster/`, and laid over the plan when it is read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from evalkit.store.publish import publish, publish_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from evalkit.store.layout import RunFolder
 
@@ -35,28 +37,54 @@ def is_run(folder: RunFolder) -> bool:
 
 
 def load_plan(folder: RunFolder) -> Plan:
-    """The run's plan. Raises UsageError where there is no run, StoreError for an unreadable one."""
-    try:
-        content = folder.plan.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    """The run's plan, as it is to be executed now: with what the last `save_execution` gave it.
+
+    Raises UsageError where there is no run, StoreError for an unreadable one.
+    """
+    plan = _read_plan(
+        folder.plan, "The file is written once and never changed: restore it, or start a new run."
+    )
+    if plan is None:
         raise UsageError(
             f"{folder.root} is not a run: there is no {folder.plan.name} in it",
             hint="Name a run folder, or make one with `evalkit prepare RECIPE`.",
-        ) from error
+        )
+    current = _read_plan(
+        folder.current_plan, "Delete it, and prepare or submit the recipe again: it is made anew."
+    )
+    return plan if current is None else plan.executed_as(current)
+
+
+def save_execution(folder: RunFolder, plan: Plan) -> None:
+    """Let the run go on with the servers and the client settings of `plan`, if it is the same run.
+
+    `plan.json` stays as it is. Raises StoreError.
+    """
+    before = load_plan(folder)
+    after = before.executed_as(plan)
+    if after != before:
+        publish(folder.current_plan, after.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _read_plan(path: Path, hint: str) -> Plan | None:
+    """The plan in a file, None without the file. `hint` says what to do about one that is none."""
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
-        raise StoreError(f"cannot read {folder.plan}: {error.strerror or error}") from error
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         raw = orjson.loads(content)
         if raw.get("version") != PLAN_VERSION:
             raise StoreError(
-                f"{folder.plan} has version {raw.get('version')}, this evalkit reads {PLAN_VERSION}",
+                f"{path} has version {raw.get('version')}, this evalkit reads {PLAN_VERSION}",
                 hint="Use the evalkit that made the run (provenance.json), or start a new run.",
             )
         return Plan.model_validate_json(content)
     except (orjson.JSONDecodeError, AttributeError, ValidationError) as error:
         raise StoreError(
-            f"{folder.plan} is not a plan: {str(error).splitlines()[0]}",
-            hint="The file is written once and never changed: restore it, or start a new run.",
+            f"{path} is not a plan: {str(error).splitlines()[0]}", hint=hint
         ) from error
 
 

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from evalkit.store.layout import RunFolder
+from evalkit.store.run import load_plan
 from tests.builders import answer_all
 from tests.unit.cli.conftest import RECIPE
 
@@ -60,7 +61,7 @@ def test_gather_as_json(shell: Shell, finished: RunFolder) -> None:
 @pytest.mark.parametrize("how", ["name", "folder", "id", "recipe"])
 def test_names_of_a_run(shell: Shell, finished: RunFolder, how: str) -> None:
     """A run is found by its name, its folder, the beginning of its id, and its recipe."""
-    run_id = orjson.loads(finished.plan.read_bytes())["fingerprint"]
+    run_id = load_plan(finished).run_id
     name = {
         "name": "test",
         "folder": str(finished.root),

@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from evalkit.errors import PlanError
 from evalkit.plan.build import MAX_SHARDS, shard_count
 from evalkit.plan.model import Plan, Shard, UnitKey
-from evalkit.recipe.schema import CommandServing, ExternalServing, Generation, VllmServing
-from tests.builders import make_plan, make_prepared, make_recipe, units_of
+from evalkit.recipe.schema import (
+    Client,
+    CommandServing,
+    ExternalServing,
+    Generation,
+    VllmServing,
+)
+from tests.builders import make_inputs, make_plan, make_prepared, make_recipe, units_of
 
 if TYPE_CHECKING:
     from evalkit.recipe.schema import AnyServing
@@ -134,7 +140,55 @@ def test_plan_survives_json() -> None:
     plan = make_plan(make_prepared(), make_prepared("b", repeats=3))
     again = Plan.model_validate_json(plan.model_dump_json())
     assert again == plan
-    assert again.run_id == plan.fingerprint[:8]
+    assert again.run_id == plan.run_id
+
+
+def test_run_id() -> None:
+    """Runs of the same settings have ids of their own; the same run always has the same one."""
+    ids = [
+        make_plan(**changes).run_id
+        for changes in (
+            {},
+            {"run": "other"},
+            {"model": make_inputs().model.model_copy(update={"name": "m"})},
+        )
+    ]
+    assert len(set(ids)) == 3
+    assert make_plan().run_id == ids[0]
+    assert all(len(each) == 8 and int(each, 16) >= 0 for each in ids)
+
+
+def test_other_servers_same_work() -> None:
+    """Executed as another plan: its servers and client, and the tasks, shards and order of this one."""
+    first = make_plan(
+        make_prepared("long", expected_tokens=90), make_prepared("short", expected_tokens=10)
+    )
+    other = make_plan(
+        make_prepared("short", expected_tokens=99, serving=VllmServing(max_model_len=4096, gpus=4)),
+        make_prepared("long", expected_tokens=10),
+        client=Client(parallelism=3),
+        model_source="/moved/tiny",
+        run="another",
+    )
+    shards = other.tasks[0].model_copy(update={"n_shards": 3})
+    other = other.model_copy(update={"tasks": (shards, *other.tasks[1:])})
+    now = first.executed_as(other)
+    assert now.client == Client(parallelism=3)
+    assert now.deployments == other.deployments
+    assert [t.model_copy(update={"deployment": 0}) for t in now.tasks] == list(first.tasks)
+    assert {t.name: now.deployments[t.deployment].serving.gpus for t in now.tasks} == {  # type: ignore[union-attr]
+        "long": None,
+        "short": 4,
+    }
+    assert (now.run_id, now.fingerprint) == (first.run_id, first.fingerprint)
+
+
+def test_execution_of_another_run() -> None:
+    """A plan of another fingerprint gives nothing of itself away."""
+    plan = make_plan()
+    assert (
+        plan.executed_as(make_plan(make_prepared(repeats=3), client=Client(parallelism=3))) is plan
+    )
 
 
 def test_plan_on_disk() -> None:

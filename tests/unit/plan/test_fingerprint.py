@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from evalkit.plan.fingerprint import differences, fingerprint, flatten
+from evalkit.plan.fingerprint import describe_difference, differences, fingerprint, flatten
 from evalkit.plan.model import DataProvenance, ModelIdentity
 from evalkit.recipe.schema import (
     Client,
@@ -69,7 +69,9 @@ SERVING_THAT_MATTERS = {
     "load_format": "dummy",
     "reasoning_parser": "nano",
     "tool_call_parser": "hermes",
+    "trust_remote_code": True,
     "extra_args": {"mamba-ssm-cache-dtype": "float32"},
+    "env": {"VLLM_ATTENTION_BACKEND": "FLASHINFER"},
 }
 SERVING_THAT_DOES_NOT = {
     "tensor_parallel_size": 2,
@@ -83,13 +85,11 @@ SERVING_THAT_DOES_NOT = {
     "python": "/usr/bin/python",
     "launcher": "module",
     "served_model_name": "x",
-    "env": {"A": "b"},
     "secrets": ("HF_TOKEN",),
     "ready_timeout_s": 1.0,
     "shutdown_timeout_s": 1.0,
     "max_restarts": 9,
     "expose": True,
-    "trust_remote_code": True,
 }
 
 
@@ -166,8 +166,6 @@ def test_command_matters() -> None:
         {"requests_sha256": "f" * 64},
         {"prompts": {"mcq": "a" * 64}},
         {"data": DataProvenance(**(DATA | {"sha256": "a" * 64}))},
-        {"data": DataProvenance(**(DATA | {"revision": "main"}))},
-        {"data": DataProvenance(**(DATA | {"altered": True}))},
         {"name": "other"},
     ],
     ids=lambda change: "-".join(change),
@@ -183,6 +181,9 @@ def test_task_matters(change: dict[str, Any]) -> None:
         {"expected_tokens": 9999},
         {"data": DataProvenance(**(DATA | {"licence": "y"}))},
         {"data": DataProvenance(**(DATA | {"n_rows": 11}))},
+        {"data": DataProvenance(**(DATA | {"source": "copy.jsonl"}))},
+        {"data": DataProvenance(**(DATA | {"revision": "main"}))},
+        {"data": DataProvenance(**(DATA | {"altered": True}))},
     ],
     ids=lambda change: "-".join(change),
 )
@@ -210,6 +211,27 @@ def test_place_of_unknown_weights_matters() -> None:
     assert of_run(model=one) != of_run(model=two)
 
 
+def test_model_that_an_endpoint_is_asked_for_matters() -> None:
+    """At somebody else's endpoint the model id chooses the model; its address does not."""
+
+    def external(**changes: Any) -> str:
+        values: dict[str, Any] = {"kind": "external", "base_url": "http://x/v1", **changes}
+        return of_task(serving=ExternalServing(**values))
+
+    assert external(served_model_name="other") != external()
+    assert external(base_url="http://y/v1", headers={"A": "b"}) == external()
+
+
+def test_hub_model_is_its_commit() -> None:
+    """What this machine's cache knows of a hub model's files changes nothing; its commit does."""
+    bare = ModelIdentity(name="x", source="o/n", revision="c" * 40)
+    cached = bare.model_copy(update={"config": "1", "tokenizer": "2", "chat_template": "3"})
+    other = bare.model_copy(update={"revision": "d" * 40})
+    assert of_run(model=bare, is_hub=True) == of_run(model=cached, is_hub=True)
+    assert of_run(model=bare, is_hub=True) != of_run(model=other, is_hub=True)
+    assert make_plan(model=cached, is_hub=True).model == cached
+
+
 def test_client_does_not_matter() -> None:
     """How fast requests are sent moves no score."""
     client = Client(parallelism=1, max_retries=0, timeout_s=1.0, stall_timeout_s=1.0)
@@ -231,10 +253,42 @@ def test_differences_are_exact() -> None:
         "tasks.a.generation.temperature": ("0.5", "1.0"),
         "tasks.a.generation.top_p": ("(not set)", "0.5"),
     }
-    rest = {k: v for k, v in found.items() if not k.startswith("tasks.a.")}
-    assert rest
-    assert all(k.startswith("tasks.gone.") and v[1] == "(not set)" for k, v in rest.items())
+    assert found["tasks.gone"] == ("there", "not in this recipe")
+    assert len(found) == 3
+    assert differences(new, old)["tasks.gone"] == ("not there", "in this recipe")
     assert differences(old, old) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "line"),
+    [
+        ("tasks.a.repeats", ("1", "2"), "tasks.a.repeats: 1 there, 2 now"),
+        ("tasks.a", ("there", "not in this recipe"), "tasks.a: there, not in this recipe"),
+        ("tasks.a", ("not there", "in this recipe"), "tasks.a: not there, in this recipe"),
+    ],
+)
+def test_a_difference_in_words(key: str, values: tuple[str, str], line: str) -> None:
+    """A setting has two values; a whole task is there or not."""
+    assert describe_difference(key, values) == line
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"params": {"n": 9}}, {"params.n"}),
+        ({"n_samples": 5, "data": make_prepared().data}, {"samples"}),
+        ({"generation": generation(top_k=3)}, {"generation.top_k", "data.sha256"}),
+        ({}, {"data.sha256"}),
+        ({"data": make_prepared().data}, {"requests_sha256"}),
+    ],
+    ids=["params", "limit", "unrelated", "data alone", "requests alone"],
+)  # fmt: skip
+def test_checksums_that_another_key_explains(changes: dict[str, Any], keys: set[str]) -> None:
+    """A checksum is shown where no other difference can be its cause."""
+    data = DataProvenance(**(DATA | {"sha256": "a" * 64}))
+    new = make_prepared(**{"data": data, "requests_sha256": "f" * 64, **changes})
+    found = differences(make_plan(make_prepared()), make_plan(new))
+    assert set(found) == {f"tasks.addition.{key}" for key in keys}
 
 
 @given(json_objects, json_objects)

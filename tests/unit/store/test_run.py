@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from evalkit.errors import StoreError, UsageError
-from evalkit.recipe.schema import Cluster
+from evalkit.recipe.schema import Client, Cluster
 from evalkit.store.layout import RunFolder
 from evalkit.store.run import (
     check_creatable,
@@ -18,8 +18,9 @@ from evalkit.store.run import (
     load_plan,
     load_provenance,
     save_cluster,
+    save_execution,
 )
-from tests.builders import make_plan
+from tests.builders import make_plan, make_prepared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,3 +142,41 @@ def test_damaged_provenance(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(StoreError, match=f"cannot read {folder.provenance}"):
         load_provenance(folder)
+
+
+def test_execution_changes_and_the_plan_stays(tmp_path: Path) -> None:
+    """Servers and client settings of a later recipe are what is loaded; `plan.json` is untouched."""
+    folder, plan = RunFolder(tmp_path), make_plan()
+    create_run(folder, plan, {})
+    before = folder.plan.read_bytes()
+    save_execution(folder, plan)
+    assert not folder.current_plan.exists()
+    changed = make_plan(client=Client(parallelism=3), model_source="/moved/tiny")
+    save_execution(folder, changed)
+    assert load_plan(folder).client.parallelism == 3
+    assert load_plan(folder).deployments[0].model_source == "/moved/tiny"
+    save_execution(folder, plan)
+    assert load_plan(folder) == plan
+    assert folder.plan.read_bytes() == before
+
+
+def test_execution_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    """A current plan of other settings, left by whatever, changes nothing."""
+    folder, plan = RunFolder(tmp_path), make_plan()
+    create_run(folder, plan, {})
+    other = make_plan(make_prepared(repeats=5), client=Client(parallelism=3))
+    save_execution(folder, other)
+    assert not folder.current_plan.exists()
+    folder.cluster.mkdir()
+    folder.current_plan.write_text(other.model_dump_json())
+    assert load_plan(folder) == plan
+
+
+def test_damaged_execution(tmp_path: Path) -> None:
+    """A current plan that is none is named, with what to do."""
+    folder = RunFolder(tmp_path)
+    create_run(folder, make_plan(), {})
+    folder.cluster.mkdir()
+    folder.current_plan.write_text("{")
+    with pytest.raises(StoreError, match=rf"{folder.current_plan} is not a plan(.|\n)*Delete it"):
+        load_plan(folder)
