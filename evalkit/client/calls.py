@@ -1,18 +1,17 @@
 """Calls to one endpoint: a keep-alive pool, a ceiling on what is in flight, retries, and the stop.
 
-One event loop, one aiohttp session, no task or thread per request beyond the caller's own. When the
-server is known to be dead, `abort` ends every waiting call at once instead of letting each retry
-until its budget is spent.
+One event loop, one aiohttp session, no task or thread per request beyond the caller's own. It does
+not watch the server: who finds it dead cancels the callers, and their calls end at once instead of
+being tried again until their budget is spent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -20,6 +19,7 @@ from evalkit.client.replies import (
     MalformedReplyError,
     WrongModelError,
     error_message,
+    filtered_reply,
     overflow_reply,
     parse_reply,
 )
@@ -28,9 +28,8 @@ from evalkit.errors import EndpointError, InfraError
 from evalkit.store.records import Reply, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from evalkit.client.request import Request
+    from evalkit.client.target import Target
     from evalkit.clock import Clock
     from evalkit.recipe.schema import Client
 
@@ -51,25 +50,28 @@ class Answer:
     timing: Timing
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where calls go."""
-
-    url: str
-    headers: Mapping[str, str]
-    model: str
-    is_ours: bool = True
-    """A server that this worker started: it must answer with our model id, and no proxy is used."""
-    server: int = 0
-    """How many servers this attempt started before this one."""
-
-
 class _PassingFaultError(Exception):
     """A try that may succeed when repeated."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float | None = None, *, dropped: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.dropped = dropped
+        """The server closed the connection without a word."""
+
+
+@dataclass(slots=True)
+class _Failing:
+    """The trouble of one call so far."""
+
+    since: float
+    """When its first try failed: the hours that a good answer takes are not the budget's."""
+    retries: int = 0
+    was_dropped: bool = False
+    """Its connection was closed once. Mostly that is an idle connection that the server gave up as
+    the request was on its way, so the first time it is sent again at once."""
 
 
 class CallClient:
@@ -77,6 +79,7 @@ class CallClient:
 
     def __init__(self, target: Target, settings: Client, clock: Clock) -> None:
         self._target = target
+        self._url = target.url
         self._policy = RetryPolicy(settings.max_retries, settings.retry_budget_s)
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout_s, sock_connect=30)
         self._parallelism = settings.parallelism
@@ -84,7 +87,6 @@ class CallClient:
         self._clock = clock
         self._failures_in_a_row = 0
         self._jitter = random.Random().random
-        self._proxy = None if target.is_ours else _find_proxy(target.url)
         self.in_flight = 0
         self.completed = 0
         self.completion_tokens = 0
@@ -139,31 +141,44 @@ class CallClient:
 
     async def _with_retries(self, request: Request, think_tags: tuple[str, str] | None) -> Answer:
         started, begin = self._clock.wall(), self._clock.monotonic()
-        retries = 0
+        sent_again = 0
+        failing: _Failing | None = None
         while True:
             try:
                 reply = await self._once(request, think_tags)
             except _PassingFaultError as fault:
-                elapsed = self._clock.monotonic() - begin
-                delay = self._policy.delay(retries, elapsed, self._jitter(), fault.retry_after_s)
+                if failing is None:
+                    failing = _Failing(self._clock.monotonic())
+                delay = self._delay(failing, fault)
                 if delay is None:
-                    raise InfraError(f"{fault} (after {retries} retries)") from fault
-                retries += 1
+                    raise InfraError(f"{fault} (after {sent_again} retries)") from fault
+                sent_again += 1
                 await asyncio.sleep(delay)
                 continue
             latency = self._clock.monotonic() - begin
-            return Answer(reply, Timing(round(started, 3), round(latency, 6), retries))
+            return Answer(reply, Timing(round(started, 3), round(latency, 6), sent_again))
+
+    def _delay(self, failing: _Failing, fault: _PassingFaultError) -> float | None:
+        """Seconds until the next try; null when there is none."""
+        if fault.dropped and not failing.was_dropped:
+            failing.was_dropped = True
+            return 0.0
+        elapsed = self._clock.monotonic() - failing.since
+        delay = self._policy.delay(failing.retries, elapsed, self._jitter(), fault.retry_after_s)
+        failing.retries += 1
+        return delay
 
     async def _once(self, request: Request, think_tags: tuple[str, str] | None) -> Reply:
         self.in_flight += 1
         try:
             async with self._session.post(
-                self._target.url, data=request.payload, proxy=self._proxy
+                self._url, data=request.payload, proxy=self._target.proxy, allow_redirects=False
             ) as response:
                 body = await response.read()
                 status, retry_after = response.status, response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _PassingFaultError(f"no answer from {self._target.url}: {error!r}") from error
+            message = f"no answer from {self._url}: {error!r}"
+            raise _PassingFaultError(message, dropped=_is_drop(error)) from error
         finally:
             self.in_flight -= 1
         if status == 200:
@@ -178,7 +193,7 @@ class CallClient:
             raise _PassingFaultError(str(error)) from error
         except WrongModelError as error:
             raise EndpointError(
-                f"{self._target.url} answers with another model's name: {error}",
+                f"{self._url} answers with another model's name: {error}",
                 hint="Another server took the port, or served_model_name is wrong.",
             ) from error
 
@@ -186,19 +201,16 @@ class CallClient:
         if is_retried(status):
             message = f"status {status}: {error_message(body)[0]}"
             raise _PassingFaultError(message, parse_retry_after(retry_after))
-        overflow = overflow_reply(status, body)
-        if overflow is not None:
-            return overflow
-        message = f"{self._target.url} refused with status {status}: {error_message(body)[0]}"
+        models_own = overflow_reply(status, body) or filtered_reply(status, body)
+        if models_own is not None:
+            return models_own
+        message = f"{self._url} refused with status {status}: {error_message(body)[0]}"
         if status in REFUSED_STATUS:
             raise EndpointError(message, hint="Check the key, the model id and the base URL.")
         raise InfraError(message)
 
 
-def _find_proxy(url: str) -> str | None:
-    """The environment's proxy for a URL. Looked up once: aiohttp's `trust_env` starts two threads
-    for every request, to read the environment and .netrc anew, which halves the throughput."""
-    parts = urlsplit(url)
-    if parts.hostname is not None and proxy_bypass(parts.hostname):
-        return None
-    return getproxies().get(parts.scheme)
+def _is_drop(error: Exception) -> bool:
+    """Whether the server closed a connection that was open."""
+    reset = isinstance(error, OSError) and error.errno == errno.ECONNRESET
+    return reset or isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionResetError))

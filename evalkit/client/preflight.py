@@ -1,78 +1,100 @@
 """One real request per task before the first unit: what would fail for hours fails in seconds.
 
 It goes through the official `openai` client, so that an endpoint which passes speaks the protocol as
-everybody else understands it, and it carries all of the task's parameters. The answer is streamed and
-dropped after its first chunk: the server has then accepted context length, sampling and tools, and
-has generated one token instead of a hundred thousand.
+everybody else understands it. Its body is the one a unit would send, its headers, its proxy and its
+trusted certificates are those of the calls, and nothing of the environment (OPENAI_*) gets in. The
+answer is streamed and dropped after its first chunk: the server has then accepted context length,
+sampling and seed, and has generated one token instead of a hundred thousand.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import ssl
+from typing import TYPE_CHECKING
 
-from evalkit.client.replies import overflow_reply
-from evalkit.client.request import fixed_fields
+import orjson
+
+from evalkit.client.replies import filtered_reply, overflow_reply
+from evalkit.client.retry import REDIRECT_STATUS
 from evalkit.errors import EndpointError, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from evalkit.recipe.schema import Generation
+    import httpx
+    import openai
+
+    from evalkit.client.request import Request
+    from evalkit.client.target import Target
 
 PREFLIGHT_TIMEOUT_S = 600.0
 """The first request of a large model may compile kernels for minutes."""
+_PROTOCOL_HEADERS = frozenset(
+    {"host", "accept", "accept-encoding", "content-length", "content-type", "user-agent"}
+)
 
 
-async def preflight(
-    base_url: str,
-    api_key: str | None,
-    headers: Mapping[str, str],
-    body: Mapping[str, Any],
-    *,
-    task: str,
-) -> None:
+async def preflight(target: Target, request: Request, *, task: str) -> None:
     """Send a chat request and wait for its first chunk.
 
     Raises EndpointError when the endpoint refuses it, InfraError when it cannot be reached.
     """
     import openai
 
-    client = openai.AsyncOpenAI(
-        base_url=base_url,
-        api_key=api_key or "none",
-        default_headers=dict(headers),
-        max_retries=3,
-        timeout=PREFLIGHT_TIMEOUT_S,
-    )
-    extra = {k: v for k, v in body.items() if k not in ("model", "messages", "stream")}
+    fields = orjson.loads(request.payload) | {"stream": True}
+    extra = {k: v for k, v in fields.items() if k not in ("model", "messages", "stream")}
     try:
-        async with client:
+        async with _make_client(target) as client:
             stream = await client.chat.completions.create(
-                model=body["model"], messages=body["messages"], stream=True, extra_body=extra
+                model=fields["model"], messages=fields["messages"], stream=True, extra_body=extra
             )
             async with stream:
                 async for _ in stream:
                     return
     except openai.APIStatusError as error:
-        raise _refused(task, error.status_code, error.response.content) from error
+        content = error.response.content
+        if filtered_reply(error.status_code, content) is not None:
+            return  # it speaks the protocol, and has an answer of its own to this very question
+        raise _refused(task, error.status_code, content) from error
     except openai.APIConnectionError as error:
         raise InfraError(
-            f"preflight of tasks.{task}: no answer from {base_url}: {error}"
+            f"preflight of tasks.{task}: no answer from {target.base_url}: {error}"
         ) from error
     except openai.OpenAIError as error:
         raise EndpointError(f"preflight of tasks.{task}: {error}") from error
-    raise EndpointError(f"preflight of tasks.{task}: {base_url} answered with an empty stream")
+    raise EndpointError(
+        f"preflight of tasks.{task}: {target.base_url} answered with an empty stream"
+    )
 
 
-def preflight_body(
-    messages: Sequence[Mapping[str, Any]], generation: Generation, model: str
-) -> dict[str, Any]:
-    """Body of a task's preflight: as its units, for the first repeat."""
-    body = {**fixed_fields(generation), "model": model, "messages": list(messages)}
-    if generation.system_message is not None:
-        system = {"role": "system", "content": generation.system_message}
-        body["messages"] = [system, *messages]
-    return body
+def _make_client(target: Target) -> openai.AsyncOpenAI:
+    import openai
+
+    async def use_our_headers(request: httpx.Request) -> None:
+        _replace_headers(request, target.headers)
+
+    transport = openai.DefaultAsyncHttpxClient(
+        proxy=target.proxy,
+        trust_env=False,
+        verify=ssl.create_default_context(),
+        follow_redirects=False,
+        event_hooks={"request": [use_our_headers]},
+    )
+    return openai.AsyncOpenAI(
+        base_url=target.base_url,
+        api_key="unused",  # the headers carry it
+        max_retries=3,
+        timeout=PREFLIGHT_TIMEOUT_S,
+        http_client=transport,
+    )
+
+
+def _replace_headers(request: httpx.Request, headers: Mapping[str, str]) -> None:
+    """Send what a call sends: neither the library's own headers nor those of its variables."""
+    for name in list(request.headers):
+        if name.lower() not in _PROTOCOL_HEADERS:
+            del request.headers[name]
+    request.headers.update(headers)
 
 
 def _refused(task: str, status: int, content: bytes) -> EndpointError:
@@ -85,7 +107,7 @@ def _refused(task: str, status: int, content: bytes) -> EndpointError:
         )
     if status in (401, 403):
         hint = "Check the key: serving.api_key_env names the variable that holds it."
-    elif status == 404:
+    elif status == 404 or status in REDIRECT_STATUS:
         hint = "Check the model id and serving.base_url."
     else:
         hint = f"Check tasks.{task}.generation and the serving settings."

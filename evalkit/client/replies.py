@@ -16,6 +16,7 @@ from evalkit.store.records import Outcome, Reply, Usage
 
 _INTERRUPTED = frozenset({"abort", "error"})
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+_FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
 _CONTEXT_WORDS = re.compile(
     r"maximum (?:model )?(?:context )?length|context (?:length|window|size)|max_model_len"
     r"|longer than the maximum|too many tokens",
@@ -104,6 +105,17 @@ def overflow_reply(status: int, body: bytes) -> Reply | None:
     if code in _CONTEXT_CODES or _CONTEXT_WORDS.search(message):
         return Reply(Outcome.CONTEXT_OVERFLOW, "", detail=message)
     return None
+
+
+def filtered_reply(status: int, body: bytes) -> Reply | None:
+    """The reply for a request that a hosted model's content filter refused; null for any other.
+
+    Sending it again would be refused again: it is the endpoint's answer to this question.
+    """
+    if status not in (400, 403):
+        return None
+    message, code = error_message(body)
+    return Reply(Outcome.REFUSED, "", detail=message) if code in _FILTER_CODES else None
 
 
 def error_message(body: bytes) -> tuple[str, str | None]:

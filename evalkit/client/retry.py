@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 RETRIED_STATUS = frozenset({408, 409, 429})
-REFUSED_STATUS = frozenset({401, 402, 403, 404, 405})
+REDIRECT_STATUS = frozenset({301, 302, 303, 307, 308})
+"""Never followed: a key goes to the address in the recipe and nowhere else."""
+REFUSED_STATUS = frozenset({401, 402, 403, 404, 405}) | REDIRECT_STATUS
 """The key, the account, the model or the path is wrong: no other call can succeed either."""
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
@@ -27,14 +29,14 @@ class RetryPolicy:
 
     max_retries: int
     budget_s: float
-    """Longest time from the first try to the start of the last one."""
+    """Longest time from the first failure to the start of the last try."""
 
     def delay(
         self, retries: int, elapsed_s: float, jitter: float, retry_after_s: float | None = None
     ) -> float | None:
         """Seconds to wait before the next try, or null when there is none.
 
-        `retries` were made so far; `jitter` is uniform in [0, 1). Exponential with full jitter over
+        `retries` were made so far, `elapsed_s` is the time since the first failure; `jitter` is uniform in [0, 1). Exponential with full jitter over
         the upper half, and never sooner than the server asked for.
         """
         if retries >= self.max_retries:

@@ -145,9 +145,7 @@ class Session:
                 continue
             request = work.builder.chat(messages, repeat=0)
             try:
-                await self._all.drain.unless(
-                    preflight(self._target(endpoint), request, task=name)
-                )
+                await self._all.drain.unless(preflight(self._target(endpoint), request, task=name))
             except InfraError as error:
                 if (reason := server.failure()) is None:
                     raise

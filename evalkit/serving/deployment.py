@@ -11,12 +11,7 @@ from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
 from evalkit.serving.contract import Deployment, ServerContext, ServerFacts
 from evalkit.serving.external import ExternalDeployment
 from evalkit.serving.local import LocalDeployment, Program
-from evalkit.serving.vllm import (
-    default_python,
-    enable_abort,
-    find_installation,
-    render_vllm_command,
-)
+from evalkit.serving.vllm import default_python, find_installation, render_vllm_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,11 +47,9 @@ def _make_vllm(plan: DeploymentPlan, serving: VllmServing, context: ServerContex
         python, env=context.env, prefix=context.prefix, launcher=serving.launcher
     )
 
-    complete = enable_abort(serving) if found.can_abort else serving
-
     def render(host: str, port: int) -> tuple[str, ...]:
         return render_vllm_command(
-            complete,
+            serving,
             model=plan.model_source,
             revision=plan.revision,
             served_model_name=plan.served_model_name,

@@ -29,8 +29,8 @@ class Endpoint:
     """Context length in tokens, where it is known."""
     metrics_url: str | None = None
     """vLLM's Prometheus page; null where there is none."""
-    can_abort: bool = False
-    """vLLM's `/inference/v1/abort_requests` is there: a generation can be stopped and kept."""
+    proxy: str | None = field(default=None, repr=False)
+    """URL of the proxy that every request goes through; null for none, as for all servers of ours."""
 
     def request_headers(self) -> dict[str, str]:
         """All headers of a request, the key included."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from evalkit.errors import EndpointError
 from evalkit.serving.contract import ServerContext, ServerFacts
 from evalkit.serving.endpoint import Endpoint
+from evalkit.serving.proxy import find_proxy
 from evalkit.serving.ready import confirm_model, find_features
 from evalkit.serving.wire import Answer, Wire
 
@@ -34,12 +35,14 @@ class ExternalDeployment:
 
     async def start(self) -> Endpoint:
         """Check the key, and the model id when the recipe wants it. Raises EndpointError."""
+        base_url = self._serving.base_url.rstrip("/")
         endpoint = Endpoint(
-            base_url=self._serving.base_url.rstrip("/"),
+            base_url=base_url,
             model=self._plan.served_model_name,
             api_key=self._read_key(),
             headers=MappingProxyType(dict(self._serving.headers)),
             max_model_len=self._serving.max_model_len,
+            proxy=find_proxy(self._context.env, base_url),
         )
         if self._serving.check_models:
             async with Wire(endpoint) as wire:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 FORBIDDEN = (401, 403)
-ABORT_PATH = "/inference/v1/abort_requests"
 
 Check = Callable[[], None]
 """Raises when it is pointless to wait any longer: the process is dead, or the deadline passed."""
@@ -79,13 +78,11 @@ def confirm_model(endpoint: Endpoint, answer: Answer) -> Endpoint:
 
 
 async def find_features(wire: Wire, endpoint: Endpoint) -> Endpoint:
-    """The endpoint with what it has beyond the OpenAI API: when it is a vLLM, and was told to."""
-    root = server_root(endpoint.base_url)
-    url = f"{root}/metrics"
+    """The endpoint with what it has beyond the OpenAI API: a vLLM has token counters."""
+    url = f"{server_root(endpoint.base_url)}/metrics"
     if not has_token_counters(await wire.get(url, key=False)):
         return endpoint
-    nothing = await wire.post(f"{root}{ABORT_PATH}", {"request_ids": []})
-    return dataclasses.replace(endpoint, metrics_url=url, can_abort=nothing.ok)
+    return dataclasses.replace(endpoint, metrics_url=url)
 
 
 def server_root(base_url: str) -> str:

@@ -25,15 +25,13 @@ Option: TypeAlias = Scalar | list[Scalar] | None
 
 # Set by evalkit from the plan and the attempt; the key must never be in a recipe.
 RESERVED = ("model", "host", "port", "served-model-name", "api-key", "revision", "uds", "headless")
-# Serves the route that a drain uses, see `Endpoint.can_abort`; guarded by the API key.
-ABORT_OPTION = "enable-scale-out"
 OPTION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 SERVE_MODULE = "vllm.entrypoints.cli.main"
 API_MODULE = "vllm.entrypoints.openai.api_server"
 # Container images start slowly the first time; a plain interpreter needs a fraction of a second.
 PROBE_TIMEOUT_S = 300.0
 PROBE = """
-import glob, importlib.metadata as metadata, importlib.util, json, os, platform
+import importlib.metadata as metadata, importlib.util, json, os, platform
 spec = importlib.util.find_spec("vllm")
 here = list(spec.submodule_search_locations or []) if spec and spec.origin else []
 has = lambda *parts: any(os.path.isfile(os.path.join(p, "entrypoints", *parts)) for p in here)
@@ -48,11 +46,6 @@ print("evalkit-probe " + json.dumps({
     "version": version("vllm") or next(map(version, names), None),
     "serve": version("vllm") is not None and has("cli", "main.py"),
     "module": has("openai", "api_server.py"),
-    "scale_out": any(
-        b"enable_scale_out" in open(file, "rb").read()
-        for place in here
-        for file in glob.glob(os.path.join(place, "entrypoints", "**", "cli_args.py"), recursive=True)
-    ),
     "python": platform.python_version(),
 }))
 """
@@ -63,7 +56,6 @@ class _Probed(NamedTuple):
     version: str | None
     serve: bool
     module: bool
-    scale_out: bool
     python: str
 
 
@@ -74,8 +66,6 @@ class VllmInstallation:
     launcher: Launcher
     version: str | None
     python: str
-    can_abort: bool = False
-    """It knows `--enable-scale-out`, without which generations cannot be stopped and kept."""
 
 
 def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by keyword
@@ -102,15 +92,6 @@ def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by 
     }
     options = {**own, **plan_options(serving)}
     return (*start, *(part for name, value in options.items() for part in _render(name, value)))
-
-
-def enable_abort(serving: VllmServing) -> VllmServing:
-    """The same with the abort route on, unless `extra_args` say something about it."""
-    if any(
-        _normalise(key, None)[0].removeprefix("no-") == ABORT_OPTION for key in serving.extra_args
-    ):
-        return serving
-    return serving.model_copy(update={"extra_args": {**serving.extra_args, ABORT_OPTION: True}})
 
 
 def plan_options(serving: VllmServing) -> dict[str, Option]:
@@ -185,11 +166,6 @@ def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def find_launcher(python: str) -> Launcher:
-    """The form that works in an interpreter. Raises ServingError when none does."""
-    return find_installation(python, env=None).launcher
-
-
 def find_installation(
     python: str,
     *,
@@ -216,7 +192,6 @@ def find_installation(
         launcher="serve" if form == "serve" else "module",
         version=facts.version,
         python=facts.python,
-        can_abort=facts.scale_out,
     )
 
 

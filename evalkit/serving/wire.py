@@ -53,20 +53,14 @@ class Answer:
 
 
 class Wire:
-    """A session with one endpoint. An async context manager.
-
-    HTTPS endpoints are on the internet and may be behind a proxy (HTTPS_PROXY is heeded); plain
-    HTTP is a server of ours or of the cluster, which a proxy could not reach.
-    """
+    """A session with one endpoint. An async context manager."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Wire:
-        self._session = aiohttp.ClientSession(
-            trust_env=self._endpoint.base_url.startswith("https:")
-        )
+        self._session = aiohttp.ClientSession()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -109,6 +103,7 @@ class Wire:
                 method,
                 url,
                 json=body,
+                proxy=self._endpoint.proxy,
                 headers=self._endpoint.request_headers() if key else None,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,

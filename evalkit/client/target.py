@@ -1,0 +1,37 @@
+"""Where calls go, as the client needs to know it: one value for preflight and calls alike.
+
+Nothing here reads the environment or opens a connection: who makes a target has decided about keys and
+proxies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One endpoint."""
+
+    base_url: str
+    """Up to and including the version, without a slash at the end."""
+    model: str
+    """The model id in requests."""
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    """All headers beyond the protocol's own, the key's included."""
+    proxy: str | None = field(default=None, repr=False)
+    """URL of the proxy to go through; null goes straight there, whatever the environment says."""
+    is_ours: bool = True
+    """A server that this worker started: it must answer with our model id."""
+    server: int = 0
+    """How many servers this attempt started before this one."""
+
+    @property
+    def url(self) -> str:
+        """Where chat requests go."""
+        return f"{self.base_url}/chat/completions"
