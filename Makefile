@@ -41,11 +41,13 @@ unit: ## the fast tests only: no server, no Slurm
 	@$(SETUP) --extras test
 	$(BIN)/python -m pytest tests/unit
 
-bench: ## measure the engine beside bare HTTP clients (installs nginx)
+bench: ## measure engine, scheduling, commands and a real vLLM (installs nginx; half an hour)
 	@scripts/install_system_packages --bench
-	@$(SETUP) --extras bench
-	$(BIN)/python -m bench.engine
+	@$(SETUP) --extras bench,cpu
+	$(BIN)/python -m bench.engine --peers
 	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.commands
+	$(BIN)/python -m bench.real_vllm
 
 docs: ## build the documentation into site/
 	@$(SETUP) --extras docs
