@@ -161,7 +161,7 @@ def test_existing_run_with_other_settings(shell: Shell) -> None:
 
 def test_many_differences_fit_on_a_screen(shell: Shell) -> None:
     """A run of another recipe altogether shows the first keys and counts the rest."""
-    shell.write(tasks={name: {"benchmark": "addition", "params": {"n": 2}} for name in "abcd"})
+    shell.write(tasks={name: {"benchmark": "addition", "params": {"n": 2}} for name in "abcdefgh"})
     assert shell("prepare", "recipe.yaml").code == 0
     said = shell(
         "prepare", "recipe.yaml", "-o", "profile=fixed", "-o", "generation.seed=1", "--limit", "1"
