@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from evalkit.cluster.credentials import remove_secrets, secrets_file
-from evalkit.cluster.jobs import JobRecord, read_jobs
+from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.local import find_process
 from evalkit.cluster.replica_report import read_reports
@@ -60,6 +60,8 @@ def cancel_run(
     """Cancel everything of the run that runs or waits. Raises ClusterError, StoreError."""
     records = read_jobs(folder)
     commands = SlurmCommands(env)
+    if any(record.executor == "slurm" for record in latest_submission(records)):
+        _require_slurm(commands)
     live = live_elements(records, commands, now=clock.wall(), reports=read_reports(folder))
     # the gather first: it would start as soon as the last replica is gone
     jobs = sorted(
@@ -72,6 +74,15 @@ def cancel_run(
     killed = _stop_processes([record for record in jobs if record.executor == "local"], wait_s)
     remove_secrets(secrets_file(folder, load_plan(folder)))
     return Cancelled(tuple(jobs), killed)
+
+
+def _require_slurm(commands: SlurmCommands) -> None:
+    """Without Slurm, "nothing was running" would be a guess."""
+    if not commands.has("squeue"):
+        raise ClusterError(
+            "no Slurm on this machine: squeue is not on PATH, and the run was submitted to Slurm",
+            hint="Type `evalkit cancel` on a login node of its cluster.",
+        )
 
 
 def _stop_processes(records: Sequence[JobRecord], wait_s: float) -> tuple[int, ...]:

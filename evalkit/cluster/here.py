@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.cluster.credentials import collect_secrets
 from evalkit.cluster.job import current_job
-from evalkit.cluster.jobs import JobRecord, append_job, job_name, read_jobs
+from evalkit.cluster.jobs import JobRecord, append_job, job_name, latest_submission, read_jobs
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.local import started_at
+from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError
 from evalkit.store.union import owed_units
@@ -40,6 +41,17 @@ def count_owed(folder: RunFolder, plan: Plan) -> int:
     return sum(owed_units(folder, plan, single).values())
 
 
+def slurm_note(folder: RunFolder, env: Mapping[str, str]) -> str | None:
+    """What to know before working on a run that Slurm has jobs of, where there is no Slurm."""
+    sent = [job.job_id for job in latest_submission(read_jobs(folder)) if job.executor == "slurm"]
+    if not sent or SlurmCommands(env).has("squeue"):
+        return None
+    return (
+        f"this run was submitted to Slurm (jobs {', '.join(sent)}), which this machine cannot ask; "
+        "if they still wait there, cancel them there: they would do the same work"
+    )
+
+
 def run_here(folder: RunFolder, plan: Plan, *, clock: Clock, env: Mapping[str, str]) -> int:
     """Work until nothing is owed; 0, or 1 when it was interrupted.
 
@@ -56,7 +68,8 @@ def run_here(folder: RunFolder, plan: Plan, *, clock: Clock, env: Mapping[str, s
 
 def _register(folder: RunFolder, plan: Plan, clock: Clock, env: Mapping[str, str]) -> None:
     known = read_jobs(folder)
-    live = live_elements(known, SlurmCommands(env), now=clock.wall())
+    reports = read_reports(folder)
+    live = live_elements(known, SlurmCommands(env), now=clock.wall(), reports=reports)
     if live:
         raise ClusterError(
             f"jobs of this run are still there: {', '.join(sorted(live))}",

@@ -1,7 +1,8 @@
 """What the scheduler knows of a run's jobs right now: one squeue and one sacct for all of them.
 
-A job that neither knows is `unknown`: just submitted (accounting lags), or long forgotten. Whether
-work is done is never concluded from here.
+A job that neither knows is `unknown`: just submitted (accounting lags), or long forgotten; so is every
+Slurm job where there is no Slurm, as for a run folder that was copied. Whether work is done is never
+concluded from here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import socket
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import psutil
 
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import JobRow, SlurmCommands
@@ -25,6 +28,7 @@ VISIBLE_AFTER_S = 120.0
 NOT_VISIBLE = "not visible yet"
 FORGOTTEN = "Slurm no longer knows it"
 NO_ANSWER = "Slurm does not answer"
+NO_SLURM = "there is no Slurm on this machine to ask"
 NO_REPORTS: Mapping[str, ReplicaReport] = MappingProxyType({})
 SINCE_MARGIN_S = 3600.0
 """The submit host's clock may be off against the controller's."""
@@ -39,11 +43,14 @@ def job_rows(
 ) -> dict[str, JobRow]:
     """A row for every element of these jobs. Raises ClusterError when Slurm does not answer.
 
-    `reports` tell of local processes on another machine, which nothing else can see.
+    `reports` tell of what nothing else can see: local processes of another machine, and Slurm's jobs
+    where there is no Slurm.
     """
     rows: dict[str, JobRow] = {}
     slurm = [record for record in records if record.executor == "slurm"]
-    if slurm:
+    if slurm and not commands.has("squeue"):
+        rows.update(_heard_rows(slurm, reports, now))
+    elif slurm:
         rows.update(_slurm_rows(slurm, commands, now))
     for record in records:
         if record.executor == "local":
@@ -97,16 +104,48 @@ def _unknown(element: str, record: JobRecord, now: float) -> JobRow:
     return JobRow(element, JobState.UNKNOWN, "", reason)
 
 
+def _heard_rows(
+    records: Sequence[JobRecord], reports: Mapping[str, ReplicaReport], now: float
+) -> dict[str, JobRow]:
+    """Slurm's jobs where Slurm is absent: those whose worker is heard run, the others are unknown."""
+    rows = {}
+    for record in records:
+        for index, element in enumerate(record.elements):
+            report = reports.get(record.replicas[index]) if record.replicas else None
+            heard = report is not None and report.is_fresh(now) and report.job_id == element
+            state = JobState.RUNNING if heard else JobState.UNKNOWN
+            rows[element] = JobRow(element, state, "", "" if heard else NO_SLURM)
+    return rows
+
+
 def _local_row(record: JobRecord, reports: Mapping[str, ReplicaReport], now: float) -> JobRow:
+    """A process of this host is alive or gone, whatever its last report says."""
+    heard = [reports[name] for name in record.replicas if name in reports]
+    speaks = any(report.is_fresh(now) for report in heard)
     if record.host != socket.gethostname():
-        heard = [reports[name] for name in record.replicas if name in reports]
-        lives = any(report.is_fresh(now) for report in heard)
-        reason = f"only {record.host} can say"
+        state = JobState.RUNNING if speaks else JobState.UNKNOWN
+        reason = "" if speaks else f"only {record.host} can say"
+    elif find_process(int(record.job_id), record.started) is not None:
+        state, reason = JobState.RUNNING, ""
+    elif speaks and any(psutil.pid_exists(report.pid) for report in heard):
+        state, reason = JobState.UNKNOWN, "its worker goes on without it"
+    elif record.role == "gather":
+        state, reason = JobState.UNKNOWN, "the process has ended"  # its artifacts say how
     else:
-        lives = find_process(int(record.job_id), record.started) is not None
-        reason = "the process has ended"
-    state = JobState.RUNNING if lives else JobState.UNKNOWN
-    return JobRow(record.job_id, state, "", "" if lives else reason, record.host)
+        # a report older than the job is of an earlier one
+        state, reason = _local_end([r for r in heard if r.heartbeat >= record.time])
+    return JobRow(record.job_id, state, "", reason, record.host)
+
+
+def _local_end(reports: Sequence[ReplicaReport]) -> tuple[JobState, str]:
+    """How a process that is gone has ended, from its worker's last words."""
+    if not reports:
+        return JobState.FAILED, "its process ended without a word"
+    last = reports[0].state
+    ends = {"done": JobState.DONE, "failed": JobState.FAILED, "interrupted": JobState.CANCELLED}
+    if last in ends:
+        return ends[last], "interrupted" if last == "interrupted" else ""
+    return JobState.FAILED, f"killed while it was {last}"
 
 
 def _ids(records: Iterable[JobRecord]) -> list[str]:

@@ -23,9 +23,10 @@ from evalkit.store.layout import attempt_id
 from evalkit.store.union import attempt_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.store.layout import RunFolder
 
 POLL_S = 0.25
@@ -173,13 +174,14 @@ class RunWatch:
         if self.asked is not None and self.monotonic() - self.asked < ASK_SLURM_EVERY_S:
             return self.answer
         self.asked = self.monotonic()
-        self.answer = not self._lives(now)
+        self.answer = not self._lives(now, reports)
         return self.answer
 
-    def _lives(self, now: float) -> bool:
+    def _lives(self, now: float, reports: Mapping[str, ReplicaReport]) -> bool:
         replicas = [record for record in read_jobs(self.folder) if record.role == "replicas"]
+        commands = SlurmCommands(read_environment())
         try:
-            return bool(live_elements(replicas, SlurmCommands(read_environment()), now=now))
+            return bool(live_elements(replicas, commands, now=now, reports=reports))
         except ClusterError:
             return True  # not known: keep following
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE
+from evalkit.cluster.live import NO_ANSWER, NO_SLURM, NOT_VISIBLE
 from evalkit.cluster.states import LIVE, JobState
 
 if TYPE_CHECKING:
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from evalkit.cluster.status import JobStatus, ReplicaStatus, TaskStatus
 
-WORKING = frozenset({"ready", "running", "draining", "stopping"})
+WORKING = frozenset({"ready", "draining", "stopping"})
 STARTING = frozenset({"starting", "loading"})
-UNCLEAR = frozenset({NOT_VISIBLE, NO_ANSWER})
+UNCLEAR = frozenset({NOT_VISIBLE, NO_ANSWER, NO_SLURM})
+LOG_FOLLOWS = "; last lines of its log:"
 TROUBLE = {
     JobState.FAILED: "failed",
     JobState.TIMEOUT: "reached its time limit and was not requeued",
@@ -35,6 +36,18 @@ class Phase(NamedTuple):
     word: str
     message: str
     is_over: bool
+
+
+def brief(error: str) -> str:
+    """An error in one line: its first, and the cause that was seen in a log, without the log.
+
+    The whole text is in the worker's log and in the replica's report.
+    """
+    first, *rest = error.splitlines() or [""]
+    seen = next((n for n, line in enumerate(rest) if line.startswith("Seen: ")), None)
+    cause = [] if seen is None else [rest[seen], *rest[max(seen - 1, 0) : seen]]
+    where = [line for line in rest[-1:] if line.startswith("Whole log: ")]
+    return ". ".join(part.rstrip(".") for part in (first.removesuffix(LOG_FOLLOWS), *cause, *where))
 
 
 def describe_phase(
@@ -59,7 +72,7 @@ def describe_phase(
     if live:
         return _waiting(live, owed)
     if any(job.reason in UNCLEAR for job in workers):
-        return Phase("unknown", f"{owed} units owed; Slurm does not show the jobs", False)
+        return _unclear(workers, owed)
     if not jobs and not replicas:
         return Phase(
             "not_submitted", f"{owed} units owed; nothing was submitted: `evalkit submit`", True
@@ -84,9 +97,16 @@ def _done(gathers: Sequence[JobStatus], *, is_gathered: bool, alive: bool) -> Ph
     return Phase("gathering", "every unit is done; `evalkit gather` writes the results", True)
 
 
+def _unclear(workers: Sequence[JobStatus], owed: int) -> Phase:
+    if all(job.reason == NO_SLURM for job in workers):
+        here = f"{NO_SLURM}; `evalkit resume --here` continues the run here"
+        return Phase("unknown", f"{owed} units owed; {here}", False)
+    return Phase("unknown", f"{owed} units owed; Slurm does not show the jobs", False)
+
+
 def _busy(busy: Sequence[ReplicaStatus], of: int, owed: int) -> Phase:
     working = [replica for replica in busy if replica.state in WORKING]
-    errors = [f"{replica.name}: {replica.error}" for replica in busy if replica.error]
+    errors = [f"{replica.name}: {brief(replica.error)}" for replica in busy if replica.error]
     trouble = f"; {errors[0]}" if errors else ""
     if working:
         return Phase(
@@ -125,12 +145,15 @@ def _stopped(
         first = failed[0]
         log = f" (log: {first.log})" if first.log else ""
         return Phase(
-            "failed", f"{first.name} failed: {first.error}{log}; {owed} units owed", not gathering
+            "failed",
+            f"{first.name} failed: {brief(first.error or '')}{log}; {owed} units owed",
+            not gathering,
         )
     for job in workers:
         trouble = TROUBLE.get(JobState(job.state))
         if trouble:
-            log = f" (log: {job.log})" if job.log else ""
+            reason = f" ({job.reason})" if job.reason else ""
+            log = f"{reason} (log: {job.log})" if job.log else reason
             again = "`evalkit submit` continues the run"
             return Phase(
                 "stopped",

@@ -2,7 +2,8 @@
 
 A finished shard has a marker that names its journals and their sizes; while those are as large as it
 says (journals only grow), its counts hold and the journals stay closed: this is what makes the status
-of a thousand shards instant. Shards without a valid marker are read in full. Nothing is written.
+of a thousand shards instant. Shards without a valid marker are read line by line, and who looks again
+reads only the lines that came since. Nothing is written.
 """
 
 from __future__ import annotations
@@ -12,12 +13,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.registry import benchmark_class
+from evalkit.errors import StoreError
+from evalkit.store.codec import CorruptLineError, decode, header, unit_key, unseal
+from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.markers import read_marker
-from evalkit.store.union import ShardUnion
+from evalkit.store.records import CallRecord
+from evalkit.store.union import attempt_order, list_journals
 
 if TYPE_CHECKING:
-    from evalkit.plan.model import Plan, Shard, TaskPlan
+    from pathlib import Path
+    from typing import TypeAlias
+
+    from evalkit.plan.model import Plan, Shard, TaskPlan, UnitKey
     from evalkit.store.layout import RunFolder
+    from evalkit.store.records import Outcome
+
+    Rank: TypeAlias = tuple[tuple[int, str | int], ...]
+    """Of an attempt: the first in this order wins a unit, as in `ShardUnion`."""
+    Signature: TypeAlias = tuple[int, int, int]
 
 
 @dataclass(slots=True)
@@ -34,16 +47,170 @@ class TaskProgress:
     shards_done: int = 0
 
 
-def read_progress(folder: RunFolder, plan: Plan, task: TaskPlan) -> TaskProgress:
-    """Progress of one task. Raises StoreError when a journal cannot be read."""
-    progress = TaskProgress()
-    for shard in task.shards():
-        marker = read_marker(folder, shard)
-        if marker is not None and isinstance(marker.get("units"), int):
-            _add_marker(progress, marker)
-        elif folder.journals(shard).is_dir():
-            _add_journals(progress, folder, plan, shard)
-    return progress
+@dataclass(slots=True)
+class OpenJournal:
+    """One journal as far as it was read."""
+
+    path: Path
+    rank: Rank
+    offset: int = 0
+    is_ours: bool | None = None
+    """Whether its header is of this plan and shard; null before the header is there."""
+
+    def new_lines(self) -> list[bytes] | None:
+        """Whole lines that came since the last call; null when the file is not the one it was."""
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, 2) < self.offset:
+                    return None
+                file.seek(self.offset)
+                block = file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from error
+        block = block[: block.rfind(b"\n") + 1]  # a line without its end may still grow
+        self.offset += len(block)
+        return block.split(b"\n")[:-1]
+
+
+@dataclass(slots=True)
+class OpenShard:
+    """The counts of a shard without a marker, kept up to date."""
+
+    plan: Plan
+    shard: Shard
+    single_call: bool
+    planned: frozenset[UnitKey]
+    journals: dict[str, OpenJournal] = field(default_factory=dict)
+    finished: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
+    errors: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Of the units in `finished` and `errors`."""
+
+    def update(self, folder: RunFolder) -> None:
+        """Read what is new; everything again when a journal shrank or vanished."""
+        paths = {path.name: path for path in list_journals(folder, self.shard)}
+        if not self._read_new(paths):
+            self.journals.clear()
+            self.finished.clear()
+            self.errors.clear()
+            self.outcomes.clear()
+            self._read_new(paths)
+
+    def _read_new(self, paths: dict[str, Path]) -> bool:
+        if not self.journals.keys() <= paths.keys():
+            return False
+        for name, path in paths.items():
+            if name not in self.journals:
+                rank = attempt_order(name.removesuffix(JOURNAL_SUFFIX))
+                self.journals[name] = OpenJournal(path, rank)
+            journal = self.journals[name]
+            lines = journal.new_lines()
+            if lines is None:
+                return False
+            for line in lines:
+                self._take(journal, line)
+        return True
+
+    def _take(self, journal: OpenJournal, line: bytes) -> None:
+        """Count one line as `ShardUnion` would; what it skips is skipped, and named by a gather."""
+        try:
+            payload = unseal(line)
+            if journal.is_ours is None:
+                journal.is_ours = self._is_header(payload)
+            elif journal.is_ours and (key := unit_key(payload)) in self.planned:
+                self._count(key, payload, journal.rank)
+        except (CorruptLineError, KeyError):
+            journal.is_ours = bool(journal.is_ours)
+
+    def _is_header(self, payload: dict[str, Any]) -> bool:
+        wanted = header(
+            self.plan.fingerprint, self.shard.task, self.shard.index, str(payload.get("attempt"))
+        )
+        return all(payload.get(name) == value for name, value in wanted.items())
+
+    def _count(self, key: UnitKey, payload: dict[str, Any], rank: Rank) -> None:
+        record = decode(payload)
+        if isinstance(record, CallRecord):
+            outcome, ends_unit = record.reply.outcome, self.single_call
+        else:
+            outcome, ends_unit = record.outcome, True
+        if not outcome.is_models_own:
+            known = self.errors.get(key)
+            if key not in self.finished and (known is None or known[0] <= rank):
+                self._put(self.errors, key, rank, outcome)
+        elif ends_unit:
+            self._drop(self.errors, key)
+            first = self.finished.get(key)
+            if first is None or rank < first[0]:
+                self._put(self.finished, key, rank, outcome)
+
+    def _put(
+        self,
+        units: dict[UnitKey, tuple[Rank, Outcome]],
+        key: UnitKey,
+        rank: Rank,
+        outcome: Outcome,
+    ) -> None:
+        self._drop(units, key)
+        units[key] = (rank, outcome)
+        self.outcomes[str(outcome)] += 1
+
+    def _drop(self, units: dict[UnitKey, tuple[Rank, Outcome]], key: UnitKey) -> None:
+        before = units.pop(key, None)
+        if before is not None:
+            self.outcomes[str(before[1])] -= 1
+
+
+class ProgressReader:
+    """Counts of a run's tasks, looked at again and again. Use it from one thread at a time."""
+
+    def __init__(self, folder: RunFolder, plan: Plan) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._open: dict[Shard, OpenShard] = {}
+        self._finished: dict[Shard, tuple[Signature, dict[str, Any]]] = {}
+
+    def read(self, task: TaskPlan) -> TaskProgress:
+        """Progress of one task now. Raises StoreError when a journal cannot be read."""
+        progress = TaskProgress()
+        for shard in task.shards():
+            marker = self._marker(shard)
+            if marker is not None:
+                self._open.pop(shard, None)
+                _add_marker(progress, marker)
+            elif self._folder.journals(shard).is_dir():
+                self._add_journals(progress, task, shard)
+        return progress
+
+    def _marker(self, shard: Shard) -> dict[str, Any] | None:
+        """The shard's marker; once believed it is until its file changes."""
+        try:
+            about = self._folder.marker(shard).stat()
+        except OSError:
+            self._finished.pop(shard, None)
+            return None
+        signature = (about.st_ino, about.st_mtime_ns, about.st_size)
+        known = self._finished.get(shard)
+        if known is not None and known[0] == signature:
+            return known[1]
+        marker = read_marker(self._folder, shard)
+        if marker is None or not isinstance(marker.get("units"), int):
+            return None
+        self._finished[shard] = (signature, marker)
+        return marker
+
+    def _add_journals(self, progress: TaskProgress, task: TaskPlan, shard: Shard) -> None:
+        state = self._open.get(shard)
+        if state is None:
+            single_call = benchmark_class(task.benchmark).single_call
+            state = OpenShard(self._plan, shard, single_call, frozenset(task.units(shard)))
+            self._open[shard] = state
+        state.update(self._folder)
+        progress.done += len(state.finished)
+        progress.outcomes += state.outcomes
+        progress.shards_done += len(state.finished) == len(state.planned)
 
 
 def _add_marker(progress: TaskProgress, marker: dict[str, Any]) -> None:
@@ -52,13 +219,3 @@ def _add_marker(progress: TaskProgress, marker: dict[str, Any]) -> None:
     progress.outcomes.update(marker.get("outcomes", {}))
     progress.scored += marker.get("scored", 0)
     progress.score_sum += marker.get("score_sum", 0.0)
-
-
-def _add_journals(progress: TaskProgress, folder: RunFolder, plan: Plan, shard: Shard) -> None:
-    task = plan.task(shard.task)
-    single_call = benchmark_class(task.benchmark).single_call
-    union = ShardUnion.read(folder, plan, shard, single_call=single_call)
-    progress.done += len(union.finished)
-    progress.outcomes.update(str(unit.outcome) for unit in union.finished.values())
-    progress.outcomes.update(str(outcome) for outcome, _ in union.errors.values())
-    progress.shards_done += len(union.finished) == len(list(task.units(shard)))

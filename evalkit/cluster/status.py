@@ -13,9 +13,9 @@ import orjson
 
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
-from evalkit.cluster.live import NO_ANSWER, job_rows
+from evalkit.cluster.live import NO_ANSWER, NO_SLURM, job_rows
 from evalkit.cluster.phase import describe_phase
-from evalkit.cluster.progress import TaskProgress, read_progress
+from evalkit.cluster.progress import ProgressReader, TaskProgress
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.slurm import JobRow, SlurmCommands
 from evalkit.cluster.states import JobState
@@ -59,14 +59,17 @@ class ReplicaStatus:
 
     name: str
     state: str
-    """The worker's own word; `silent` when its heartbeat stands still, `waiting` before its first,
-    `ended` when its job ended without one."""
+    """The worker's own word (see `ReplicaReport.state`); `waiting` before its first, `silent` when its
+    heartbeat stands still, `ended` when its job is known to be over and it did not say so."""
     job_id: str | None
     node: str | None
     log: str | None
     """Path of the attempt's log, or of the job's output before the first attempt."""
     attempt: int | None = None
     server: dict[str, Any] = field(default_factory=dict)
+    """`state`, `log` and `restarts` of its server, as the worker sees it."""
+    detail: str | None = None
+    """What it is doing, in words, while it runs."""
     tokens_per_s: float = 0.0
     in_flight: int = 0
     heartbeat_age_s: float | None = None
@@ -120,41 +123,58 @@ class RunStatus:
         return asdict(self)
 
 
+class StatusReader:
+    """Looks at one run again and again; after the first look only what is new is read."""
+
+    def __init__(
+        self, folder: RunFolder, *, clock: Clock, env: Mapping[str, str] | None = None
+    ) -> None:
+        """`env` is where Slurm's commands are looked for. Raises UsageError, StoreError."""
+        self._folder = folder
+        self._clock = clock
+        self._env = env
+        self._plan = load_plan(folder)
+        self._progress = ProgressReader(folder, self._plan)
+
+    def read(self) -> RunStatus:
+        """The run now. Raises StoreError when a journal cannot be read."""
+        folder, plan, now = self._folder, self._plan, self._clock.wall()
+        reports = read_reports(folder)
+        tasks = tuple(
+            _task_status(task, self._progress.read(task), reports.values(), now)
+            for task in plan.tasks
+        )
+        records = latest_submission(read_jobs(folder))
+        rows, slurm_error = _ask_slurm(records, self._env, now, reports)
+        jobs = tuple(_job_statuses(folder, records, rows))
+        replicas = tuple(_replica_statuses(folder, jobs, reports, now))
+        done = sum(task.done for task in tasks)
+        rate = _total(task.rate_per_s for task in tasks)
+        phase = describe_phase(tasks, replicas, jobs, is_gathered=_is_gathered(folder))
+        return RunStatus(
+            run=plan.run,
+            run_id=plan.run_id,
+            folder=str(folder.root),
+            time=now,
+            phase=phase.word,
+            message=phase.message,
+            is_over=phase.is_over,
+            expected=plan.n_units,
+            done=done,
+            rate_per_s=rate,
+            eta_s=(plan.n_units - done) / rate if rate else None,
+            tasks=tasks,
+            replicas=replicas,
+            jobs=jobs,
+            slurm_error=slurm_error,
+        )
+
+
 def run_status(
     folder: RunFolder, *, clock: Clock, env: Mapping[str, str] | None = None
 ) -> RunStatus:
-    """Look at a run. Raises StoreError when its plan or a journal cannot be read."""
-    plan = load_plan(folder)
-    now = clock.wall()
-    reports = read_reports(folder)
-    tasks = tuple(
-        _task_status(task, read_progress(folder, plan, task), reports.values(), now)
-        for task in plan.tasks
-    )
-    records = latest_submission(read_jobs(folder))
-    rows, slurm_error = _ask_slurm(records, env, now, reports)
-    jobs = tuple(_job_statuses(folder, records, rows))
-    replicas = tuple(_replica_statuses(folder, jobs, reports, now))
-    done = sum(task.done for task in tasks)
-    rate = _total(task.rate_per_s for task in tasks)
-    phase = describe_phase(tasks, replicas, jobs, is_gathered=_is_gathered(folder))
-    return RunStatus(
-        run=plan.run,
-        run_id=plan.run_id,
-        folder=str(folder.root),
-        time=now,
-        phase=phase.word,
-        message=phase.message,
-        is_over=phase.is_over,
-        expected=plan.n_units,
-        done=done,
-        rate_per_s=rate,
-        eta_s=(plan.n_units - done) / rate if rate else None,
-        tasks=tasks,
-        replicas=replicas,
-        jobs=jobs,
-        slurm_error=slurm_error,
-    )
+    """Look at a run once. Raises StoreError when its plan or a journal cannot be read."""
+    return StatusReader(folder, clock=clock, env=env).read()
 
 
 def _is_gathered(folder: RunFolder) -> bool:
@@ -173,9 +193,10 @@ def _ask_slurm(
 ) -> tuple[dict[str, JobRow], str | None]:
     commands = SlurmCommands(read_environment() if env is None else env)
     try:
-        return job_rows(records, commands, now=now, reports=reports), None
+        rows = job_rows(records, commands, now=now, reports=reports)
     except ClusterError as error:
         return {}, error.message
+    return rows, NO_SLURM if any(row.reason == NO_SLURM for row in rows.values()) else None
 
 
 def _task_status(
@@ -241,6 +262,7 @@ def _replica_statuses(
             node=(job.nodes if job else "") or report.host,
             attempt=report.attempt,
             server=report.server,
+            detail=report.detail if fresh else None,
             tokens_per_s=report.tokens_per_s if fresh else 0.0,
             in_flight=report.in_flight if fresh else 0,
             heartbeat_age_s=max(0.0, now - report.heartbeat),
@@ -254,7 +276,9 @@ def _replica_state(report: ReplicaReport, job: JobStatus | None, *, fresh: bool)
         return report.state
     if job is not None and job.state in QUEUED:
         return "waiting"  # the report is of an earlier attempt
-    return report.state if report.state in ENDED else "silent"
+    if report.state in ENDED:
+        return report.state
+    return "ended" if job is not None and JobState(job.state).is_over else "silent"
 
 
 def _unheard(name: str, job: JobStatus | None) -> ReplicaStatus:

@@ -45,9 +45,15 @@ class Worker(types.ModuleType):
         self.during()
         return self.code
 
-    def request_drain(self, reason: str) -> None:
+    def request_drain(self, reason: str, wait_s: float = 25.0) -> None:
         """Note the reason."""
         self.calls.append((reason,))
+        if wait_s:
+            self.during()
+
+    def drain_before_end(self, reason: str) -> None:
+        """Note the reason."""
+        self.calls.append((reason, "before the end"))
         self.during()
 
 
@@ -104,17 +110,18 @@ def test_checkpoint_drains_and_asks_for_the_same_call(worker: Worker) -> None:
     """The next attempt is the same call; nothing of this attempt travels in it."""
     job = ReplicaJob("/runs/demo", 1)
     delayed = job.checkpoint()
-    assert worker.calls == [("SIGUSR2",)]
+    assert worker.calls == [("SIGUSR2", "before the end")]
     assert isinstance(delayed, DelayedSubmission)
     assert delayed.function == job
 
 
 def test_termination_while_draining_requeues_nothing(worker: Worker) -> None:
-    """A cancelled job is not revived by a requeue of ours."""
+    """A cancelled job has to hurry, and is not revived by a requeue of ours."""
     worker.during = lambda: os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(SystemExit) as caught:
         ReplicaJob("/runs/demo", 1).checkpoint()
     assert caught.value.code == TERMINATED
+    assert worker.calls == [("SIGUSR2", "before the end"), ("SIGTERM",)]
 
 
 def test_pickles_hold_a_folder_and_a_number() -> None:

@@ -144,7 +144,7 @@ def test_a_worker_that_fails_ends_its_job(local_run: RunFolder) -> None:
     first = submission.jobs[0]
     wait_for("the job ends", lambda: find_process(int(first.job_id), first.started) is None)
     status = run_status(local_run, clock=SYSTEM_CLOCK, env=ENV)
-    assert status.jobs[0].state == "unknown"
+    assert status.jobs[0].state == "failed"
     assert Path(status.jobs[0].log or "").is_file()
 
 
@@ -172,9 +172,10 @@ def test_processes_elsewhere_are_not_touched(run_folder: RunFolder) -> None:
     assert run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV).jobs[0].reason == (
         "only elsewhere can say"
     )
-    report = {"replica": "r0", "attempt": 1, "state": "running", "host": "elsewhere", "pid": 1}
+    report = {"replica": "r0", "attempt": 1, "state": "ready", "host": "elsewhere", "pid": 1}
     now = SYSTEM_CLOCK.wall()
-    write_json(run_folder.replica("r0"), {**report, "heartbeat": now, "started": now})
+    times = {"heartbeat": now, "started": now, "job_id": "1"}
+    write_json(run_folder.replica("r0"), {**report, **times})
     assert submit(run_folder).kind == "already_running"
     with pytest.raises(ClusterError, match="the run's processes are on elsewhere"):
         cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV)
@@ -201,4 +202,52 @@ def test_an_ended_process_is_over(run_folder: RunFolder) -> None:
     """A recorded process that is gone lives no more."""
     record(run_folder, job_id=str(2**22 + 1), started=1.0)
     status = run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV)
-    assert (status.jobs[0].state, status.is_over) == ("unknown", True)
+    assert (status.jobs[0].state, status.is_over) == ("failed", True)
+    assert "its process ended without a word" in status.message
+
+
+@pytest.mark.parametrize(
+    ("last", "phase", "words"),
+    [
+        ("ready", "stopped", "killed while it was ready"),
+        ("loading", "stopped", "killed while it was loading"),
+        ("interrupted", "stopped", "was cancelled (interrupted)"),
+        ("failed", "failed", "r0 failed: no memory"),
+        ("done", "stopped", "no job is left"),
+    ],
+)
+def test_a_process_that_is_gone_is_over_at_once(
+    run_folder: RunFolder, last: str, phase: str, words: str
+) -> None:
+    """On its own machine a dead process is dead, however fresh its heartbeat is."""
+    now = SYSTEM_CLOCK.wall()
+    gone = 2**22 + 1
+    record(run_folder, job_id=str(gone), started=1.0, time=now - 10)
+    report = {
+        "replica": "r0",
+        "attempt": 1,
+        "state": last,
+        "host": socket.gethostname(),
+        "pid": gone,
+        "job_id": str(gone),
+        "heartbeat": now,
+        "started": now - 9,
+        "error": "no memory" if last == "failed" else None,
+    }
+    write_json(run_folder.replica("r0"), report)
+    status = run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV)
+    assert (status.phase, status.is_over) == (phase, True)
+    assert words in status.message
+    assert status.replicas[0].state == (
+        last if last in ("interrupted", "failed", "done") else "ended"
+    )
+
+
+def test_a_worker_outlives_its_controller(run_folder: RunFolder) -> None:
+    """While the worker's own process speaks and exists, the run is not called dead."""
+    now = SYSTEM_CLOCK.wall()
+    record(run_folder, job_id=str(2**22 + 1), started=1.0, time=now - 10)
+    report = {"replica": "r0", "attempt": 1, "state": "ready", "host": "h", "pid": os.getpid()}
+    times = {"heartbeat": now, "started": now, "job_id": "1"}
+    write_json(run_folder.replica("r0"), {**report, **times})
+    assert run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV).phase == "running"

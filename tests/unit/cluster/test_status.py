@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evalkit.clock import Clock
+from evalkit.cluster.cancel import cancel_run
+from evalkit.cluster.here import slurm_note
 from evalkit.cluster.jobs import JobRecord, append_job
 from evalkit.cluster.status import RunStatus, run_status
-from evalkit.errors import UsageError
+from evalkit.errors import ClusterError, UsageError
 from evalkit.plan.model import Shard
 from evalkit.store.layout import RunFolder
 from tests.unit.cluster.builders import make_plan, make_task, write_json, write_marker, write_run
@@ -185,12 +187,12 @@ def test_a_failed_worker_is_the_reason(run_folder: RunFolder, fake_slurm: FakeSl
 def test_a_heartbeat_of_an_ended_job_is_silence(
     run_folder: RunFolder, fake_slurm: FakeSlurm
 ) -> None:
-    """A replica whose job has ended does not run, whatever its last report says."""
+    """A replica whose job has ended has ended, whatever its last report says."""
     record(run_folder)
     job(fake_slurm, state="CANCELLED by 0")
     report(run_folder)
     status = look(run_folder, fake_slurm.env)
-    assert (status.replicas[0].state, status.phase) == ("silent", "stopped")
+    assert (status.replicas[0].state, status.phase) == ("ended", "stopped")
 
 
 def test_unknown_is_never_success(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
@@ -291,7 +293,7 @@ def test_a_thousand_shards_open_no_journal(
     folder = write_run(tmp_path / "demo", make_plan(task))
     for index in range(1000):
         write_marker(folder, task, index)
-    monkeypatch.setattr("evalkit.cluster.progress.ShardUnion", None)
+    monkeypatch.setattr("evalkit.cluster.progress.OpenShard", None)
     assert look(folder, no_slurm).done == 1000
 
 
@@ -299,3 +301,55 @@ def test_a_folder_that_is_no_run(tmp_path: Path, no_slurm: dict[str, str]) -> No
     """Without a plan there is nothing to show, and the error says so."""
     with pytest.raises(UsageError, match="is not a run"):
         look(RunFolder(tmp_path), no_slurm)
+
+
+def test_a_long_error_is_shown_in_one_line(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """The first line, the cause that was seen, what to do and the log; not the log's text."""
+    error = (
+        "the server for 'm' died before it was ready (9 s, exit code 1); last lines of its log:\n"
+        "line one\nline two\n"
+        "Lower serving.max_model_len.\nSeen: KV cache is too small\nWhole log: /logs/server.log"
+    )
+    record(run_folder)
+    job(fake_slurm, state="FAILED")
+    report(run_folder, state="failed", error=error)
+    status = look(run_folder, fake_slurm.env)
+    assert status.message == (
+        "r0 failed: the server for 'm' died before it was ready (9 s, exit code 1). "
+        "Seen: KV cache is too small. Lower serving.max_model_len. Whole log: /logs/server.log; "
+        "8 units owed"
+    )
+    assert status.replicas[0].error == error
+
+
+def test_where_slurm_is_absent_its_jobs_are_unknown(
+    run_folder: RunFolder, no_slurm: dict[str, str]
+) -> None:
+    """A run that was copied from a cluster has no state, and says what continues it."""
+    record(run_folder)
+    status = look(run_folder, no_slurm)
+    assert (status.phase, status.jobs[0].state) == ("unknown", "unknown")
+    assert "no Slurm on this machine" in (status.slurm_error or "")
+    assert "evalkit resume --here" in status.message
+    assert "jobs 100" in (slurm_note(run_folder, no_slurm) or "")
+    report(run_folder)
+    assert look(run_folder, no_slurm).phase == "running"
+    assert look(run_folder, no_slurm).jobs[0].state == "running"
+
+
+def test_a_run_of_slurm_is_not_cancelled_without_it(
+    run_folder: RunFolder, no_slurm: dict[str, str]
+) -> None:
+    """Where Slurm cannot be asked, nothing is claimed to be stopped."""
+    record(run_folder)
+    with pytest.raises(ClusterError, match="no Slurm on this machine"):
+        cancel_run(run_folder, clock=Clock(wall=lambda: NOW), env=no_slurm)
+
+
+def test_no_note_without_jobs_of_slurm(
+    run_folder: RunFolder, fake_slurm: FakeSlurm, no_slurm: dict[str, str]
+) -> None:
+    """A run that never met Slurm, and one where Slurm answers, need no note."""
+    assert slurm_note(run_folder, no_slurm) is None
+    record(run_folder)
+    assert slurm_note(run_folder, fake_slurm.env) is None

@@ -28,7 +28,7 @@ def run_replica(run_dir, replica, job):
     return int((run_dir / "release").read_text() or 0)
 
 
-def request_drain(reason):
+def request_drain(reason, wait_s=25.0):
     for run_dir in here:
         with (run_dir / "drains").open("a") as drains:
             drains.write(f"{reason}\n")
@@ -38,4 +38,5 @@ def request_drain(reason):
 
 worker.run_replica = run_replica
 worker.request_drain = request_drain
+worker.drain_before_end = request_drain
 sys.modules["evalkit.cluster.worker"] = worker
