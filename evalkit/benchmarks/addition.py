@@ -45,7 +45,7 @@ class Addition(Benchmark[AdditionParams]):
     title = "Addition"
     description = "Sums of two numbers, asked openly or as multiple choice; made from a seed."
     licence = "Apache-2.0"
-    source = DataSource()
+    source = DataSource(generated=True)
     metric = "correct"
     params_type = AdditionParams
     expected_tokens = 50

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalkit.errors import DataError
+from evalkit.errors import DataError, RecipeError
 from evalkit.plan.model import DataProvenance
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class DataSource:
     """The pinned source of a benchmark's data."""
 
     hub: str | None = None
-    """Hub repository of kind dataset; null for data a benchmark makes itself."""
+    """Hub repository of kind dataset."""
     revision: str | None = None
     """Commit in that repository."""
     file: str | None = None
@@ -47,6 +47,8 @@ class DataSource:
     """The hub asks for an account that accepted terms."""
     formats: str = "JSON Lines, CSV or Parquet"
     """What a local file may be, in words."""
+    generated: bool = False
+    """The benchmark makes its samples itself: there is no file to name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,26 @@ class DataAccess:
         self._task = task
         self._override = override
         self.base = base
+
+    def refuse_useless(self, source: DataSource) -> None:
+        """Raise RecipeError for a key of `data` that has no effect on this source."""
+        where = f"tasks.{self._task}.data"
+        given = self._override.model_dump(exclude_defaults=True)
+        if source.generated and given:
+            raise RecipeError(
+                f"{where}.{next(iter(given))}: this benchmark makes its own questions and reads no "
+                "data set",
+                hint=f"Delete {where}; what is asked is set in tasks.{self._task}.params.",
+            )
+        if self._override.revision is not None and self._override.path is not None:
+            raise RecipeError(
+                f"{where}.revision: has no effect beside {where}.path", hint="Keep one of them."
+            )
+        if self._override.revision is not None and source.hub is None:
+            raise RecipeError(
+                f"{where}.revision: this benchmark's data is in no hub repository",
+                hint=f"Delete it, or set {where}.path to a file of another version.",
+            )
 
     def rows(self, source: DataSource, licence: str) -> Rows:
         """All rows of the data set, checked against its checksum.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -47,43 +47,11 @@ def show_plans(arguments: argparse.Namespace) -> int:
 
 def command_info(arguments: argparse.Namespace) -> int:
     """The fully resolved recipe: every key with its value."""
-    from evalkit.benchmarks.registry import make_benchmark
-    from evalkit.cluster.prepare import cluster_settings
-    from evalkit.recipe.resolve import resolve_generation, resolve_serving
+    from evalkit.cli.env import command_environment
+    from evalkit.cluster.resolved import describe
 
     loaded = recipes.load(arguments)
-    recipe = loaded.recipe
-    from evalkit.cli.env import command_environment
-
-    resolved: dict[str, Any] = recipe.model_dump(mode="json")
-    resolved["cluster"] = cluster_settings(loaded, command_environment(None)).model_dump(
-        mode="json"
-    )
-    tasks: dict[str, Any] = {}
-    for name, task in recipe.tasks.items():
-        benchmark = make_benchmark(
-            task.benchmark or name, task.params, task.profile or recipe.profile
-        )
-        defaults = benchmark.generation.get(benchmark.profile, {})
-        tasks[name] = {
-            "benchmark": benchmark.name,
-            "version": benchmark.version,
-            "profile": benchmark.profile,
-            "repeats": task.repeats or benchmark.repeats,
-            "limit": task.limit,
-            "params": benchmark.params.model_dump(mode="json"),
-            "data": task.data.model_dump(mode="json"),
-            "models": {
-                model: {
-                    "generation": resolve_generation(defaults, recipe, model, name).model_dump(
-                        mode="json"
-                    ),
-                    "serving": resolve_serving(recipe, model, name).model_dump(mode="json"),
-                }
-                for model in recipe.models
-            },
-        }
-    resolved["tasks"] = tasks
+    resolved = describe(loaded, command_environment(None))
     if arguments.json:
         print_json({"recipe": resolved, "sources": dict(loaded.sources)})
         return 0

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from evalkit.cli import recipes
-from evalkit.cli.console import out, print_json, say
+from evalkit.cli.console import out, print_json, say, show_error
 from evalkit.cli.env import command_environment
 from evalkit.cli.runs import runs_of
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.errors import EvalkitError, ServingError
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
@@ -64,37 +65,72 @@ def _submit(folder: RunFolder, cluster: Cluster) -> Submission:
 def _report(
     folders: Sequence[RunFolder], submissions: Sequence[Submission], arguments: argparse.Namespace
 ) -> int:
+    documents = []
     for folder, submission in zip(folders, submissions, strict=True):
-        plan = load_plan(folder)
-        if arguments.json:
-            jobs = [job.job_id for job in submission.jobs]
-            print_json(
-                {
-                    "run_id": plan.run_id,
-                    "folder": str(folder.root),
-                    "jobs": jobs,
-                    "kind": submission.kind,
-                    "owed": submission.owed,
-                }
-            )
-            continue
-        out().print(Text(f"{plan.run_id}  {folder.root}\n{submission.text}"), soft_wrap=True)
+        documents.append(_submission_json(folder, submission))
+        if not arguments.json:
+            run_id = documents[-1]["run_id"]
+            out().print(Text(f"{run_id}  {folder.root}\n{submission.text}"), soft_wrap=True)
         for warning in submission.warnings:
             say(f"warning: {warning}")
+    code = 0
     if arguments.wait:
-        return max(_wait(folder) for folder in folders)
-    if not arguments.json:
+        code = _wait_all(folders, documents if arguments.json else None)
+    elif not arguments.json:
         say(f"next: evalkit status {folders[0].root} --watch")
-    return 0
+    if arguments.json:
+        print_json(documents)
+    return code
 
 
-def _wait(folder: RunFolder) -> int:
-    """Follow a run to its end, then gather and show its results."""
-    from evalkit.cli.gather import gather
+def _submission_json(folder: RunFolder, submission: Submission) -> dict[str, Any]:
+    return {
+        "run_id": load_plan(folder).run_id,
+        "folder": str(folder.root),
+        "jobs": [job.job_id for job in submission.jobs],
+        "kind": submission.kind,
+        "owed": submission.owed,
+    }
+
+
+def _wait_all(folders: Sequence[RunFolder], documents: list[dict[str, Any]] | None) -> int:
+    """Follow each run to its end; the worst exit code of all. Results are shown or added."""
+    worst = 0
+    for index, folder in enumerate(folders):
+        try:
+            code = _wait(folder, None if documents is None else documents[index])
+        except EvalkitError as error:
+            show_error(error)
+            code = error.exit_code
+        worst = max(worst, code)
+    return worst
+
+
+def _wait(folder: RunFolder, document: dict[str, Any] | None) -> int:
+    """Follow a run to its end, then gather and show what there is.
+
+    Exit code 6 for a run that failed: its message says of what. Raises IncompleteError otherwise
+    while units are missing, and StoreError, PlanError.
+    """
+    from evalkit.cli.gather import gather, results_json, show_run
     from evalkit.cli.watch import watch
 
-    watch(folder)
-    gather(folder).require_complete()
+    status = watch(folder)
+    results = gather(folder)
+    if document is None:
+        show_run(folder, results)
+    else:
+        document |= {"phase": status.phase, "message": status.message}
+        document["results"] = results_json(results)
+    if status.phase == "failed" and status.done < status.expected:
+        raise ServingError(
+            f"{status.run}: {status.message}",
+            hint=f"`evalkit logs {folder.root} --server` shows the logs; "
+            "`evalkit submit` continues the run.",
+        )
+    if not results.complete:
+        say(f"{status.run}: {status.message}")
+    results.require_complete()
     return 0
 
 
@@ -102,7 +138,8 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     """Everything a submit would send, exactly; nothing is written."""
     from evalkit.cli.plan_view import plan_json, plan_table
     from evalkit.cluster.executor import replica_gpus
-    from evalkit.cluster.prepare import cluster_settings, plan_runs
+    from evalkit.cluster.prepare import plan_runs
+    from evalkit.cluster.resolved import cluster_settings
     from evalkit.cluster.script import render_scripts
     from evalkit.cluster.slurm import SlurmCommands
 
@@ -110,21 +147,21 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     env = command_environment(None)
     cluster = cluster_settings(loaded, env)
     max_array = SlurmCommands(env).max_array_size() if cluster.executor == "slurm" else 1
+    documents = []
     for planned in plan_runs(loaded, say):
         plan, folder = planned.plan, planned.folder
         scripts = []
         if cluster.executor == "slurm":
             scripts = render_scripts(folder, plan, cluster, max_array_size=max_array)
-        gpus = f"{cluster.replicas} replicas x {replica_gpus(plan)} GPUs"
+        gpus = f"{_count(cluster.replicas, 'replica')} x {_count(replica_gpus(plan), 'GPU')}"
+        document = {
+            "folder": str(folder.root),
+            **plan_json(plan),
+            "gpus": gpus,
+            "scripts": [{"title": s.title, "text": s.text} for s in scripts],
+        }
+        documents.append(document)
         if arguments.json:
-            print_json(
-                {
-                    "folder": str(folder.root),
-                    **plan_json(plan),
-                    "gpus": gpus,
-                    "scripts": [{"title": s.title, "text": s.text} for s in scripts],
-                }
-            )
             continue
         out().print(Text(f"{plan.run_id}  would be {folder.root}"), soft_wrap=True)
         out().print(plan_table(plan))
@@ -132,4 +169,10 @@ def _dry_run(arguments: argparse.Namespace) -> int:
         for script in scripts:
             out().print(Text(f"\n# {script.title}: {script.command}"), soft_wrap=True)
             out().print(Text(script.text), soft_wrap=True)
+    if arguments.json:
+        print_json(documents)
     return 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,8 +1,9 @@
 """From a loaded recipe to runs on disk: data loaded, requests frozen, plan written.
 
-This is the last step that needs data sets or the network. An existing run is never changed: the plan
-that the recipe means now is compared with the one on disk, and another fingerprint is refused with
-the keys that differ.
+This is the last step that needs data sets or the network. The plan of an existing run is never
+changed: the one that the recipe means now is compared with it, and another fingerprint is refused with
+the keys that differ. What may differ (how models are served and asked, where it runs) is kept beside
+the plan, for replicas that start from now on.
 """
 
 from __future__ import annotations
@@ -13,26 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
-from evalkit.benchmarks.registry import make_benchmark
 from evalkit.cluster.provenance import collect_provenance
+from evalkit.cluster.resolved import cluster_settings, task_benchmark, task_settings
 from evalkit.errors import DataError, EvalkitError, FingerprintMismatchError, PlanError, StoreError
 from evalkit.plan.build import PreparedTask, RunInputs, build_plan
-from evalkit.plan.fingerprint import differences
-from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
+from evalkit.plan.fingerprint import describe_difference, differences
+from evalkit.recipe.document import Document
+from evalkit.recipe.files import moved
 from evalkit.recipe.schema import VllmServing
-from evalkit.recipe.template import load_template
+from evalkit.recipe.secret_text import mask
 from evalkit.recipe.yaml_text import render_yaml
 from evalkit.report.artifacts import render_json
+from evalkit.serving.hub import hub_identity
 from evalkit.serving.identity import checkpoint_identity
 from evalkit.store.layout import RunFolder
-from evalkit.store.run import check_creatable, create_run, is_run, load_plan, save_cluster
+from evalkit.store.run import (
+    check_creatable,
+    create_run,
+    is_run,
+    load_plan,
+    save_cluster,
+    save_execution,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Dataset
     from evalkit.clock import Clock
-    from evalkit.plan.model import Plan
+    from evalkit.plan.model import ModelIdentity, Plan
     from evalkit.recipe.load import LoadedRecipe
     from evalkit.recipe.schema import Cluster, Task
 
@@ -83,7 +93,7 @@ def plan_runs(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[
     data = {
         name: _load(loaded, name, task, on_progress) for name, task in loaded.recipe.tasks.items()
     }
-    return [_plan_model(loaded, model, data) for model in loaded.recipe.models]
+    return [_plan_model(loaded, model, data, on_progress) for model in loaded.recipe.models]
 
 
 def prepare_runs(
@@ -94,15 +104,16 @@ def prepare_runs(
     clock: Clock,
     on_progress: Callable[[str], None],
 ) -> list[PreparedRun]:
-    """Runs of all models of a recipe, on disk; those that exist already are only compared.
+    """Runs of all models of a recipe, on disk.
 
+    Those that exist are compared, and go on with the servers, client and cluster of this recipe.
     Raises RecipeError, DataError, PlanError, FingerprintMismatchError, StoreError.
     """
     cluster = cluster_settings(loaded, env)
     provenance = collect_provenance(command, loaded.path, dict(loaded.sources), clock.wall())
     texts = {
-        "recipe.yaml": render_yaml(loaded.raw).encode(),
-        "recipe.given.yaml": loaded.given.encode(),
+        # A comment, or a value that an override replaced, may hold what is refused in values.
+        "recipe.given.yaml": mask(loaded.given).encode(),
         "provenance.json": render_json(provenance),
     }
     planned = plan_runs(loaded, on_progress)
@@ -112,25 +123,20 @@ def prepare_runs(
     for run in planned:
         is_new = not is_run(run.folder)
         if is_new:
-            _write(run, texts)
+            _write(run, {**texts, "recipe.yaml": _recipe_text(loaded, run.folder)})
+        save_execution(run.folder, run.plan)
         save_cluster(run.folder, cluster)
         prepared.append(PreparedRun(run.folder, load_plan(run.folder), cluster, is_new))
     return prepared
 
 
-def cluster_settings(loaded: LoadedRecipe, env: Mapping[str, str]) -> Cluster:
-    """The recipe's cluster over its template. Raises RecipeError."""
-    name = str(loaded.recipe.cluster.get("template") or "default")
-    template = load_template(name, base=loaded.base, env=env)
-    return resolve_cluster(loaded.recipe, template)
-
-
 def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[str], None]) -> _Data:
     on_progress(f"loading {name}")
-    profile = task.profile or loaded.recipe.profile
+    access = DataAccess(name, task.data, loaded.base)
     try:
-        benchmark = make_benchmark(task.benchmark or name, task.params, profile)
-        dataset = benchmark.load(DataAccess(name, task.data, loaded.base))
+        benchmark = task_benchmark(loaded, name)
+        access.refuse_useless(benchmark.source)
+        dataset = benchmark.load(access)
     except EvalkitError as error:
         if not error.message.startswith("tasks."):
             error.message = f"tasks.{name}: {error.message}"
@@ -150,14 +156,20 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
     return _Data(benchmark, frozen, len(samples), dataset)
 
 
-def _plan_model(loaded: LoadedRecipe, model: str, data: Mapping[str, _Data]) -> Planned:
-    recipe = loaded.recipe
+def _plan_model(
+    loaded: LoadedRecipe,
+    model: str,
+    data: Mapping[str, _Data],
+    on_progress: Callable[[str], None],
+) -> Planned:
+    recipe, folder = loaded.recipe, run_folder(loaded, model)
     source = recipe.models[model]
     tasks = [_prepare_task(loaded, model, name, data[name]) for name in recipe.tasks]
-    dummy = all(
-        isinstance(t.serving, VllmServing) and t.serving.load_format == "dummy" for t in tasks
-    )
-    identity = checkpoint_identity(model, source, loaded.base, need_weights=not dummy)
+    if source.hub is None:
+        identity = _checkpoint(loaded, model, tasks)
+    else:
+        existing = load_plan(folder).model if is_run(folder) else None
+        identity = hub_identity(model, source, existing, on_progress)
     path = None if source.path is None else (loaded.base / Path(source.path).expanduser())
     inputs = RunInputs(
         run=recipe.output.name or recipe.name,
@@ -167,15 +179,23 @@ def _plan_model(loaded: LoadedRecipe, model: str, data: Mapping[str, _Data]) -> 
         model_name=model,
         revision=identity.revision if source.hub else None,
         client=recipe.client,
+        is_hub=source.hub is not None,
     )
     frozen = {name: item.frozen for name, item in data.items()}
-    return Planned(run_folder(loaded, model), build_plan(inputs, tasks), frozen)
+    return Planned(folder, build_plan(inputs, tasks), frozen)
+
+
+def _checkpoint(loaded: LoadedRecipe, model: str, tasks: Sequence[PreparedTask]) -> ModelIdentity:
+    dummy = all(
+        isinstance(t.serving, VllmServing) and t.serving.load_format == "dummy" for t in tasks
+    )
+    source = loaded.recipe.models[model]
+    return checkpoint_identity(model, source, loaded.base, need_weights=not dummy)
 
 
 def _prepare_task(loaded: LoadedRecipe, model: str, name: str, data: _Data) -> PreparedTask:
     benchmark = data.benchmark
-    task = loaded.recipe.tasks[name]
-    defaults = benchmark.generation.get(benchmark.profile, {})
+    settings = task_settings(loaded, model, name, benchmark)
     return PreparedTask(
         name=name,
         benchmark=benchmark.name,
@@ -183,11 +203,11 @@ def _prepare_task(loaded: LoadedRecipe, model: str, name: str, data: _Data) -> P
         profile=benchmark.profile,
         params=benchmark.params.model_dump(mode="json"),
         metric=benchmark.metric,
-        generation=resolve_generation(defaults, loaded.recipe, model, name),
-        repeats=task.repeats or benchmark.repeats,
+        generation=settings.generation,
+        repeats=settings.repeats,
         n_samples=data.n_samples,
         expected_tokens=benchmark.expected_tokens,
-        serving=resolve_serving(loaded.recipe, model, name),
+        serving=settings.serving,
         data=data.dataset.provenance,
         requests_sha256=checksum(data.frozen),
         prompts=data.dataset.prompts,
@@ -203,7 +223,7 @@ def _check(run: Planned) -> None:
     found = differences(existing, run.plan)
     if not found:
         return
-    lines = [f"  {key}: {old} there, {new} now" for key, (old, new) in found.items()]
+    lines = [f"  {describe_difference(key, values)}" for key, values in found.items()]
     if len(lines) > SHOWN_DIFFERENCES:
         lines[SHOWN_DIFFERENCES:] = [f"  ... and {len(lines) - SHOWN_DIFFERENCES} more"]
     raise FingerprintMismatchError(
@@ -212,6 +232,11 @@ def _check(run: Planned) -> None:
         hint="Nothing was changed. Go back to those settings, `evalkit resume` the run as it is, or "
         "start another one with -o output.name=NAME.",
     )
+
+
+def _recipe_text(loaded: LoadedRecipe, folder: RunFolder) -> bytes:
+    """The merged recipe, with its relative paths starting at the run folder."""
+    return render_yaml(moved(Document(loaded.raw), loaded.base, folder.root).data).encode()
 
 
 def _write(run: Planned, texts: Mapping[str, bytes]) -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 from typing import TYPE_CHECKING, Any
 
 import evalkit
+from evalkit.recipe.secret_text import mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ def collect_provenance(
     """Provenance of a plan made from `recipe` by `command` at `now` (seconds since the epoch)."""
     return {
         "created": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(command),
+        "command": mask(shlex.join(command)),
         "host": socket.gethostname(),
         "recipe": {"file": recipe.name, "git": git_state(recipe.parent), "sources": sources},
         "evalkit": evalkit.__version__,

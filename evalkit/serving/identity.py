@@ -6,7 +6,7 @@ and place), the size, and blocks spread evenly over the file. Retraining, requan
 truncating changes them; a single flipped byte between the blocks does not, and is not what this is
 for.
 
-A hub model is pinned by its commit, so nothing of it is read; a hosted one has only its name.
+A hosted model has only its name. Those on the hub are in `evalkit.serving.hub`.
 """
 
 from __future__ import annotations
@@ -47,43 +47,23 @@ TOKENIZER = (
     "*.tiktoken",
     "tekken.json",
 )
-COMMIT_LENGTH = 40
 
 
 def checkpoint_identity(
     name: str, model: Model, base: Path, *, need_weights: bool = True
 ) -> ModelIdentity:
-    """Identity of `models.<name>`; `base` is the folder that its path is relative to.
+    """Identity of `models.<name>`, a folder or a hosted model; `base` is where its path starts.
 
     `need_weights` is false for servers that make up random weights (`load_format: dummy`).
     Raises RecipeError naming the key when a folder is not a checkpoint.
     """
-    if model.id is not None:
-        return ModelIdentity(name=name, source=model.id)
-    if model.hub is not None:
-        return ModelIdentity(
-            name=name, source=model.hub, revision=find_commit(model.hub, model.revision)
-        )
-    folder = base / Path(model.path or "").expanduser()
+    if model.path is None:
+        return ModelIdentity(name=name, source=model.source)
+    folder = base / Path(model.path).expanduser()
     try:
         return _read_folder(name, folder, need_weights)
     except OSError as error:
         raise RecipeError(f"models.{name}.path: cannot read {folder}: {error}") from error
-
-
-def find_commit(repository: str, revision: str | None) -> str | None:
-    """The commit of a revision, as far as this machine knows it; else the revision as given.
-
-    Looks into the local cache of `huggingface_hub`, when that is installed. Never on the network.
-    """
-    if revision is not None and len(revision) == COMMIT_LENGTH:
-        return revision
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return revision
-    found = try_to_load_from_cache(repository, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else revision
 
 
 def _read_folder(name: str, folder: Path, need_weights: bool) -> ModelIdentity:
@@ -108,10 +88,18 @@ def _read_folder(name: str, folder: Path, need_weights: bool) -> ModelIdentity:
         name=name,
         source=folder.resolve().name,
         weights=_digest_files(weights) if weights else None,
-        config=_digest_files(_match(folder, CONFIG)),
-        tokenizer=_digest_files(files) if (files := _match(folder, TOKENIZER)) else None,
-        chat_template=None if (text := read_chat_template(folder)) is None else _sha256(text),
+        **digest_small_files(folder),
     )
+
+
+def digest_small_files(folder: Path) -> dict[str, str | None]:
+    """Hashes of all that is not weights, by the field of a model's identity."""
+    tokenizer, template = _match(folder, TOKENIZER), read_chat_template(folder)
+    return {
+        "config": _digest_files(_match(folder, CONFIG)),
+        "tokenizer": _digest_files(tokenizer) if tokenizer else None,
+        "chat_template": None if template is None else _sha256(template),
+    }
 
 
 def find_weights(key: str, folder: Path) -> list[Path]:

@@ -60,8 +60,9 @@ CAUSES = (
     _cause(
         r"RepositoryNotFoundError|RevisionNotFoundError|is not a valid model identifier"
         r"|LocalEntryNotFoundError|couldn't connect to .*huggingface",
-        "The hub repository was not found: check models.<name>.hub and its revision, or download "
-        "it first where compute nodes have no internet (evalkit prepare).",
+        "The hub repository was not found: check models.<name>.hub and its revision. Where compute "
+        "nodes have no internet, download that revision first where there is (`hf download NAME "
+        "--revision COMMIT`, or huggingface-cli), into a cache that the nodes see (HF_HOME).",
     ),
     _cause(
         r"tokenizer.*(not found|cannot|can't|couldn't|could not|fail)|can't load tokenizer"

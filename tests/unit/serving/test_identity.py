@@ -6,18 +6,16 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-import huggingface_hub
 import pytest
 
 from evalkit.errors import RecipeError
+from evalkit.plan.model import ModelIdentity
 from evalkit.recipe.schema import Model
 from evalkit.serving import identity
 from evalkit.serving.identity import checkpoint_identity, fingerprint_file
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from evalkit.plan.model import ModelIdentity
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
@@ -124,32 +122,10 @@ def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert fingerprint(data[:-1001] + b"x" + data[-1000:]) == whole, "between the blocks"
 
 
-def test_hub_and_hosted_models(tmp_path: Path) -> None:
-    """A commit pins a hub model without reading anything; a hosted model has its name alone."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    hub = checkpoint_identity("nano", Model(hub="nvidia/nano", revision=commit), tmp_path)
-    assert (hub.source, hub.revision, hub.weights) == ("nvidia/nano", commit, None)
+def test_hosted_model(tmp_path: Path) -> None:
+    """A hosted model has its name alone."""
     hosted = checkpoint_identity("nano", Model(id="vendor/nano"), tmp_path)
-    assert (hosted.source, hosted.revision, hosted.weights) == ("vendor/nano", None, None)
-
-
-def test_cached_commit_of_a_hub_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A branch becomes the commit that the local cache has for it; else it stays as given."""
-    cache = tmp_path / "models--nvidia--nano"
-    commit = "f" * 40
-    make_checkpoint(cache / "snapshots" / commit)
-    (cache / "refs").mkdir()
-    (cache / "refs" / "main").write_text(commit)
-    look_up = huggingface_hub.try_to_load_from_cache
-    monkeypatch.setattr(
-        huggingface_hub,
-        "try_to_load_from_cache",
-        lambda *a, **k: look_up(*a, **k, cache_dir=tmp_path),
-    )
-    assert identity.find_commit("nvidia/nano", None) == commit
-    assert identity.find_commit("nvidia/nano", "main") == commit
-    assert identity.find_commit("nvidia/nano", "v2") == "v2"
-    assert identity.find_commit("nvidia/other", None) is None
+    assert hosted == ModelIdentity(name="nano", source="vendor/nano")
 
 
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 from evalkit.benchmarks.contract import BenchmarkParams, Dataset, Sample
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import prepare as prepare_module
+from evalkit.cluster import resolved
 from evalkit.cluster.prepare import PreparedRun, plan_runs, prepare_runs
 from evalkit.errors import DataError, FingerprintMismatchError, PlanError, StoreError
 from evalkit.plan.model import DataProvenance
@@ -58,7 +59,7 @@ def samples_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[Sample]], 
                 return Dataset(samples, provenance)
 
         made = Fixed(BenchmarkParams(), "card")
-        monkeypatch.setattr(prepare_module, "make_benchmark", lambda *_: made)
+        monkeypatch.setattr(resolved, "make_benchmark", lambda *_: made)
 
     return install
 

@@ -1,0 +1,111 @@
+"""What a loaded recipe means, key by key: its cluster, and each task's benchmark and settings.
+
+Used where a plan is made, and by `evalkit info`, which shows it. Reads template files; loads no data
+set and no checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evalkit.benchmarks.registry import make_benchmark
+from evalkit.errors import RecipeError
+from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
+from evalkit.recipe.template import load_template
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.recipe.load import LoadedRecipe
+    from evalkit.recipe.schema import AnyServing, Cluster, Generation
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """How one model is asked one task."""
+
+    generation: Generation
+    serving: AnyServing
+    repeats: int
+
+
+def describe(loaded: LoadedRecipe, env: Mapping[str, str]) -> dict[str, Any]:
+    """The recipe with every key resolved, as JSON data.
+
+    The settings that depend on the model are below `tasks.<t>.models`. Raises RecipeError, PlanError.
+    """
+    recipe = loaded.recipe
+    described: dict[str, Any] = recipe.model_dump(mode="json")
+    described["cluster"] = cluster_settings(loaded, env).model_dump(mode="json")
+    described["tasks"] = {name: _describe_task(loaded, name) for name in recipe.tasks}
+    return described
+
+
+def cluster_settings(loaded: LoadedRecipe, env: Mapping[str, str]) -> Cluster:
+    """The recipe's cluster over its template. Raises RecipeError, also for nodes without a use."""
+    name = str(loaded.recipe.cluster.get("template") or "default")
+    template = load_template(name, base=loaded.base, env=env)
+    cluster = resolve_cluster(loaded.recipe, template)
+    _check_nodes(loaded, cluster)
+    return cluster
+
+
+def task_benchmark(loaded: LoadedRecipe, name: str) -> Benchmark[Any]:
+    """The benchmark of a task, with the parameters of the recipe. Raises PlanError, RecipeError."""
+    task = loaded.recipe.tasks[name]
+    return make_benchmark(
+        task.benchmark or name, task.params, task.profile or loaded.recipe.profile
+    )
+
+
+def task_settings(
+    loaded: LoadedRecipe, model: str, name: str, benchmark: Benchmark[Any]
+) -> TaskSettings:
+    """All layers of one model's settings for one task. Raises RecipeError."""
+    recipe = loaded.recipe
+    return TaskSettings(
+        generation=resolve_generation(
+            benchmark.generation.get(benchmark.profile, {}), recipe, model, name
+        ),
+        serving=resolve_serving(recipe, model, name),
+        repeats=recipe.tasks[name].repeats or benchmark.repeats,
+    )
+
+
+def _describe_task(loaded: LoadedRecipe, name: str) -> dict[str, Any]:
+    task, benchmark = loaded.recipe.tasks[name], task_benchmark(loaded, name)
+    settings = {m: task_settings(loaded, m, name, benchmark) for m in loaded.recipe.models}
+    return {
+        "benchmark": benchmark.name,
+        "version": benchmark.version,
+        "profile": benchmark.profile,
+        "repeats": task.repeats or benchmark.repeats,
+        "limit": task.limit,
+        "params": benchmark.params.model_dump(mode="json"),
+        "data": task.data.model_dump(mode="json"),
+        "models": {
+            model: {
+                "generation": each.generation.model_dump(mode="json"),
+                "serving": each.serving.model_dump(mode="json"),
+            }
+            for model, each in settings.items()
+        },
+    }
+
+
+def _check_nodes(loaded: LoadedRecipe, cluster: Cluster) -> None:
+    recipe = loaded.recipe
+    pairs = ((model, task) for model in recipe.models for task in recipe.tasks)
+    for model, task in pairs if cluster.nodes > 1 else ():
+        kind = resolve_serving(recipe, model, task).kind
+        if kind == "command":
+            continue
+        raise RecipeError(
+            f"cluster.nodes is {cluster.nodes}, and a replica of serving.kind {kind} uses only its "
+            f"first node (models.{model}, tasks.{task})",
+            hint="Set cluster.nodes: 1; cluster.replicas gives more servers. A model that needs "
+            "several nodes takes serving.kind: command with a command that starts its other parts "
+            "with `srun --overlap`: evalkit does not spread vLLM over nodes itself yet.",
+        )
