@@ -12,13 +12,14 @@ from rich.text import Text
 if TYPE_CHECKING:
     from evalkit.errors import EvalkitError
 
-PIPE_WIDTH = 120
+PIPE_WIDTH = 10_000
+"""Columns where no terminal is: nothing is folded, so that a line of output is one line to a tool."""
 
 
 def out() -> Console:
     """The console for data."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, highlight=False, soft_wrap=False, width=width)
+    return Console(file=sys.stdout, highlight=False, width=width)
 
 
 def err() -> Console:
@@ -29,6 +30,11 @@ def err() -> Console:
 def say(text: str) -> None:
     """A message that is not data."""
     err().print(Text(text), soft_wrap=True)
+
+
+def skip_note(error: EvalkitError) -> None:
+    """Say which run was left out of a list, and why."""
+    say(f"skipped: {error.message}")
 
 
 def print_json(value: Any) -> None:

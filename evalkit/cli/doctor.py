@@ -126,7 +126,9 @@ def _gold(arguments: argparse.Namespace) -> int:
     except EvalkitError as error:
         raise RecipeError(
             error.message,
-            hint="Give the data with --data PATH." if arguments.data is None else error.hint,
+            hint=f"Give a local copy with --data PATH ({benchmark.source.formats})."
+            if arguments.data is None
+            else error.hint,
         ) from error
     report = gold_check(benchmark, dataset.samples)
     if arguments.json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def command_gather(arguments: argparse.Namespace) -> int:
     """Score everything; exit code 10 while units are missing, unless --allow-partial."""
-    results = [gather(run, arguments.task, as_json=arguments.json) for run in runs_of(arguments)]
+    results = _gather_all(arguments)
     if not arguments.allow_partial:
         for result in results:
             result.require_complete()
@@ -31,13 +31,25 @@ def command_gather(arguments: argparse.Namespace) -> int:
 
 def command_score(arguments: argparse.Namespace) -> int:
     """Score what is there; what is missing is said, and is no error."""
-    for run in runs_of(arguments):
-        gather(run, arguments.task, as_json=arguments.json)
+    _gather_all(arguments)
     return 0
 
 
-def gather(folder: RunFolder, tasks: Sequence[str] = (), *, as_json: bool = False) -> RunResults:
-    """Gather one run and print its results. Raises StoreError, PlanError, UsageError."""
+def _gather_all(arguments: argparse.Namespace) -> list[RunResults]:
+    """Gather one run or a sweep's; as JSON, one list of the results of all tasks of all runs."""
+    gathered = []
+    for run in runs_of(arguments):
+        results = gather(run, arguments.task)
+        gathered.append(results)
+        if not arguments.json:
+            show_run(run, results)
+    if arguments.json:
+        print_json([document for results in gathered for document in results_json(results)])
+    return gathered
+
+
+def gather(folder: RunFolder, tasks: Sequence[str] = ()) -> RunResults:
+    """Gather one run, complete or not. Raises StoreError, PlanError, UsageError."""
     console = err()
     with console.status("reading journals") as spinner:
 
@@ -47,7 +59,7 @@ def gather(folder: RunFolder, tasks: Sequence[str] = (), *, as_json: bool = Fals
                 f"{progress.scored:,} units scored"
             )
 
-        results = gather_run(
+        return gather_run(
             folder,
             load_plan(folder),
             tasks=list(tasks) or None,
@@ -55,9 +67,14 @@ def gather(folder: RunFolder, tasks: Sequence[str] = (), *, as_json: bool = Fals
             on_progress=show,
             clock=SYSTEM_CLOCK.wall,
         )
-    if as_json:
-        print_json([task.model_dump(mode="json") for task in results.tasks])
-        return results
+
+
+def show_run(folder: RunFolder, results: RunResults) -> None:
+    """A run's table of results, and where its artifacts are."""
     show_results(out(), [row_of(task) for task in results.tasks])
     out().print(Text(f"artifacts: {folder.artifacts()}"), soft_wrap=True)
-    return results
+
+
+def results_json(results: RunResults) -> list[dict[str, Any]]:
+    """`results.json` of each task; each says which run it is of."""
+    return [task.model_dump(mode="json") for task in results.tasks]

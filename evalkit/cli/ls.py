@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.benchmarks.registry import benchmark_class, benchmark_names
-from evalkit.cli.console import out, print_json
+from evalkit.cli.console import out, print_json, skip_note
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def _templates() -> list[dict[str, Any]]:
 
 
 def _runs(output: Path) -> list[dict[str, Any]]:
-    from evalkit.cluster.runs import all_runs
-    from evalkit.store.run import load_plan
+    from evalkit.cluster.runs import readable_runs
 
     return [
         {
@@ -136,8 +135,7 @@ def _runs(output: Path) -> list[dict[str, Any]]:
             "units": plan.n_units,
             "gathered": "yes" if run.summary.is_file() else "no",
         }
-        for run in all_runs(output)
-        for plan in (load_plan(run),)
+        for run, plan in readable_runs(output, skip_note)
     ]
 
 

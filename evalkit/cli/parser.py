@@ -71,6 +71,13 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
         help="set a key (value in YAML; a task's name may come first: aime2025.repeats=8); "
         "~KEY removes one",
     )
+    _add_tasks(command)
+    command.add_argument("--limit", type=_positive, metavar="N", help="at most N samples per task")
+    _add_env_file(command)
+    _add_json(command)
+
+
+def _add_tasks(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-t",
         "--task",
@@ -79,10 +86,15 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
         metavar="TASK",
         help="only this task; repeatable",
     )
-    command.add_argument("--limit", type=_positive, metavar="N", help="at most N samples per task")
+
+
+def _add_env_file(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--env-file", metavar="FILE", help="NAME=VALUE lines; variables already set win"
     )
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -113,6 +125,10 @@ def _add_runs(command: argparse.ArgumentParser, *, optional: bool = False) -> No
         nargs="?" if optional else None,
         help="run folder, run name, run id (or its beginning), or recipe",
     )
+    _add_output(command)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--output", metavar="DIR", default="runs", help="folder the runs lie in (default: runs)"
     )
@@ -121,7 +137,7 @@ def _add_runs(command: argparse.ArgumentParser, *, optional: bool = False) -> No
 def _add_status(command: argparse.ArgumentParser) -> None:
     _add_runs(command, optional=True)
     command.add_argument("--watch", action="store_true", help="follow until the run is over")
-    command.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(command)
 
 
 def _add_logs(command: argparse.ArgumentParser) -> None:
@@ -140,10 +156,8 @@ def _add_resume(command: argparse.ArgumentParser) -> None:
         "--here", action="store_true", help="in the foreground, whatever the run's cluster settings"
     )
     command.add_argument("--wait", action="store_true", help="follow until the run is over")
-    command.add_argument(
-        "--env-file", metavar="FILE", help="NAME=VALUE lines; variables already set win"
-    )
-    command.add_argument("--json", action="store_true", help="print JSON")
+    _add_env_file(command)
+    _add_json(command)
 
 
 def _add_cancel(command: argparse.ArgumentParser) -> None:
@@ -152,15 +166,8 @@ def _add_cancel(command: argparse.ArgumentParser) -> None:
 
 def _add_scoring(command: argparse.ArgumentParser) -> None:
     _add_runs(command)
-    command.add_argument(
-        "-t",
-        "--task",
-        action="append",
-        default=[],
-        metavar="TASK",
-        help="only this task; repeatable",
-    )
-    command.add_argument("--json", action="store_true", help="print JSON")
+    _add_tasks(command)
+    _add_json(command)
 
 
 def _add_gather(command: argparse.ArgumentParser) -> None:
@@ -175,10 +182,8 @@ def _add_ls(command: argparse.ArgumentParser) -> None:
         "what", choices=["tasks", "task", "recipes", "templates", "runs"], help="what to list"
     )
     command.add_argument("name", nargs="?", help="the task's name (after `task`)")
-    command.add_argument(
-        "--output", metavar="DIR", default="runs", help="folder the runs lie in (default: runs)"
-    )
-    command.add_argument("--json", action="store_true", help="print JSON")
+    _add_output(command)
+    _add_json(command)
 
 
 def _add_doctor(command: argparse.ArgumentParser) -> None:
@@ -193,7 +198,7 @@ def _add_doctor(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--profile", choices=["card", "fixed"], default="card", help="profile for --gold"
     )
-    command.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(command)
 
 
 def _positive(text: str) -> int:

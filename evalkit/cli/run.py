@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.cli import recipes
-from evalkit.cli.console import say, show_error
+from evalkit.cli.console import print_json, say, show_error
 from evalkit.cli.env import command_environment
-from evalkit.cli.gather import gather
+from evalkit.cli.gather import gather, results_json, show_run
 from evalkit.cli.main import INTERRUPTED
 from evalkit.cli.prepare import show_plans
 from evalkit.cli.watch import watching_here
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.cluster.here import count_owed, run_here
+from evalkit.cluster.here import count_owed, run_here, slurm_note
 from evalkit.errors import EvalkitError
 from evalkit.store.run import load_plan
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from evalkit.plan.model import Plan
     from evalkit.store.layout import RunFolder
 
 
@@ -35,13 +36,23 @@ def run_all(folders: Sequence[RunFolder], *, as_json: bool = False) -> int:
     """Finish runs one after the other; one that fails does not keep the next from its turn.
 
     Raises what the only run raises; of several, the errors are shown and the worst code is returned.
+    With `as_json`, stdout gets one list of the results of all tasks of all runs, whatever happens.
     """
-    if len(folders) == 1:
-        return run_and_gather(folders[0], as_json=as_json)
+    documents: list[dict[str, Any]] = []
+    try:
+        if len(folders) == 1:
+            return _finish(folders[0], documents if as_json else None)
+        return _finish_all(folders, documents if as_json else None)
+    finally:
+        if as_json:
+            print_json(documents)
+
+
+def _finish_all(folders: Sequence[RunFolder], documents: list[dict[str, Any]] | None) -> int:
     worst = 0
     for folder in folders:
         try:
-            code = run_and_gather(folder, as_json=as_json)
+            code = _finish(folder, documents)
         except EvalkitError as error:
             show_error(error)
             code = error.exit_code
@@ -51,8 +62,8 @@ def run_all(folders: Sequence[RunFolder], *, as_json: bool = False) -> int:
     return worst
 
 
-def run_and_gather(folder: RunFolder, *, as_json: bool = False) -> int:
-    """Finish a run in this process and show its results.
+def _finish(folder: RunFolder, documents: list[dict[str, Any]] | None) -> int:
+    """Finish a run in this process; its results are shown, or added to `documents`.
 
     Raises what `run_here` raises, and IncompleteError when units are missing at the end.
     """
@@ -60,14 +71,26 @@ def run_and_gather(folder: RunFolder, *, as_json: bool = False) -> int:
     owed = count_owed(folder, plan)
     if owed:
         say(f"{plan.run_id}  {folder.root}: {owed:,} of {plan.n_units:,} units to do")
-        with watching_here(folder):
-            code = run_here(folder, plan, clock=SYSTEM_CLOCK, env=command_environment(None))
-        if code:
+        if _work(folder, plan):
             say(
                 f"interrupted; nothing done is lost. Go on with: evalkit resume {folder.root} --here"
             )
             return INTERRUPTED
     else:
         say(f"{plan.run_id}  {folder.root}: nothing is left to do, no server is started")
-    gather(folder, as_json=as_json).require_complete()
+    results = gather(folder)
+    if documents is None:
+        show_run(folder, results)
+    else:
+        documents += results_json(results)
+    results.require_complete()
     return 0
+
+
+def _work(folder: RunFolder, plan: Plan) -> int:
+    env = command_environment(None)
+    note = slurm_note(folder, env)
+    if note is not None:
+        say(f"note: {note}")
+    with watching_here(folder):
+        return run_here(folder, plan, clock=SYSTEM_CLOCK, env=env)

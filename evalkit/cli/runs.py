@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.cli.console import skip_note
 from evalkit.cluster.runs import find_runs
 from evalkit.errors import UsageError
 from evalkit.store.run import is_run
@@ -20,7 +21,7 @@ def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
     text = arguments.run
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
         return _runs_of_recipe(text)
-    return find_runs(text, Path(arguments.output))
+    return find_runs(text, Path(arguments.output), skip_note)
 
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:

@@ -9,18 +9,21 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from evalkit.cli.console import out, print_json
+from evalkit.cli.console import out, print_json, skip_note
 from evalkit.cli.runs import runs_of
 from evalkit.cli.status_view import status_view
 from evalkit.cli.watch import watch
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.cluster.runs import all_runs
+from evalkit.cluster.runs import readable_runs
 from evalkit.cluster.status import run_status
+from evalkit.errors import StoreError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from evalkit.cluster.status import RunStatus
+    from evalkit.store.layout import RunFolder
 
 
 def command_status(arguments: argparse.Namespace) -> int:
@@ -31,7 +34,9 @@ def command_status(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         for run in runs:
             watch(run)
-    statuses = [run_status(run, clock=SYSTEM_CLOCK) for run in runs]
+    # what is wrong with the only run is an error; one of a sweep hides none of the others
+    is_one = len(runs) == 1
+    statuses = [run_status(runs[0], clock=SYSTEM_CLOCK)] if is_one else _readable(runs)
     if arguments.json:
         print_json([status.to_json() for status in statuses])
     else:
@@ -42,15 +47,26 @@ def command_status(arguments: argparse.Namespace) -> int:
 
 def _all(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output)
-    statuses = [run_status(run, clock=SYSTEM_CLOCK) for run in all_runs(output)]
+    statuses = _readable(run for run, _ in readable_runs(output, skip_note))
     if arguments.json:
         print_json([status.to_json() for status in statuses])
         return 0
     if not statuses:
-        out().print(Text(f"no runs in {output.absolute()}"))
+        out().print(Text(f"no runs in {output.absolute()}"), soft_wrap=True)
         return 0
     out().print(_table(statuses))
     return 0
+
+
+def _readable(runs: Iterable[RunFolder]) -> list[RunStatus]:
+    """Status of each run; one that cannot be read does not hide the others."""
+    statuses = []
+    for run in runs:
+        try:
+            statuses.append(run_status(run, clock=SYSTEM_CLOCK))
+        except StoreError as error:
+            skip_note(error)
+    return statuses
 
 
 def _table(statuses: list[RunStatus]) -> Table:

@@ -10,10 +10,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from evalkit.cluster.phase import brief
+
 if TYPE_CHECKING:
     from evalkit.cluster.status import ReplicaStatus, RunStatus, TaskStatus
 
 BAR_WIDTH = 24
+GONE = frozenset({"done", "failed", "interrupted", "ended", "silent", "waiting"})
 OURS = ("infra_error", "scorer_error", "judge_error")
 
 
@@ -26,6 +29,7 @@ def status_view(status: RunStatus) -> RenderableType:
     parts.append(_tasks(status))
     if status.replicas:
         parts.append(_replicas(status))
+        parts += _words(status)
     return Group(*parts)
 
 
@@ -57,23 +61,47 @@ def _score(task: TaskStatus) -> str:
 
 def _replicas(status: RunStatus) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("replica", "state", "node", "job"):
+    for name in ("replica", "state", "server", "node", "job"):
         table.add_column(name, overflow="fold")
     for name in ("in flight", "tokens/s", "heartbeat"):
         table.add_column(name, justify="right")
-    table.add_column("", overflow="fold")
     for replica in status.replicas:
         table.add_row(
-            replica.name + (f".a{replica.attempt}" if replica.attempt else ""),
+            _name(replica),
             Text(replica.state, style=_style(replica)),
+            _server(replica),
             replica.node or "-",
             replica.job_id or "-",
             str(replica.in_flight),
             f"{replica.tokens_per_s:,.0f}",
             "-" if replica.heartbeat_age_s is None else f"{replica.heartbeat_age_s:.0f} s ago",
-            Text((replica.error or "").split("\n")[0]),
         )
     return table
+
+
+def _name(replica: ReplicaStatus) -> str:
+    return replica.name + (f".a{replica.attempt}" if replica.attempt else "")
+
+
+def _server(replica: ReplicaStatus) -> str:
+    """Of the last heartbeat: a replica that has ended has no server any more."""
+    server = replica.server
+    if not server:
+        return "-"
+    state = "-" if replica.state in GONE else str(server.get("state", "-"))
+    restarts = server.get("restarts", 0)
+    return f"{state}, {restarts} restart{'s' * (restarts != 1)}" if restarts else state
+
+
+def _words(status: RunStatus) -> list[RenderableType]:
+    """What replicas say in words: what is wrong with them, and what they wait for."""
+    lines: list[RenderableType] = []
+    for replica in status.replicas:
+        if replica.error:
+            lines.append(Text(f"{_name(replica)}: {brief(replica.error)}", style="red"))
+        elif replica.detail:
+            lines.append(Text(f"{_name(replica)}: {replica.detail}", style="dim"))
+    return lines
 
 
 def _style(replica: ReplicaStatus) -> str:
@@ -94,4 +122,4 @@ def duration(seconds: float | None) -> str:
 def status_line(status: RunStatus) -> str:
     """One line for a log that is no terminal."""
     tasks = ", ".join(f"{t.name} {t.done}/{t.expected}" for t in status.tasks)
-    return f"{status.run} {status.phase}: {tasks}"
+    return f"{status.run} {status.phase}: {tasks}; {status.message}"

@@ -13,7 +13,7 @@ from rich.text import Text
 from evalkit.cli.console import err
 from evalkit.cli.status_view import status_line, status_view
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.cluster.status import RunStatus, run_status
+from evalkit.cluster.status import RunStatus, StatusReader
 from evalkit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -30,22 +30,23 @@ LINE_EVERY_S = 15.0
 def watch(folder: RunFolder, *, poll_s: float = SLURM_POLL_S) -> RunStatus:
     """Show a run's status until it is over; returns the last one."""
     console = err()
+    reader = StatusReader(folder, clock=SYSTEM_CLOCK)
     if not console.is_terminal:
-        return _watch_lines(folder, poll_s)
-    status = run_status(folder, clock=SYSTEM_CLOCK)
+        return _watch_lines(reader, poll_s)
+    status = reader.read()
     with Live(status_view(status), console=console, refresh_per_second=4) as live:
         while not status.is_over:
             time.sleep(poll_s)
-            status = run_status(folder, clock=SYSTEM_CLOCK)
+            status = reader.read()
             live.update(status_view(status))
     return status
 
 
-def _watch_lines(folder: RunFolder, poll_s: float) -> RunStatus:
+def _watch_lines(reader: StatusReader, poll_s: float) -> RunStatus:
     console = err()
     said, when = "", float("-inf")
     while True:
-        status = run_status(folder, clock=SYSTEM_CLOCK)
+        status = reader.read()
         line, now = status_line(status), SYSTEM_CLOCK.monotonic()
         if status.is_over or (line != said and now - when >= LINE_EVERY_S):
             console.print(Text(line), soft_wrap=True)
@@ -70,26 +71,26 @@ def watching_here(folder: RunFolder) -> Iterator[None]:
 
 def _show_until(folder: RunFolder, stop: threading.Event) -> None:
     console = err()
+    reader = StatusReader(folder, clock=SYSTEM_CLOCK)
     if not console.is_terminal:
         said = ""
         while not stop.wait(LINE_EVERY_S):
-            line = _local_line(folder)
+            line = _local_line(reader)
             if line != said:
                 console.print(Text(line), soft_wrap=True)
                 said = line
         return
     with Live(console=console, refresh_per_second=4) as live:
         while True:
+            is_last = stop.wait(LOCAL_POLL_S)
             with contextlib.suppress(StoreError):  # the work itself reports what is wrong on disk
-                live.update(status_view(run_status(folder, clock=SYSTEM_CLOCK)))
-            if stop.wait(LOCAL_POLL_S):
+                live.update(status_view(reader.read()))
+            if is_last:
                 break
-        with contextlib.suppress(StoreError):
-            live.update(status_view(run_status(folder, clock=SYSTEM_CLOCK)))
 
 
-def _local_line(folder: RunFolder) -> str:
+def _local_line(reader: StatusReader) -> str:
     try:
-        return status_line(run_status(folder, clock=SYSTEM_CLOCK))
+        return status_line(reader.read())
     except StoreError as error:
         return error.message

@@ -5,20 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.errors import UsageError
+from evalkit.errors import StoreError, UsageError
 from evalkit.store.layout import RunFolder
 from evalkit.store.run import is_run, load_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from evalkit.plan.model import Plan
 
 MIN_PREFIX = 3
 
 
-def find_runs(text: str, output: Path) -> list[RunFolder]:
+def _quiet(_problem: StoreError) -> None:
+    """Nobody is told."""
+
+
+def find_runs(
+    text: str, output: Path, on_problem: Callable[[StoreError], None] = _quiet
+) -> list[RunFolder]:
     """The run that `text` means, or the runs of a sweep; `output` is the folder runs lie in.
 
-    Raises UsageError when there is none, or more than one thing it could mean.
+    Runs beside it that cannot be read are skipped, and `on_problem` is told. Raises UsageError when
+    there is none, or more than one thing it could mean.
     """
     path = Path(text).expanduser()
     if path.is_dir() and (found := runs_below(path)):
@@ -26,35 +35,49 @@ def find_runs(text: str, output: Path) -> list[RunFolder]:
     named = output / text
     if named.is_dir() and (found := runs_below(named)):
         return found
-    known = list(all_runs(output))
+    known = dict(readable_runs(output, on_problem))
     if len(text) >= MIN_PREFIX:
-        matches = [run for run in known if load_plan(run).run_id.startswith(text)]
+        matches = [run for run, plan in known.items() if plan.run_id.startswith(text)]
         if len(matches) == 1:
             return matches
         if matches:
-            names = ", ".join(f"{load_plan(run).run_id} ({run.root.name})" for run in matches)
+            names = ", ".join(f"{known[run].run_id} ({run.root.name})" for run in matches)
             raise UsageError(f"{text!r} begins the ids of several runs: {names}")
     top = output.absolute()
-    names = ", ".join(f"{run.root.relative_to(top)}" for run in known[:20]) or "none"
+    names = ", ".join(f"{run.root.relative_to(top)}" for run in list(known)[:20]) or "none"
     raise UsageError(
         f"no run {text!r}",
         hint=f"Give a run folder, a run's name or id, or a recipe. Runs in {output}: {names}.",
     )
 
 
-def all_runs(output: Path) -> Iterable[RunFolder]:
-    """All runs of an output folder, by name."""
-    if not output.is_dir():
-        return
-    for child in sorted(output.iterdir()):
-        if child.is_dir() and not child.name.startswith("."):
-            yield from runs_below(child)
+def readable_runs(
+    output: Path, on_problem: Callable[[StoreError], None] = _quiet
+) -> Iterator[tuple[RunFolder, Plan]]:
+    """All runs of an output folder with their plans, by name; `on_problem` is told of the others."""
+    for child in _folders(output) if output.is_dir() else []:
+        try:
+            runs = runs_below(child)
+        except StoreError as error:
+            on_problem(error)
+            continue
+        for run in runs:
+            try:
+                yield run, load_plan(run)
+            except StoreError as error:
+                on_problem(error)
 
 
 def runs_below(path: Path) -> list[RunFolder]:
-    """The run at `path`, or the runs of a sweep there."""
+    """The run at `path`, or the runs of a sweep there. Raises StoreError where nobody may look."""
     here = RunFolder(path.absolute())
     if is_run(here):
         return [here]
-    children = (RunFolder(child.absolute()) for child in sorted(path.iterdir()) if child.is_dir())
-    return [run for run in children if is_run(run)]
+    return [run for child in _folders(path) if is_run(run := RunFolder(child.absolute()))]
+
+
+def _folders(path: Path) -> Iterable[Path]:
+    try:
+        return [c for c in sorted(path.iterdir()) if c.is_dir() and not c.name.startswith(".")]
+    except OSError as error:
+        raise StoreError(f"cannot look into {path}: {error.strerror}") from error
