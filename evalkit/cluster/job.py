@@ -3,10 +3,10 @@
 Both hold a folder and a name, nothing else: a requeued attempt imports the code and reads the disk.
 Exit codes and result pickles are for Slurm's records; nobody reads a result from them.
 
-Signals: USR2 (time limit, preemption) calls `checkpoint`, which drains the worker; submitit then
-requeues the job. TERM (scancel, preemption without warning) drains and exits; who sent it decides
-what becomes of the job, so it is never requeued from here. The drain has to end within Slurm's
-KillWait (30 s by default) then.
+Signals: USR2 (time limit, preemption) calls `checkpoint`, which drains the worker in the time that is
+left to the job; submitit then requeues it. TERM (scancel, preemption without warning) drains and
+exits; who sent it decides what becomes of the job, so it is never requeued from here. The drain has
+to end within Slurm's KillWait (30 s by default) then.
 """
 
 from __future__ import annotations
@@ -94,8 +94,13 @@ class ReplicaJob:
         from evalkit.cluster import worker
 
         terminated: list[int] = []
-        signal.signal(signal.SIGTERM, lambda signum, _frame: terminated.append(signum))
-        worker.request_drain("SIGUSR2")
+
+        def hurry(signum: int, _frame: FrameType | None) -> None:
+            terminated.append(signum)
+            worker.request_drain("SIGTERM", wait_s=0)
+
+        signal.signal(signal.SIGTERM, hurry)
+        worker.drain_before_end("SIGUSR2")
         if terminated:  # cancelled, or Slurm requeues by itself: a requeue of ours would revive it
             raise SystemExit(TERMINATED)
         return DelayedSubmission(self)

@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evalkit.worker")
 
-DRAIN_GRACE_S = 8.0
-"""Time for calls in flight to end on a drain. With the stop of the server it must fit into Slurm's
-KillWait, 30 s by default."""
 TALLY_INTERVAL_S = 1.0
 
 
@@ -121,7 +118,9 @@ class Session:
         }
         endpoint = await self._all.drain.unless(server.start())
         facts = (await server.facts()).to_json()
-        self._all.servers.append({**facts, "host": report.host, "started": asked, "ended": None})
+        self._all.servers.append(
+            {**facts, "host": report.host, "job": report.job_id, "started": asked, "ended": None}
+        )
         self._write_facts()
         report.server["state"] = "ready"
         report.state = "ready"
@@ -213,11 +212,11 @@ class Session:
             await asyncio.sleep(TALLY_INTERVAL_S)
 
     async def _end_drain(self) -> None:
-        """After a request to stop: hand out nothing more, wait a little, then end what is left."""
+        """After a request to stop: hand out nothing more, wait, then end what is left."""
         await self._all.drain.wait()
         self._all.report.state = "draining"
         self._queue.stop()
-        await asyncio.sleep(DRAIN_GRACE_S)
+        await self._all.drain.end_of_grace()
         raise DrainedError(f"interrupted: {self._all.drain.reason}")
 
 

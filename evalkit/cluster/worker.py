@@ -4,12 +4,14 @@ It walks the plan's deployments; where a deployment's tasks have owed units it s
 calls, journals), and where nothing is owed no server is started at all.
 
 The event loop runs in a thread of its own: signal handlers run in the main thread only, which
-therefore does nothing but wait in short steps. `request_drain` may be called from such a handler.
+therefore does nothing but wait in short steps. `request_drain` and `drain_before_end` may be called
+from such a handler.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.cluster.attempts import begin_attempt
-from evalkit.cluster.drain import Drain, DrainedError
+from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.heartbeat import Heartbeat
 from evalkit.cluster.replica_report import ReplicaReport
@@ -29,6 +31,7 @@ from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, StoreError
+from evalkit.recipe.schema import LocalServing
 from evalkit.serving.deployment import ServerContext
 from evalkit.serving.ports import derive_port_base
 from evalkit.store.journal import JournalSet
@@ -37,6 +40,8 @@ from evalkit.store.queue import WorkQueue
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from evalkit.cluster.attempts import Attempt
     from evalkit.cluster.job import JobInfo
     from evalkit.plan.model import DeploymentPlan, Plan
@@ -44,11 +49,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("evalkit.worker")
 
 DRAIN_WAIT_S = 25.0
-"""Longest stay in a signal handler: below Slurm's KillWait, 30 s by default."""
+"""Longest stay in the handler of a TERM: below Slurm's KillWait, 30 s by default."""
+REQUEUE_S = 10.0
+"""What the handler of the signal before a job's end leaves of the job, for its requeue."""
 JOIN_POLL_S = 0.2
 
-_drains: list[Drain] = []
-_threads: list[threading.Thread] = []
+_current: Worker | None = None
 
 
 def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM_CLOCK) -> int:
@@ -61,16 +67,10 @@ def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM
     attempt = begin_attempt(folder, replica)
     with attempt_logging(folder.worker_log(replica, attempt.number)):
         worker = Worker(plan, attempt, job, clock)
-        thread = threading.Thread(target=worker.run, name="evalkit-worker")
-        _drains.append(worker.drain)
-        _threads.append(thread)
-        try:
-            thread.start()
-            while thread.is_alive():
-                thread.join(JOIN_POLL_S)
-        finally:
-            _drains.remove(worker.drain)
-            _threads.remove(thread)
+        with _at_work(worker):
+            worker.thread.start()
+            while worker.thread.is_alive():
+                worker.thread.join(JOIN_POLL_S)
     if worker.error is not None:
         raise worker.error
     return 1 if worker.drain.requested else 0
@@ -82,11 +82,28 @@ def request_drain(reason: str, wait_s: float = DRAIN_WAIT_S) -> None:
     Safe in a signal handler; returns when that is done or `wait_s` are over. Does nothing where no
     worker runs.
     """
-    for drain in _drains:
-        drain.request(reason)
-    for thread in _threads:
-        if thread.is_alive():
-            thread.join(wait_s)
+    if _current is not None:
+        _current.drain.request(reason)
+        _current.wait(wait_s)
+
+
+def drain_before_end(reason: str) -> None:
+    """`request_drain` when the job is near its end: calls may take what time is left to it."""
+    if _current is not None:
+        left_s = _current.time_left()
+        _current.drain.request(reason, grace_before_end(left_s, _current.shutdown_s))
+        _current.wait(max(0.0, left_s - REQUEUE_S))
+
+
+@contextlib.contextmanager
+def _at_work(worker: Worker) -> Iterator[None]:
+    """Signals of the block's time are for this worker: a process has one at a time."""
+    global _current
+    _current = worker
+    try:
+        yield
+    finally:
+        _current = None
 
 
 class Worker:
@@ -97,7 +114,7 @@ class Worker:
         self._folder = attempt.folder
         self._job = job
         self._clock = clock
-        self._prefix = load_cluster(self._folder).server_prefix
+        self._cluster = load_cluster(self._folder)
         self._env = read_environment()
         self._report = ReplicaReport(
             replica=attempt.replica,
@@ -115,12 +132,15 @@ class Worker:
             journals=JournalSet(),
             report=self._report,
             heartbeat=Heartbeat(path, self._report, clock),
-            drain=Drain(),
+            drain=Drain(clock),
             server_context=self._server_context,
         )
-        # Compile caches race between servers that share them, so each attempt has its own.
-        self._cache = Path(tempfile.mkdtemp(prefix=f"evalkit-{plan.run_id}-{attempt.id}-"))
+        # Compile caches race between servers that share them, so each attempt has its own folder,
+        # made with the first server. Its name cannot be guessed: /tmp is everybody's.
+        name = f"evalkit-{plan.run_id}-{attempt.id}-{secrets.token_hex(8)}"
+        self._cache = Path(tempfile.gettempdir()) / name
         self._servers = 0
+        self.thread = threading.Thread(target=self.run, name="evalkit-worker")
         self.error: BaseException | None = None
 
     @property
@@ -128,10 +148,35 @@ class Worker:
         """Ask it to stop."""
         return self._all.drain
 
+    @property
+    def shutdown_s(self) -> float:
+        """Longest time a server of this run may take to end (s)."""
+        servers = [d.serving for d in self._plan.deployments]
+        return max([s.shutdown_timeout_s for s in servers if isinstance(s, LocalServing)] or [0.0])
+
+    def time_left(self) -> float:
+        """Time until the job ends (s), when the signal that warns of it has come.
+
+        That signal also announces a preemption, for which nobody says a time: so no more than the
+        time by which it precedes a time limit.
+        """
+        left_s = float(self._cluster.signal_delay_s)
+        if self._job.ends is not None:
+            left_s = min(left_s, self._job.ends - self._clock.wall())
+        return max(0.0, left_s)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when the attempt has ended or the time is over."""
+        if self.thread.is_alive():
+            self.thread.join(timeout_s)
+
     def run(self) -> None:
         """Run to the end; a failure is left in `error`."""
         try:
             note(self._folder, self._clock, f"{self._all.attempt.id} starts on {self._report.host}")
+            job = self._job
+            where = ", ".join(job.nodes)
+            log.info("job %s on %s, requeued %d times", job.job_id, where, job.restart_count)
             asyncio.run(self._main())
             self._report.state = "interrupted" if self.drain.requested else "done"
         except DrainedError as error:
@@ -206,7 +251,7 @@ class Worker:
             attempt=f"{self._plan.run_id}-{attempt.id}-{number}",
             host=self._job.host,
             port_base=derive_port_base(digits, index),
-            prefix=self._prefix,
+            prefix=self._cluster.server_prefix,
             env=self._env,
             run_dir=self._folder.root,
             cache_dir=self._cache,

@@ -36,7 +36,8 @@ class ServerContext:
     run_dir: Path
     """Folder of the run."""
     cache_dir: Path
-    """Node-local folder for compile caches."""
+    """Node-local folder for compile caches, made with the first server. Whoever names it removes it;
+    where that process is killed, the server's keeper does."""
     api_key: str = field(repr=False)
     """Random key that this server shall ask for."""
     on_progress: Callable[[str], None]

@@ -15,6 +15,8 @@ evalkit starts this file as a program, and this program starts the server in a s
 - As a subreaper it inherits orphans of the server, so they stay findable as descendants; processes
   that carry the marker in their environment are found even without that.
 
+- A folder of compile caches that evalkit would have removed goes when evalkit is gone.
+
 It exits with the server's exit code (128 + n after signal n). Standard library only, run with
 `python -I -S keeper.py`: it must start in milliseconds and whatever the server's environment is.
 The functions that find and end a tree are imported by evalkit too.
@@ -25,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import time
@@ -162,8 +165,11 @@ def become_subreaper() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def keep(parent: int, grace_s: float, command: Sequence[str]) -> int:
-    """Run the server until it ends, `parent` is gone or SIGTERM comes. Returns the exit code."""
+def keep(parent: int, grace_s: float, cache_dir: str, command: Sequence[str]) -> int:
+    """Run the server until it ends, `parent` is gone or SIGTERM comes. Returns the exit code.
+
+    `cache_dir` is removed when `parent` is gone: as long as it lives, its next server may use it.
+    """
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: asked.append(number))
@@ -176,6 +182,8 @@ def keep(parent: int, grace_s: float, command: Sequence[str]) -> int:
     if code is not None or os.getppid() != parent:
         grace_s = min(grace_s, SHORT_GRACE_S)
     end_tree({os.getpid()}, os.environ[MARKER], grace_s)  # noqa: TID251 - a program of its own
+    if os.getppid() != parent:
+        shutil.rmtree(cache_dir, ignore_errors=True)
     if code is None:
         code = reap(pid)
     if code is None:
@@ -184,10 +192,10 @@ def keep(parent: int, grace_s: float, command: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`keeper.py PARENT_PID GRACE_SECONDS COMMAND...`"""
+    """`keeper.py PARENT_PID GRACE_SECONDS CACHE_DIR COMMAND...`"""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
-    return keep(int(argv[0]), float(argv[1]), argv[2:])
+    return keep(int(argv[0]), float(argv[1]), argv[2], argv[3:])
 
 
 if __name__ == "__main__":

@@ -147,7 +147,11 @@ class LocalDeployment:
         marker = f"{self._context.attempt}:{port}"
         env = start_environment(self._environment(program, host), port, marker)
         self._server = start_server(
-            self._argv, env, self._context.log_path, self._serving.shutdown_timeout_s
+            self._argv,
+            env,
+            self._context.log_path,
+            self._serving.shutdown_timeout_s,
+            self._context.cache_dir,
         )
         self._context.on_progress(f"server starts on {host}:{port}")
         endpoint = Endpoint(

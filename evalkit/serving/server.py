@@ -90,26 +90,29 @@ def describe_code(code: int) -> str:
         return f"exit code {code}"
 
 
-def keeper_command(grace_s: float) -> tuple[str, ...]:
+def keeper_command(grace_s: float, cache_dir: Path) -> tuple[str, ...]:
     """argv that goes before the server's own."""
-    return (sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(grace_s))
+    us = (str(os.getpid()), str(grace_s), str(cache_dir))
+    return (sys.executable, "-I", "-S", keeper.__file__, *us)
 
 
 def start_server(
-    command: Sequence[str], env: Mapping[str, str], log_path: Path, grace_s: float
+    command: Sequence[str], env: Mapping[str, str], log_path: Path, grace_s: float, cache_dir: Path
 ) -> Server:
     """Start a command through a keeper. `env` holds the marker, see `keeper.MARKER`.
 
+    `cache_dir` is made, for us alone; the keeper removes it when we are killed.
     Call it from a thread that lives as long as the program.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         log_start = log.tell()
         # The mask is inherited: SIGUSR2 cannot kill the keeper before it ignores the signal.
         old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
         try:
             process = subprocess.Popen(
-                [*keeper_command(grace_s), *command],
+                [*keeper_command(grace_s, cache_dir), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

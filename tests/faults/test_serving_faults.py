@@ -319,7 +319,7 @@ asyncio.run(main())
 
 
 async def test_server_ends_with_a_killed_parent(tmp_path: Path) -> None:
-    """After kill -9 of evalkit itself the server and its children end on their own."""
+    """After kill -9 of evalkit itself the server and its children end on their own, without a trace."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)],
         cwd=REPOSITORY,
@@ -331,9 +331,11 @@ async def test_server_ends_with_a_killed_parent(tmp_path: Path) -> None:
         assert await asyncio.to_thread(parent.stdout.readline) == b"ready\n"
         processes = marked(f"test-{parent.pid}-")
         assert len(processes) == 3
+        assert (tmp_path / "cache").is_dir()
         parent.kill()
     _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 15)
     assert alive == []
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.fixture

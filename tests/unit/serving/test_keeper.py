@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -81,8 +82,15 @@ def test_a_later_process_with_the_same_pid_is_spared() -> None:
 def keep(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end through a keeper."""
     env = {**os.environ, keeper.MARKER: f"unit-{os.getpid()}"}
-    whole = [*keeper_command(5.0), *command]
+    whole = [*keeper_command(5.0, Path("/nonexistent")), *command]
     return subprocess.run(whole, env=env, capture_output=True, text=True, check=False)
+
+
+def test_caches_outlive_a_server(tmp_path: Path) -> None:
+    """While evalkit lives the caches stay when a server ends: the next one uses them."""
+    env = {**os.environ, keeper.MARKER: f"unit-{os.getpid()}"}
+    subprocess.run([*keeper_command(5.0, tmp_path), "true"], env=env, check=True)
+    assert tmp_path.is_dir()
 
 
 def test_exit_codes_pass_through() -> None:

@@ -16,7 +16,7 @@ from evalkit.clock import Clock
 from evalkit.cluster import attempts as attempts_module
 from evalkit.cluster import heartbeat as heartbeat_module
 from evalkit.cluster.attempts import begin_attempt, last_attempt
-from evalkit.cluster.drain import Drain, DrainedError
+from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
 from evalkit.cluster.heartbeat import HEARTBEAT_S, Heartbeat
 from evalkit.cluster.provenance import collect_provenance, git_state
 from evalkit.cluster.replica_report import ReplicaReport, TaskTally
@@ -177,6 +177,38 @@ async def test_drain_ends_waiting() -> None:
     assert ended.is_set()
     drain.request("again")
     assert drain.reason == "SIGTERM"
+
+
+@pytest.mark.parametrize(
+    ("left_s", "shutdown_s", "grace_s"),
+    [(180.0, 30.0, 130.0), (60.0, 30.0, 10.0), (45.0, 30.0, 0.0), (0.0, 0.0, 0.0)],
+)
+def test_grace_before_the_end_of_a_job(left_s: float, shutdown_s: float, grace_s: float) -> None:
+    """Calls may take what the stop of the server and the requeue leave of the job."""
+    assert grace_before_end(left_s, shutdown_s) == grace_s
+
+
+async def test_strictest_order_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls in flight end with the earliest of all graces; a later, longer one gives nothing back."""
+    now = [100.0]
+    drain = Drain(Clock(monotonic=lambda: now[0]))
+    drain.attach()
+    drain.request("SIGUSR2", 130.0)
+    passed: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pass_time(seconds: float) -> None:
+        now[0] += seconds
+        passed.append(seconds)
+        if now[0] == 110.0:
+            drain.request("SIGTERM", 8.0)
+            drain.request("SIGUSR2", 130.0)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", pass_time)
+    await drain.end_of_grace()
+    assert sum(passed) == 18.0
+    assert drain.reason == "SIGUSR2"
 
 
 async def test_drain_before_the_loop() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
 import pytest
 
+from evalkit.clock import SYSTEM_CLOCK, Clock
+from evalkit.cluster.attempts import begin_attempt
 from evalkit.cluster.job import current_job
-from evalkit.cluster.worker import request_drain, run_replica
+from evalkit.cluster.worker import Worker, drain_before_end, request_drain, run_replica
 from evalkit.errors import EndpointError, UsageError
 from evalkit.store.run import load_plan
 from evalkit.store.union import ShardUnion, owed_units
@@ -90,6 +93,43 @@ def test_drain(tmp_path: Path, server: Server) -> None:
     assert list(folder.leases.rglob("*.lock")) == []
     assert run_replica(folder.root, "r0", current_job()) == 0
     assert report(folder)["attempt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("ends_in_s", "left_s"), [(None, 180.0), (100.0, 100.0), (7200.0, 180.0), (-1.0, 0.0)]
+)
+def test_time_left(tmp_path: Path, server: Server, ends_in_s: float | None, left_s: float) -> None:
+    """What is left to a job that was warned: until its end, and no more than the warning's lead."""
+    folder = make_run(tmp_path, server.base_url)
+    clock = Clock(wall=lambda: 1000.0)
+    job = replace(current_job(), ends=None if ends_in_s is None else 1000.0 + ends_in_s)
+    attempt = begin_attempt(folder, "r0")
+    worker = Worker(load_plan(folder), attempt, job, clock)
+    assert worker.time_left() == left_s
+    assert worker.shutdown_s == 0.0, "the server of an external endpoint is not ours to stop"
+
+
+@pytest.mark.parametrize(("ends_in_s", "owed"), [(180.0, 30 - 4), (15.0, 30)])
+def test_warning_before_the_end(
+    tmp_path: Path, server: Server, ends_in_s: float, owed: int
+) -> None:
+    """Calls in flight end, and are journaled, when the job has the time, and are cut when it has not."""
+    folder = make_run(tmp_path, server.base_url)
+    before = server.counts()["received"]
+    server.switch(latency_s=1.0)
+
+    def warn() -> None:
+        wait_for(lambda: server.counts()["received"] >= before + 5)
+        server.switch(latency_s=0)
+        drain_before_end("SIGUSR2")
+
+    warner = threading.Thread(target=warn)
+    warner.start()
+    job = replace(current_job(), ends=SYSTEM_CLOCK.wall() + ends_in_s)
+    code = run_replica(folder.root, "r0", job)
+    warner.join()
+    assert code == 1
+    assert owed_units(folder, load_plan(folder), {"addition": True}) == {"addition": owed}
 
 
 def test_failure(tmp_path: Path) -> None:

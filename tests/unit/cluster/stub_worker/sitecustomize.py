@@ -32,7 +32,7 @@ def request_drain(reason, wait_s=25.0):
     for run_dir in here:
         with (run_dir / "drains").open("a") as drains:
             drains.write(f"{reason}\n")
-        while (run_dir / "stubborn").exists():
+        while wait_s and (run_dir / "stubborn").exists():
             time.sleep(0.05)
 
 
