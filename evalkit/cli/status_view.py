@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from evalkit.cluster.status import ReplicaStatus, RunStatus, TaskStatus
 
 BAR_WIDTH = 24
-GONE = frozenset({"done", "failed", "interrupted", "ended", "silent", "waiting"})
 OURS = ("infra_error", "scorer_error", "judge_error")
 
 
@@ -88,7 +87,7 @@ def _server(replica: ReplicaStatus) -> str:
     server = replica.server
     if not server:
         return "-"
-    state = "-" if replica.state in GONE else str(server.get("state", "-"))
+    state = str(server.get("state", "-")) if replica.is_alive else "-"
     restarts = server.get("restarts", 0)
     return f"{state}, {restarts} restart{'s' * (restarts != 1)}" if restarts else state
 

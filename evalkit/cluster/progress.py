@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, decode, header, unit_key, unseal
@@ -219,3 +221,11 @@ def _add_marker(progress: TaskProgress, marker: dict[str, Any]) -> None:
     progress.outcomes.update(marker.get("outcomes", {}))
     progress.scored += marker.get("scored", 0)
     progress.score_sum += marker.get("score_sum", 0.0)
+
+
+def is_gathered(folder: RunFolder) -> bool:
+    """Whether a gather found every task complete."""
+    try:
+        return orjson.loads(folder.summary.read_bytes()).get("complete") is True
+    except (OSError, orjson.JSONDecodeError, AttributeError):
+        return False

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
 from evalkit.cluster.live import NO_ANSWER, NO_SLURM, job_rows
 from evalkit.cluster.phase import describe_phase
-from evalkit.cluster.progress import ProgressReader, TaskProgress
+from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.slurm import JobRow, SlurmCommands
 from evalkit.cluster.states import JobState
@@ -65,6 +63,8 @@ class ReplicaStatus:
     node: str | None
     log: str | None
     """Path of the attempt's log, or of the job's output before the first attempt."""
+    is_alive: bool = False
+    """Its worker was heard lately, and its job is not known to be over."""
     attempt: int | None = None
     server: dict[str, Any] = field(default_factory=dict)
     """`state`, `log` and `restarts` of its server, as the worker sees it."""
@@ -140,17 +140,17 @@ class StatusReader:
         """The run now. Raises StoreError when a journal cannot be read."""
         folder, plan, now = self._folder, self._plan, self._clock.wall()
         reports = read_reports(folder)
-        tasks = tuple(
-            _task_status(task, self._progress.read(task), reports.values(), now)
-            for task in plan.tasks
-        )
         records = latest_submission(read_jobs(folder))
         rows, slurm_error = _ask_slurm(records, self._env, now, reports)
         jobs = tuple(_job_statuses(folder, records, rows))
         replicas = tuple(_replica_statuses(folder, jobs, reports, now))
+        alive = frozenset(replica.name for replica in replicas if replica.is_alive)
+        tasks = tuple(
+            _task_status(task, self._progress.read(task), reports, alive) for task in plan.tasks
+        )
         done = sum(task.done for task in tasks)
         rate = _total(task.rate_per_s for task in tasks)
-        phase = describe_phase(tasks, replicas, jobs, is_gathered=_is_gathered(folder))
+        phase = describe_phase(tasks, replicas, jobs, is_gathered=is_gathered(folder))
         return RunStatus(
             run=plan.run,
             run_id=plan.run_id,
@@ -177,14 +177,6 @@ def run_status(
     return StatusReader(folder, clock=clock, env=env).read()
 
 
-def _is_gathered(folder: RunFolder) -> bool:
-    """Whether a gather found every task complete."""
-    try:
-        return orjson.loads(folder.summary.read_bytes()).get("complete") is True
-    except (OSError, orjson.JSONDecodeError, AttributeError):
-        return False
-
-
 def _ask_slurm(
     records: Sequence[JobRecord],
     env: Mapping[str, str] | None,
@@ -200,10 +192,13 @@ def _ask_slurm(
 
 
 def _task_status(
-    task: TaskPlan, progress: TaskProgress, reports: Iterable[ReplicaReport], now: float
+    task: TaskPlan,
+    progress: TaskProgress,
+    reports: Mapping[str, ReplicaReport],
+    alive: frozenset[str],
 ) -> TaskStatus:
-    seen = [report for report in reports if task.name in report.tasks]
-    rate = _total(r.tasks[task.name].rate_per_s or None for r in seen if r.is_fresh(now))
+    seen = [report for report in reports.values() if task.name in report.tasks]
+    rate = _total(r.tasks[task.name].rate_per_s or None for r in seen if r.replica in alive)
     # markers count finished shards, reports count what each last attempt did: the larger is better
     scored = sum(report.tasks[task.name].scored for report in seen)
     score_sum = sum(report.tasks[task.name].score_sum for report in seen)
@@ -258,8 +253,9 @@ def _replica_statuses(
         yield ReplicaStatus(
             name=name,
             state=_replica_state(report, job, fresh=fresh),
-            job_id=report.job_id,
+            job_id=job.job_id if job else report.job_id,
             node=(job.nodes if job else "") or report.host,
+            is_alive=fresh,
             attempt=report.attempt,
             server=report.server,
             detail=report.detail if fresh else None,

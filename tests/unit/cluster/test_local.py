@@ -233,11 +233,13 @@ def test_a_process_that_is_gone_is_over_at_once(
         "heartbeat": now,
         "started": now - 9,
         "error": "no memory" if last == "failed" else None,
+        "tasks": {"sums": {"done": 4, "rate_per_s": 2.0}},
     }
     write_json(run_folder.replica("r0"), report)
     status = run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV)
     assert (status.phase, status.is_over) == (phase, True)
     assert words in status.message
+    assert status.rate_per_s is None
     assert status.replicas[0].state == (
         last if last in ("interrupted", "failed", "done") else "ended"
     )
