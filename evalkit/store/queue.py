@@ -19,7 +19,7 @@ from evalkit.store.markers import read_marker, write_marker
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from evalkit.plan.model import Plan, Shard, UnitKey
     from evalkit.store.journal import JournalSet, JournalWriter
@@ -80,15 +80,13 @@ class WorkQueue:
         single_call: Mapping[str, bool],
         attempt: str,
         journals: JournalSet,
-        on_resumed: Callable[[str, ShardUnion], None] = lambda task, union: None,
     ) -> None:
-        """`single_call` names the tasks to work on; `on_resumed` is told what a shard already holds."""
+        """`single_call` names the tasks to work on, and says which make one call per unit."""
         self._folder = folder
         self._plan = plan
         self._single_call = single_call
         self._attempt = attempt
         self._journals = journals
-        self._on_resumed = on_resumed
         self._leases = Leases(folder)
         self._walk = iter(self._shards())
         self._foreign: list[Shard] = []
@@ -207,7 +205,6 @@ class WorkQueue:
             name = unit.outcome.value
             outcomes[name] = outcomes.get(name, 0) + 1
         opened = OpenShard(shard, writer, set(owed), union.calls, outcomes)
-        self._on_resumed(shard.task, union)
         self._open.add(opened)
         self._ready.extend(WorkItem(key, opened) for key in owed)
         return True
