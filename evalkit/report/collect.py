@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.benchmarks.contract import Solution
 from evalkit.errors import ScorerError
+from evalkit.plan.model import UnitKey
 from evalkit.report.distribution import Tally
 from evalkit.report.results import Missing, MissingReason, MissingUnit, Reason
 from evalkit.report.sample_lines import render_sample_line
@@ -19,9 +20,10 @@ from evalkit.store.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from evalkit.benchmarks.contract import Sample
-    from evalkit.plan.model import Shard, TaskPlan, UnitKey
+    from evalkit.plan.model import Shard, TaskPlan
     from evalkit.report.aggregate import RepeatScores
     from evalkit.report.scorer import Scorer
     from evalkit.report.spill import Spill
@@ -36,7 +38,11 @@ FIRST_MISSING = 20
 class Collector:
     """Everything one task's journals say, with scores."""
 
-    def __init__(self, task: TaskPlan, samples: Sequence[Sample], *, publishable: bool) -> None:
+    def __init__(
+        self, root: Path, task: TaskPlan, samples: Sequence[Sample], *, publishable: bool
+    ) -> None:
+        """`root` is the folder of the run, from which problems are named."""
+        self._root = root
         self.task = task
         self.samples = samples
         self.scores: list[RepeatScores | None] = [None] * task.n_units
@@ -63,7 +69,11 @@ class Collector:
     def take(self, shard: Shard, union: ShardUnion, scorer: Scorer, spill: Spill) -> None:
         """Score and keep all units of one shard. Raises StoreError on a full disk."""
         self.duplicates += union.duplicates
-        self.problems.extend(str(problem) for problem in union.problems)
+        self.problems.extend(
+            f"{problem.path.relative_to(self._root)}:{problem.line}: {problem.reason}"
+            for problem in union.problems
+            if not problem.torn  # every kill may leave one: nothing that anybody should look at
+        )
         units = [u for key in self.task.units(shard) if (u := union.finished.get(key)) is not None]
         items = [(self.samples[u.key.sample], _solution(u)) for u in units]
         for unit, score in zip(units, scorer.score(items), strict=True):
@@ -138,7 +148,7 @@ class Collector:
         return MissingUnit(
             sample=self.samples[sample].id,
             repeat=repeat,
-            shard=(repeat * self.task.n_samples + sample) % self.task.n_shards,
+            shard=self.task.shard_of(UnitKey(sample, repeat)),
             reason=reason,
             message=self._messages.get(position),
         )

@@ -52,7 +52,8 @@ def read_run_facts(folder: RunFolder) -> RunFacts:
         for replica, attempt, path in sorted(found, key=lambda x: (len(x[0]), x[0], x[1]))
         for row in _read_rows(path, problems)
     ]
-    return RunFacts(made_by, tuple(servers), tuple(problems))
+    root = f"{folder.root}/"
+    return RunFacts(made_by, tuple(servers), tuple(p.removeprefix(root) for p in problems))
 
 
 def sum_gpu_seconds(servers: tuple[ServerFacts, ...]) -> float | None:

@@ -123,7 +123,7 @@ def gather_task(
     Where earlier complete artifacts exist and units are missing now, nothing is written.
     """
     samples = load_frozen(folder, task)
-    found = Collector(task, samples, publishable=benchmark.publishable)
+    found = Collector(folder.root, task, samples, publishable=benchmark.publishable)
     with (
         Spill(folder.artifacts(task.name), task.n_units) as spill,
         Scorer(benchmark, parallel=benchmark.parallel_scoring) as scorer,

@@ -216,7 +216,8 @@ class Results(Frozen):
     samples_sha256: str
     """Checksum of the lines of samples.jsonl.zst, uncompressed."""
     problems: tuple[str, ...]
-    """What the journals' reader had to skip, by file and line. None of it was counted."""
+    """What the journals' reader had to skip, by file (from the run's folder) and line. None of it
+    was counted. A last line that a kill cut off is no problem."""
 
 
 class TaskSummary(Frozen):

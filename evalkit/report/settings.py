@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evalkit.recipe.schema import Generation
 from evalkit.report.results import Difference, Settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> 
 
 
 def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Difference]:
-    """Parameters, sampling, repeats and number of samples that are not the profile's."""
+    """Parameters, sampling, repeats and number of samples that are not the profile's.
+
+    A sampling setting that the profile does not name has its default there: not sent.
+    """
     knobs = benchmark.knobs.get(task.profile, {})
     for key, field in benchmark.params_type.model_fields.items():
         wanted = knobs.get(key, field.get_default(call_default_factory=True))
@@ -40,9 +44,10 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
         if _json(value) != _json(wanted):
             yield Difference(key=f"params.{key}", profile=wanted, value=value)
     generation = task.generation.model_dump(mode="json")
-    for key, wanted in benchmark.generation.get(task.profile, {}).items():
-        if _json(generation.get(key)) != _json(wanted):
-            yield Difference(key=f"generation.{key}", profile=wanted, value=generation.get(key))
+    profile = Generation(**benchmark.generation.get(task.profile, {})).model_dump(mode="json")
+    for key, value in generation.items():
+        if value != profile[key]:
+            yield Difference(key=f"generation.{key}", profile=profile[key], value=value)
     if task.repeats != benchmark.repeats:
         yield Difference(key="repeats", profile=benchmark.repeats, value=task.repeats)
     if task.n_samples < task.data.n_rows:

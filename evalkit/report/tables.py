@@ -6,12 +6,10 @@ What is not known is shown as a dash; a score that is withheld says so and shows
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,8 +18,10 @@ from evalkit.store.records import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from evalkit.recipe.schema import Profile
-    from evalkit.report.results import Counts, Headline, Results, Summary
+    from evalkit.report.results import Counts, Headline, Results
     from evalkit.report.statistics import Interval
 
 WIDE = 110
@@ -65,11 +65,6 @@ def row_of(results: Results) -> Row:
     )
 
 
-def summary_rows(summary: Summary) -> list[Row]:
-    """The rows of a run, tasks without results included."""
-    return [_row(t.task, t.profile, t.expected, t.headline, t.counts) for t in summary.tasks]
-
-
 def _row(
     task: str, profile: Profile, expected: int, headline: Headline | None, counts: Counts | None
 ) -> Row:
@@ -105,14 +100,6 @@ def show_results(console: Console, rows: Sequence[Row]) -> None:
     options = console.options
     ascii_only = not options.encoding.startswith("utf")
     console.print(results_table(rows, options.max_width, ascii_only=ascii_only))
-
-
-def render_results(rows: Sequence[Row], width: int) -> str:
-    """The table as plain text, for a file or a pipe."""
-    file = io.StringIO()
-    console = Console(file=file, width=width, color_system=None, force_terminal=False)
-    console.print(results_table(rows, width))
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def _wide(rows: Sequence[Row], signs: str) -> Table:

@@ -11,7 +11,6 @@ use, because it brings sympy along.
 """
 
 import re
-from typing import NamedTuple
 
 from evalkit.errors import ScorerError
 
@@ -26,19 +25,6 @@ _WORDS = re.compile(r"[a-zA-Z ,]+")
 _DIGITS = re.compile(r"[0-9 ]+")
 _ENVIRONMENTS = (("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", ""))
 _SHOWN = 80
-
-
-class MathPair(NamedTuple):
-    """One comparison as a value, so that it can travel to a worker process."""
-
-    gold: str
-    predicted: str | None
-    literal_integers: bool = False
-
-
-def score_pair(pair: MathPair) -> bool:
-    """`math_equal` on one value: the function to give to a `ScoringPool`."""
-    return math_equal(pair.gold, pair.predicted, literal_integers=pair.literal_integers)
 
 
 def math_equal(gold: str, predicted: str | None, *, literal_integers: bool = False) -> bool:

@@ -4,18 +4,24 @@ A lease is filelock's `SoftFileLease`: a marker file that its holder refreshes, 
 Lustre, that is taken over at once when the holder's process is dead on this host, and after
 `LEASE_S` without a refresh, measured by the taker's own monotonic clock, when it died elsewhere.
 Nothing depends on it for correctness: two holders of one shard write two journals of the same units.
+
+The danger: a worker that is killed between creating that file and writing its name into it leaves an
+empty one, which filelock takes for held for ever. A file that stays the same for longer than any
+living holder leaves it is therefore removed here, whatever is in it.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from filelock import SoftFileLease, Timeout
 
+from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import StoreError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from evalkit.plan.model import Shard
     from evalkit.store.layout import RunFolder
@@ -27,10 +33,15 @@ REFRESH_S = 10.0
 
 
 class Leases:
-    """The leases of one worker. Call it from one thread at a time."""
+    """The leases of one worker. Any thread may call it; calls wait for each other."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(
+        self, folder: RunFolder, monotonic: Callable[[], float] = SYSTEM_CLOCK.monotonic
+    ) -> None:
         self._folder = folder
+        self._monotonic = monotonic
+        self._watched: dict[Shard, tuple[tuple[int, int], float]] = {}
+        self._one_at_a_time = threading.RLock()
         self._locks: dict[Shard, SoftFileLease] = {}
         self._seen: dict[Shard, tuple[int, int]] = {}
 
@@ -40,6 +51,10 @@ class Leases:
         Keep asking with the same object: how long a foreign lease went unrefreshed is counted from
         the first time it was seen.
         """
+        with self._one_at_a_time:
+            return self._take(shard)
+
+    def _take(self, shard: Shard) -> bool:
         lock = self._locks.get(shard)
         if lock is None:
             path = self._folder.lease(shard)
@@ -54,7 +69,7 @@ class Leases:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return False
+            return self._remove_abandoned(shard) and self._take(shard)
         except OSError as error:
             raise StoreError(
                 f"cannot lease {lock.lock_file}: {error.strerror or error}",
@@ -64,31 +79,44 @@ class Leases:
 
     def is_alive(self, shard: Shard) -> bool:
         """Whether a lease of somebody else was refreshed since it was first looked at."""
+        mark = self._mark(shard)
+        with self._one_at_a_time:
+            return mark is not None and self._seen.setdefault(shard, mark) != mark
+
+    def _remove_abandoned(self, shard: Shard) -> bool:
+        """Remove a lease that nobody refreshed and filelock does not break; False if it may be held."""
+        mark, now = self._mark(shard), self._monotonic()
+        if mark is None:
+            return False
+        watched, since = self._watched.setdefault(shard, (mark, now))
+        if watched != mark:
+            self._watched[shard] = (mark, now)
+        elif now - since > LEASE_S + REFRESH_S:  # filelock's own expiry goes first
+            del self._watched[shard]
+            try:
+                self._folder.lease(shard).unlink(missing_ok=True)
+            except OSError:
+                return False  # it stays a hint that somebody is there
+            return True
+        return False
+
+    def _mark(self, shard: Shard) -> tuple[int, int] | None:
+        """What a refresh changes; null when there is no lease."""
         try:
             stat = self._folder.lease(shard).stat()
-        except FileNotFoundError:
-            return False
-        now = (stat.st_ino, stat.st_mtime_ns)
-        return self._seen.setdefault(shard, now) != now
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
 
     def release(self, shard: Shard) -> None:
         """Give a shard back."""
-        lock = self._locks.pop(shard, None)
-        if lock is not None:
-            lock.release()
+        with self._one_at_a_time:
+            lock = self._locks.pop(shard, None)
+            if lock is not None:
+                lock.release()
 
     def release_all(self) -> None:
         """Give everything back."""
-        for shard in list(self._locks):
-            self.release(shard)
-
-
-def holder(path: Path) -> str | None:
-    """Who holds a lease, as `host pid`, for people; null when free or unreadable."""
-    try:
-        fields = dict(
-            line.split("=", 1) for line in path.read_text("utf-8").splitlines() if "=" in line
-        )
-    except (OSError, UnicodeDecodeError):
-        return None
-    return f"{fields['host']} pid {fields['pid']}" if {"host", "pid"} <= fields.keys() else None
+        with self._one_at_a_time:
+            for shard in list(self._locks):
+                self.release(shard)

@@ -42,9 +42,9 @@ def test_unreadable_facts_are_problems(tmp_path: Path) -> None:
     facts = read_run_facts(folder)
     assert [server.facts for server in facts.servers] == [{"n": 1}]
     assert [problem.split(": ")[0] for problem in facts.problems] == [
-        str(folder.provenance),
-        f"{path}:2",
-        f"{path}:3",
+        "provenance.json",
+        "logs/r0/attempt-1/server.json:2",
+        "logs/r0/attempt-1/server.json:3",
     ]
     folder.provenance.write_text("{")
     assert read_run_facts(folder).made_by is None

@@ -198,8 +198,8 @@ def test_duplicates_change_the_count_and_nothing_else(tmp_path: Path) -> None:
     assert run.artifact_bytes() == before
 
 
-def test_a_torn_or_altered_line_is_named_and_its_unit_missing(tmp_path: Path) -> None:
-    """Half a record is not a record; the problem names file and line."""
+def test_an_altered_line_is_named_and_its_unit_missing(tmp_path: Path) -> None:
+    """The problem names file and line; half a record at the end is no record and no problem."""
     run = make_run(tmp_path, n_shards=1)
     run.write_all()
     path = run.folder.journal(Shard("echo", 0), "r0.a1")
@@ -208,8 +208,22 @@ def test_a_torn_or_altered_line_is_named_and_its_unit_missing(tmp_path: Path) ->
     path.write_bytes(b"".join(lines)[:-10])
     results = run.gather()
     assert results.missing.count == 2
-    named = {problem.split(": ")[0] for problem in results.problems}
-    assert named == {f"{path}:3", f"{path}:9"}
+    (problem,) = results.problems
+    assert problem.startswith("journal/echo/00000/r0.a1.jsonl:3: ")
+
+
+def test_a_kill_leaves_no_trace_in_the_results(tmp_path: Path) -> None:
+    """A line that a kill cut off, done again by the next attempt: the same bytes as without it."""
+    run = make_run(tmp_path, n_shards=1)
+    run.write_all()
+    run.gather()
+    before = run.artifact_bytes()
+    path = run.folder.journal(Shard("echo", 0), "r0.a1")
+    path.write_bytes(path.read_bytes()[:-10])
+    *_, last = run.task.units(Shard("echo", 0))
+    run.write([run.answer(last)], attempt="r0.a2")
+    assert run.gather().complete
+    assert run.artifact_bytes() == before
 
 
 def test_a_journal_of_another_plan_is_not_counted(tmp_path: Path) -> None:

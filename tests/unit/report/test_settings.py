@@ -45,6 +45,26 @@ AS_PROFILE: dict[str, Any] = {
             [("params.groups", ("a", "b"), ["a"])],
         ),
         ({"generation": Generation()}, [("generation.temperature", 0.6, None)]),
+        (
+            {"generation": Generation(temperature=0.6, stop=("x",), top_k=5, think_tags=None)},
+            [
+                ("generation.top_k", None, 5),
+                ("generation.stop", None, ["x"]),
+                ("generation.think_tags", ["<think>", "</think>"], None),
+            ],
+        ),
+        (
+            {
+                "generation": Generation(
+                    temperature=0.6, seed=7, system_message="Think.", extra_body={"x": 1}
+                )
+            },
+            [
+                ("generation.seed", "repeat", 7),
+                ("generation.system_message", None, "Think."),
+                ("generation.extra_body", {}, {"x": 1}),
+            ],
+        ),
         ({"repeats": 1}, [("repeats", 4, 1)]),
         (
             {"data": DataProvenance(source="x", sha256="0", n_rows=9, licence="MIT")},

@@ -5,6 +5,7 @@ import signal
 import threading
 
 from evalkit.errors import ScorerError
+from evalkit.scoring.math_equal import math_equal
 
 
 def grade(item: str) -> str:
@@ -39,3 +40,8 @@ class Unloadable:
 
     def __reduce__(self) -> tuple[type[int], tuple[str]]:
         return int, ("no number",)
+
+
+def are_equal(pair: tuple[str, str | None]) -> bool:
+    """Whether the second answer is the first, as mathematics."""
+    return math_equal(*pair)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evalkit.errors import ScorerError
 from evalkit.scoring import math_equal as grader
-from evalkit.scoring.math_equal import MathPair, math_equal, score_pair
+from evalkit.scoring.math_equal import math_equal
 from tests.unit.vectors import Row, load_rows
 
 CASES = [(row, profile) for row in load_rows("math_equal") for profile in row.profile]
@@ -21,8 +21,8 @@ CASES = [(row, profile) for row in load_rows("math_equal") for profile in row.pr
 def test_vector(row: Row, profile: str) -> None:
     """Each vector gives its verdict under every state of the grader it names."""
     literal = profile == "ns-2511"
-    pair = MathPair(row.input["gold"], row.input["predicted"], literal_integers=literal)
-    assert score_pair(pair) is row.expected
+    gold, predicted = row.input["gold"], row.input["predicted"]
+    assert math_equal(gold, predicted, literal_integers=literal) is row.expected
 
 
 @given(st.integers(0, 999), st.integers(0, 2))

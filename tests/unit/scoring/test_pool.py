@@ -10,9 +10,8 @@ import psutil
 import pytest
 
 from evalkit.errors import ScorerError
-from evalkit.scoring.math_equal import MathPair, score_pair
 from evalkit.scoring.pool import ScoringPool
-from tests.unit.scoring.pool_functions import Unloadable, grade, main_thread
+from tests.unit.scoring.pool_functions import Unloadable, are_equal, grade, main_thread
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -82,8 +81,8 @@ def test_items_run_in_a_main_thread() -> None:
 
 def test_mathematics_can_be_scored_from_any_thread() -> None:
     """The mathematics grader works through the pool where it cannot work in a thread."""
-    pairs = [MathPair("70", "\\frac{140}{2}"), MathPair("70", None), MathPair("70", "71")]
-    with ScoringPool(score_pair, workers=1) as workers:
+    pairs = [("70", "\\frac{140}{2}"), ("70", None), ("70", "71")]
+    with ScoringPool(are_equal, workers=1) as workers:
         results = asyncio.run(asyncio.to_thread(workers.score, pairs))
     assert results == [True, False, False]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +14,13 @@ from evalkit.errors import StoreError
 from evalkit.plan.model import Shard
 from evalkit.store import leases as leases_module
 from evalkit.store.layout import RunFolder
-from evalkit.store.leases import Leases, holder
+from evalkit.store.leases import Leases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from filelock import SoftFileLease
 
 SHARD = Shard("addition", 3)
 HOLDER = """
@@ -54,7 +58,7 @@ def test_lease_of_the_living(tmp_path: Path, other: subprocess.Popen[str]) -> No
     leases = Leases(folder)
     assert not leases.take(SHARD)
     assert not leases.take(SHARD)
-    assert str(holder(folder.lease(SHARD))).endswith(f" pid {other.pid}")
+    assert f"pid={other.pid}\n" in folder.lease(SHARD).read_text()
     other.communicate("")
     assert leases.take(SHARD)
     leases.release_all()
@@ -81,7 +85,7 @@ def test_lease_is_given_back(tmp_path: Path) -> None:
     first.release(SHARD)
     assert second.take(SHARD)
     second.release_all()
-    assert holder(folder.lease(SHARD)) is None
+    assert not folder.lease(SHARD).exists()
     assert first.take(SHARD)
     first.release_all()
 
@@ -96,6 +100,30 @@ def test_lost_lease_is_released_quietly(tmp_path: Path) -> None:
     first.release_all()
     assert not Leases(folder).take(SHARD)
     second.release_all()
+
+
+@pytest.mark.parametrize("content", ["", "filelock/2\n", "host=elsewhere\npid=1\n"])
+def test_lease_of_one_killed_while_taking_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """A lease that does not name its holder is free when nobody has touched it for long enough."""
+    monkeypatch.setattr(leases_module, "LEASE_S", 60.0)
+    folder = RunFolder(tmp_path)
+    path = folder.lease(SHARD)
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    now = [0.0]
+    leases = Leases(folder, lambda: now[0])
+    assert not leases.take(SHARD)
+    now[0] = 65.0
+    path.write_text(content + "\n")
+    assert not leases.take(SHARD), "somebody has touched it"
+    now[0] = 130.0
+    assert not leases.take(SHARD)
+    now[0] = 136.0
+    assert leases.take(SHARD)
+    assert path.read_text() != content + "\n"
+    leases.release_all()
 
 
 def test_alive_is_seen_refreshing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +148,26 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
         Leases(folder).take(SHARD)
 
 
-def test_lease_that_is_no_file(tmp_path: Path) -> None:
-    """Something else in the place of a lease is held by nobody; taking it says what is wrong or no."""
-    folder = RunFolder(tmp_path)
-    folder.lease(SHARD).parent.mkdir(parents=True)
-    folder.lease(SHARD).write_bytes(b"\xff\xfe")
-    assert holder(folder.lease(SHARD)) is None
-    folder.lease(SHARD).write_text("host=here\npid=1\n")
-    assert holder(folder.lease(SHARD)) == "here pid 1"
+def test_threads_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads ask for eight shards and one more for all: never two in the lease files at once."""
+    inside: list[int] = []
+    most: list[int] = []
+    acquire = leases_module.SoftFileLease.acquire
+
+    def watched(self: SoftFileLease, **options: float) -> object:
+        inside.append(1)
+        most.append(len(inside))
+        threading.Event().wait(0.002)
+        try:
+            return acquire(self, **options)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(leases_module.SoftFileLease, "acquire", watched)
+    leases = Leases(RunFolder(tmp_path))
+    shards = [Shard("addition", index % 8) for index in range(16)]
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(leases.take, shards))
+    leases.release_all()
+    assert max(most) == 1
+    assert list(tmp_path.rglob("*.lock")) == []
