@@ -295,6 +295,17 @@ async def test_takes_over_from_the_killed(tmp_path: Path) -> None:
     assert set(worker.done) == set(units_of(worker.plan.tasks[0]))
 
 
+async def test_takes_over_from_one_killed_while_leasing(tmp_path: Path) -> None:
+    """An empty lease, as a kill in the wrong moment leaves it, does not keep a run from its end."""
+    folder = make_run(tmp_path, 6, n_shards=2)
+    lease = folder.lease(load_plan(folder).tasks[0].shards()[1])
+    lease.parent.mkdir(parents=True)
+    lease.touch()
+    worker = Worker(folder)
+    await worker.work()
+    assert set(worker.done) == set(units_of(worker.plan.tasks[0]))
+
+
 async def test_full_disk_at_the_end_of_a_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
