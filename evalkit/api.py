@@ -1,14 +1,16 @@
 """The commands as Python, for notebooks and scripts.
 
-    from evalkit import load_recipe, submit, Run
+    from evalkit.api import Run, load_recipe, plan, submit
 
     recipe = load_recipe("recipes/nano.yaml", overrides=["aime2025.repeats=8"])
+    plan(recipe)[0].n_units
     [run] = submit(recipe)
     run.status().phase
     run.results()["aime2025"].headline.percent
     run.samples("aime2025").to_pandas()
 
-Same code, same errors as the command line; nothing is printed.
+Same code, same errors as the command line; nothing is printed. `import evalkit` offers the same names,
+except that `evalkit.plan` is the package of plans: there the function is called `make_plans`.
 """
 
 from __future__ import annotations
@@ -58,9 +60,12 @@ def load_recipe(
     return _load_recipe(source, overrides=overrides, tasks=tasks, limit=limit, env=variables)
 
 
-def make_plans(recipe: LoadedRecipe) -> list[Plan]:
+def plan(recipe: LoadedRecipe) -> list[Plan]:
     """The plan of each model; loads data sets, writes nothing. Raises DataError, PlanError."""
     return [planned.plan for planned in plan_runs(recipe, _quiet)]
+
+
+make_plans = plan
 
 
 def prepare(recipe: LoadedRecipe) -> list[Run]:
