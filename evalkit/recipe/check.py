@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from evalkit.recipe.document import Document, Path, get, merge
 from evalkit.recipe.problems import Problem, found_value, problems_of, recipe_error
 from evalkit.recipe.schema import SERVING_SECTIONS, Cluster, Generation, Recipe
+from evalkit.recipe.secret_text import keys_held
 from evalkit.recipe.shape import drop_nulls, kind_of, recipe_shape, section_shape
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def check_recipe(document: Document, origin: str) -> Recipe:
     except ValidationError as error:
         problems += problems_of(error, data, recipe_shape())
     problems += _partial_problems(data)
+    told = {problem.path for problem in problems}
+    problems += [each for each in secret_problems(document.data) if each.path not in told]
     if problems or recipe is None:
         raise recipe_error(_by_place(problems, document), document, origin)
     return recipe
@@ -56,6 +59,18 @@ def kind_problem(serving: Mapping[str, Any]) -> Problem | None:
         return None
     kinds = ", ".join(SERVINGS)
     return Problem(("kind",), f"expected one of {kinds}, found {found_value(kind)}")
+
+
+def secret_problems(data: Any) -> list[Problem]:
+    """The problem of each text that looks like a key: a recipe is recorded, wherever the key stands."""
+    return [
+        Problem(
+            path,
+            "this looks like a secret, and it would be recorded. Give the name of its variable: "
+            "serving.secrets for a server, api_key_env for an endpoint",
+        )
+        for path in keys_held(data)
+    ]
 
 
 def serving_problems(serving: Mapping[str, Any]) -> list[Problem]:

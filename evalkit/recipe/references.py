@@ -69,12 +69,3 @@ class Substitution:
             )
             return ""
         return value
-
-
-def escape(value: Any) -> Any:
-    """The value with each text that reads like a reference made to mean itself."""
-    if isinstance(value, dict):
-        return {key: escape(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [escape(each) for each in value]
-    return value.replace(START, "$" + START) if isinstance(value, str) else value

@@ -20,9 +20,9 @@ from pydantic import (
 from evalkit.base import Frozen
 from evalkit.recipe.values import (
     EnvName,
+    FreeBody,
     Name,
     Partial,
-    RecordedText,
     SecretName,
     Text,
     Words,
@@ -86,8 +86,9 @@ class Generation(Section):
     """A system message before the benchmark's own messages."""
     think_tags: tuple[Text, Text] | None = ("<think>", "</think>")
     """Tags around reasoning that a server left inside the content; null takes content as it is."""
-    extra_body: dict[str, Any] = Field(default_factory=dict)
-    """Anything else for the request body, for example `chat_template_kwargs`."""
+    extra_body: FreeBody = Field(default_factory=dict)
+    """Anything else for the request body, for example `chat_template_kwargs`. Not what has a key of its
+    own."""
 
 
 class Serving(Section):
@@ -95,8 +96,9 @@ class Serving(Section):
 
     served_model_name: Text | None = None
     """The model id in requests; by default the model's name in the recipe."""
-    env: dict[EnvName, RecordedText] = Field(default_factory=dict)
-    """Environment variables of the server. Not for secrets: these are recorded."""
+    env: dict[EnvName, Text] = Field(default_factory=dict)
+    """Environment variables of the server; they count as moving a score. Not for secrets: these are
+    recorded."""
     secrets: tuple[SecretName, ...] = ()
     """Names of variables that hold secrets the server needs; values never leave the environment
     but in a 0600 file for the job."""
@@ -185,7 +187,7 @@ class ExternalServing(Serving):
     """URL up to and including the version, such as `http://localhost:8000/v1`."""
     api_key_env: SecretName | None = None
     """Name of the environment variable that holds the key."""
-    headers: dict[str, RecordedText] = Field(default_factory=dict)
+    headers: dict[str, Text] = Field(default_factory=dict)
     """More request headers. Not for secrets: these are recorded."""
     check_models: bool = True
     """Look for the model id in `/models` before the first request."""
@@ -220,7 +222,8 @@ class Model(Section):
     id: Text | None = None
     """Model id at an external endpoint."""
     revision: Text | None = None
-    """Revision of the hub repository: a commit for results that stay comparable."""
+    """Revision of the hub repository: a commit for results that stay comparable. By default the one
+    its main branch has when the run is prepared; the run keeps it."""
     generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
     """Overrides of the recipe's `generation` for this model."""
     serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
@@ -304,7 +307,8 @@ class Cluster(Section):
     array_parallelism: int | None = Field(None, ge=1)
     """Most replicas at once."""
     nodes: int = Field(1, ge=1)
-    """Nodes of one replica."""
+    """Nodes of one replica. More than 1 is for `command` servers that start their own parts on the
+    other nodes."""
     time_min: int = Field(240, ge=1)
     """Wall-clock limit of one job, minutes."""
     signal_delay_s: int = Field(180, ge=10)
@@ -340,7 +344,7 @@ class Cluster(Section):
     server_prefix: tuple[Text, ...] = ()
     """argv put before the server's command, for example `apptainer exec --nv image.sif`;
     `{run_dir}` and `{model}` are filled in."""
-    env: dict[EnvName, RecordedText] = Field(default_factory=dict)
+    env: dict[EnvName, Text] = Field(default_factory=dict)
     """Environment variables of the job."""
     gather: dict[str, Scalar | None] = Field(default_factory=dict)
     """sbatch options of the gather job (CPU only), such as its partition."""

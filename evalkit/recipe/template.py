@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from evalkit.recipe.check import section_problems
+from evalkit.recipe.check import secret_problems, section_problems
 from evalkit.recipe.files import Kind, find_file, read_file
 from evalkit.recipe.problems import Problem, recipe_error, unknown_key
 from evalkit.recipe.references import Substitution
@@ -47,7 +47,7 @@ def load_template(
 def _problems(document: Document) -> list[Problem]:
     data = drop_nulls(document.data, template_shape())
     own = {key: value for key, value in data.items() if key != "description"}
-    found = section_problems(Cluster, own)
+    found = [*section_problems(Cluster, own), *secret_problems(document.data)]
     if not isinstance(data.get("description", ""), str):
         found.append(Problem(("description",), "expected text"))
     return [

@@ -1,7 +1,7 @@
 """Types of single values in a recipe, and the markers that describe them in words.
 
-Text takes whole numbers, names of variables refuse what looks like a secret. What a recipe is made of
-is in `evalkit.recipe.schema`.
+Text takes whole numbers, names of variables refuse what looks like a secret, and a free part of the
+request body refuses what evalkit sends itself. What a recipe is made of is in `evalkit.recipe.schema`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,42 @@ def _not_a_key(value: str) -> str:
     return value
 
 
-def _no_key_inside(value: str) -> str:
-    if is_key_like(value):
-        raise ValueError("this looks like a secret, and it would be recorded; name it in secrets")
-    return value
+SENT_BY_US = {
+    "model": "serving.served_model_name",
+    "messages": "generation.system_message, or the benchmark's params",
+    "stream": "nothing: evalkit decides how answers are sent",
+    "n": "tasks.NAME.repeats",
+    "max_tokens": "generation.max_tokens",
+    "max_completion_tokens": "generation.max_tokens",
+    **{
+        name: f"generation.{name}"
+        for name in (
+            "seed",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "presence_penalty",
+            "frequency_penalty",
+            "repetition_penalty",
+            "stop",
+            "system_message",
+            "think_tags",
+        )
+    },
+}
+"""Fields of a request that have a key of their own, and which one: set twice, one would win in silence."""
 
+
+def _not_sent_by_us(body: dict[str, Any]) -> dict[str, Any]:
+    if given := [name for name in body if name in SENT_BY_US]:
+        raise ValueError(f"{given[0]} does not belong here; use {SENT_BY_US[given[0]]}")
+    return body
+
+
+FreeBody: TypeAlias = Annotated[dict[str, Any], AfterValidator(_not_sent_by_us)]
 
 Text: TypeAlias = Annotated[str, BeforeValidator(_int_as_text)]
-RecordedText: TypeAlias = Annotated[Text, AfterValidator(_no_key_inside)]
 EnvName: TypeAlias = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), Words("the name of an environment variable")
 ]

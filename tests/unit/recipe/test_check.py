@@ -8,6 +8,8 @@ import pytest
 
 from evalkit.errors import RecipeError
 from evalkit.recipe.load import LoadedRecipe
+from evalkit.recipe.secret_text import holds_key, mask
+from evalkit.recipe.values import SENT_BY_US
 
 Load = Callable[..., LoadedRecipe]
 HEAD = "model: /m\ntasks: {t: {}}\n"
@@ -190,14 +192,83 @@ def test_secret_for_a_name(section: str, secret: str, load: Load) -> None:
         "serving: {{kind: external, base_url: http://x, headers: {{X: Bearer {}}}}}",
         "cluster: {{env: {{A: {}}}}}",
         "tasks: {{t: {{serving: {{env: {{A: {}}}}}}}}}",
+        "tasks: {{t: {{params: {{deep: [a, {{b: {}}}]}}}}}}",
+        "serving: {{kind: command, command: [serve, --api-key, {}]}}",
+        "serving: {{extra_args: {{api-key: {}}}}}",
+        "generation: {{extra_body: {{auth: x {}}}}}",
+        "generation: {{extra_body: {{'{}': 1}}}}",
+        "description: with {}",
+        "cluster: {{setup: ['export HF_TOKEN={}']}}",
     ],
 )
 def test_secret_in_recorded_text(section: str, load: Load) -> None:
     """A key in a section that is recorded is refused and not repeated."""
     head = "model: /m\n" if section.startswith("tasks") else HEAD
     text = message(load, head + section.format(SECRETS[0]))
-    assert "this looks like a secret, and it would be recorded; name it in secrets" in text
+    assert "this looks like a secret, and it would be recorded. Give the name of its" in text
     assert SECRETS[0] not in text
+
+
+def test_secret_of_the_environment(load: Load) -> None:
+    """A key that a reference brings in is refused at the reference's place."""
+    text = "model: /m\ntasks: {t: {params: {x: '${env:K}'}}}"
+    with pytest.raises(RecipeError, match=r"r\.yaml:2 tasks\.t\.params\.x: this looks") as caught:
+        load(text, env={"K": SECRETS[0]})
+    assert SECRETS[0] not in str(caught.value)
+
+
+RECORDED_KEYS = (
+    "sk-proj-1234567890abcdef",
+    "sk-or-v1-" + "0a1b2c3d4e5f6071" * 4,
+    "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH",
+    "nvapi-abcdefgh12345678",
+    "xai-" + "a1B2c3D4" * 10,
+    "ghp_" + "a1B2c3D4" * 5,
+    "AKIAABCDEFGHIJKLMNOP",
+    "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.c2lnbmF0dXJl",
+)
+NO_KEYS = (
+    "/data/hf_checkpoints_nemotron_3_nano/step-1000",
+    "/scratch/hf-cache-of-the-whole-team/hub",
+    "/ckpt/sk-checkpoint20250101/global_step_12000",
+    "/ckpt/sk-nemotron-3-nano-30b-a3b-bf16",
+    "hf_MyVeryLongCheckpointName",
+    "xai-grok-4-0709-reasoning",
+    "pk_ablation_lr3e-5_bs1024_seed7",
+    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+    "0123456789abcdef" * 4,
+    "0123456789abcdef0123456789abcdef01234567",
+    "Answer the question. Put the letter in \\boxed{A}, please: eyes.on.the.task",
+    "/lustre/" + "fsw/portfolios/llm/users/someone/" * 6,
+)
+
+
+@pytest.mark.parametrize("key", RECORDED_KEYS)
+def test_form_of_a_key(key: str) -> None:
+    """Keys of providers are known, alone and inside a text, and never shown."""
+    for text in (key, f"Bearer {key}", f"export X={key};"):
+        assert holds_key(text)
+        assert key not in mask(text)
+
+
+@pytest.mark.parametrize("text", NO_KEYS)
+def test_text_that_is_no_key(text: str, load: Load) -> None:
+    """Checkpoints, checksums, prompts and long paths are taken, and shown as they are."""
+    assert not holds_key(text)
+    assert mask(text) == text
+    loaded = load("tasks: [t]\nmodel: '" + text.replace("'", "''") + "'")
+    assert [model.source for model in loaded.recipe.models.values()] == [text]
+
+
+@pytest.mark.parametrize(("name", "instead"), SENT_BY_US.items())
+def test_field_with_a_key_of_its_own(name: str, instead: str, load: Load) -> None:
+    """What evalkit sends itself is no free field of the request, for a model or a task either."""
+    words = f"{name} does not belong here; use {instead}"
+    body = f"generation: {{extra_body: {{a: 1, {name}: 1}}}}"
+    assert message(load, HEAD + body) == f"r.yaml:3 generation.extra_body: {words}"
+    assert message(load, f"model: /m\ntasks: {{t: {{{body}}}}}") == (
+        f"r.yaml:2 tasks.t.generation.extra_body: {words}"
+    )
 
 
 def test_secret_header(load: Load) -> None:
