@@ -1,0 +1,132 @@
+"""What a recipe means before any data is loaded, and settings without effect, which are refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from evalkit.benchmarks.data import DataAccess, DataSource
+from evalkit.cluster.prepare import plan_runs
+from evalkit.cluster.resolved import cluster_settings, describe
+from evalkit.errors import RecipeError
+from evalkit.recipe.load import LoadedRecipe, load_recipe
+from evalkit.recipe.schema import DataOverride
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def load(folder: Path, **changes: Any) -> LoadedRecipe:
+    """A recipe in this folder."""
+    recipe = {"name": "test", "models": {"m": {"id": "m"}}, "tasks": {"addition": {}}}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | changes))
+    return load_recipe(path, env={})
+
+
+def test_description_is_the_plan(tmp_path: Path) -> None:
+    """What `info` shows of a task is what its plan has."""
+    loaded = load(
+        tmp_path,
+        serving={"kind": "external", "base_url": "http://x/v1"},
+        generation={"temperature": 0.5},
+        tasks={"addition": {"repeats": 3, "params": {"n": 4}, "generation": {"top_p": 0.9}}},
+    )
+    described = describe(loaded, {})
+    task = described["tasks"]["addition"]
+    [planned] = plan_runs(loaded, lambda text: None)
+    [plan] = planned.plan.tasks
+    assert (task["benchmark"], task["version"], task["profile"], task["repeats"]) == (
+        plan.benchmark,
+        plan.benchmark_version,
+        plan.profile,
+        plan.repeats,
+    )
+    assert task["params"] == plan.params
+    assert task["models"]["m"] == {
+        "generation": plan.generation.model_dump(mode="json"),
+        "serving": planned.plan.deployments[0].serving.model_dump(mode="json"),
+    }
+    assert described["cluster"]["time_min"] == 240
+
+
+COMMAND = {"kind": "command", "command": ["serve"]}
+
+
+@pytest.mark.parametrize(
+    ("serving", "kind"),
+    [({}, "vllm"), ({"kind": "external", "base_url": "http://x/v1"}, "external")],
+    ids=["vllm", "external"],
+)
+def test_nodes_without_a_use(tmp_path: Path, serving: dict[str, Any], kind: str) -> None:
+    """Several nodes are refused where only the first would be used, with the way out."""
+    loaded = load(tmp_path, serving=serving, cluster={"nodes": 2})
+    with pytest.raises(RecipeError) as caught:
+        cluster_settings(loaded, {})
+    assert caught.value.message == (
+        f"cluster.nodes is 2, and a replica of serving.kind {kind} uses only its first node "
+        "(models.m, tasks.addition)"
+    )
+    assert "srun --overlap" in str(caught.value.hint)
+
+
+def test_nodes_of_a_command(tmp_path: Path) -> None:
+    """A command that starts its own parts may have several nodes, from a template too."""
+    loaded = load(tmp_path, serving=COMMAND, cluster={"template": "multi-node"})
+    assert cluster_settings(loaded, {}).nodes == 2
+
+
+def test_one_task_of_another_kind(tmp_path: Path) -> None:
+    """One task that could not use the nodes is enough, and is named."""
+    tasks = {"addition": {}, "other": {"benchmark": "addition", "serving": {"kind": "vllm"}}}
+    loaded = load(tmp_path, serving=COMMAND, tasks=tasks, cluster={"nodes": 2})
+    with pytest.raises(RecipeError, match=r"tasks\.other"):
+        cluster_settings(loaded, {})
+
+
+@pytest.mark.parametrize("key", ["path", "revision", "allow_altered", "sha256"])
+def test_data_of_a_benchmark_that_makes_its_own(tmp_path: Path, key: str) -> None:
+    """Data for questions that are made from a seed would change nothing, and is refused."""
+    value = {"allow_altered": True, "sha256": "0" * 64}.get(key, "x")
+    loaded = load(tmp_path, tasks={"addition": {"data": {key: value}}})
+    with pytest.raises(RecipeError) as caught:
+        plan_runs(loaded, lambda text: None)
+    assert str(caught.value).startswith(
+        f"tasks.addition.data.{key}: this benchmark makes its own questions"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "override", "message"),
+    [
+        (DataSource(url="http://x/d.csv", file="d.csv"), {"revision": "r"}, "in no hub repository"),
+        (DataSource(), {"revision": "r"}, "in no hub repository"),
+        (DataSource(hub="o/n", file="f"), {"revision": "r", "path": "x"}, "beside tasks.t.data.path"),
+    ],
+)  # fmt: skip
+def test_revision_without_effect(
+    tmp_path: Path, source: DataSource, override: dict[str, Any], message: str
+) -> None:
+    """A revision belongs to a hub repository that is really read."""
+    access = DataAccess("t", DataOverride(**override), tmp_path)
+    with pytest.raises(RecipeError, match=r"tasks\.t\.data\.revision: ") as caught:
+        access.refuse_useless(source)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "override"),
+    [
+        (DataSource(hub="o/n", file="f"), {"revision": "r"}),
+        (DataSource(url="http://x/d.csv", file="d.csv"), {"sha256": "0" * 64}),
+        (DataSource(), {"path": "x", "allow_altered": True}),
+        (DataSource(generated=True), {}),
+    ],
+)
+def test_data_with_an_effect(tmp_path: Path, source: DataSource, override: dict[str, Any]) -> None:
+    """What has an effect is taken."""
+    access = DataAccess("t", DataOverride(**override), tmp_path)
+    access.refuse_useless(source)
+    assert access.base == tmp_path
