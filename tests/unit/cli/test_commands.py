@@ -45,7 +45,7 @@ def test_gather_of_an_incomplete_run(shell: Shell, finished: RunFolder) -> None:
     next(finished.root.glob("journal/addition/00000/*.jsonl")).unlink()
     said = shell("gather", "test")
     assert said.code == 10
-    assert "error: addition: 2 of 4 units are missing: 2 no_record; in 1 shard" in said.err
+    assert "error: addition: 1 of 4 units are missing: 1 no_record; in 1 shard" in said.err
     assert "withheld" in said.out
     assert shell("gather", "test", "--allow-partial").code == 0
     assert shell("score", "test").code == 0
@@ -112,7 +112,7 @@ def test_dry_run_writes_nothing(shell: Shell) -> None:
         assert f"would be {shell.folder}/runs/test" in said.out
         assert "addition" in said.out
     [document] = orjson.loads(shell("prepare", "recipe.yaml", "--dry-run", "--json").out)
-    assert document["counts"] == {"addition": {"units": 4, "shards": 2, "tokens": None}}
+    assert document["counts"] == {"addition": {"units": 4, "shards": 4, "tokens": None}}
     assert shell.files() == before
 
 

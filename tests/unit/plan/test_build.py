@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import PlanError
-from evalkit.plan.build import MAX_SHARDS, shard_count
+from evalkit.plan.build import MAX_SHARDS, MIN_SHARDS, SHARD_TOKENS, shard_count
 from evalkit.plan.model import Plan, Shard, UnitKey
 from evalkit.recipe.schema import (
     Client,
@@ -47,21 +47,30 @@ def test_shards_are_a_partition(n_samples: int, repeats: int, n_shards: int) -> 
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(st.integers(0, 10**7))
-def test_number_of_shards(units: int) -> None:
-    """At least one, at most a thousand or so, never more than units, and about their root."""
-    count = shard_count(units)
-    assert 1 <= count <= MAX_SHARDS
-    assert count <= max(1, units)
-    if count < MAX_SHARDS:
-        assert count == max(1, math.isqrt(units))
+@given(st.integers(1, 3_000_000), st.integers(1, 200_000))
+def test_shards_are_worth_their_lease_and_enough_to_share(units: int, tokens: int) -> None:
+    """At least eight where there are so many units, at most MAX_SHARDS, and never one without units."""
+    count = shard_count(units, tokens)
+    assert min(units, MIN_SHARDS) <= count <= min(units, MAX_SHARDS)
+    if MIN_SHARDS < count:
+        assert units // count >= math.isqrt(units)
+        assert (units // count) * tokens >= SHARD_TOKENS - tokens
+
+
+@pytest.mark.parametrize(
+    ("units", "tokens", "shards"),
+    [(1, 50, 1), (200, 50, 8), (40_000, 50, 40), (1_920, 20_000, 44), (12_032, 4_000, 110)],
+)
+def test_shards_of_known_tasks(units: int, tokens: int, shards: int) -> None:
+    """The demo, the engine's benchmark, AIME and MMLU-Pro."""
+    assert shard_count(units, tokens) == shards
 
 
 def test_units_are_numbered_by_repeat() -> None:
     """All samples of a repeat come before the next repeat: a partial run has whole repeats."""
     task = make_plan(make_prepared(n_samples=2, repeats=2)).tasks[0]
     assert units_of(task) == [UnitKey(0, 0), UnitKey(1, 0), UnitKey(0, 1), UnitKey(1, 1)]
-    assert [shard.name for shard in task.shards()] == ["00000", "00001"]
+    assert [shard.name for shard in task.shards()] == ["00000", "00001", "00002", "00003"]
     assert Shard("a", 12345).name == "12345"
 
 
