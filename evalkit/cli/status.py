@@ -73,7 +73,7 @@ def _table(statuses: list[RunStatus]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("id", "run", "phase"):
         table.add_column(name, overflow="fold")
-    table.add_column("done", justify="right")
+    table.add_column("done", justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for status in statuses:
         done = f"{status.done:,}/{status.expected:,}"

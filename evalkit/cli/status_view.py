@@ -37,7 +37,7 @@ def _tasks(status: RunStatus) -> Table:
     table.add_column("task", overflow="fold")
     table.add_column("")
     for name in ("done", "rate/s", "left", "score", "truncated", "empty", "errors"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for task in status.tasks:
         table.add_row(
             Text(task.name),
@@ -63,7 +63,7 @@ def _replicas(status: RunStatus) -> Table:
     for name in ("replica", "state", "server", "node", "job"):
         table.add_column(name, overflow="fold")
     for name in ("in flight", "tokens/s", "heartbeat"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for replica in status.replicas:
         table.add_row(
             _name(replica),
