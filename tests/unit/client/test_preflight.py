@@ -48,7 +48,7 @@ async def try_it(
 
 async def test_passes(server: str) -> None:
     """An endpoint that answers as the protocol says passes, with all parameters."""
-    await try_it(server, temperature=0.5, max_tokens=10, extra_body={"top_k": 5})
+    await try_it(server, temperature=0.5, max_tokens=10, extra_body={"min_tokens": 5})
 
 
 async def test_wrong_key(server: str) -> None:
@@ -138,7 +138,7 @@ async def test_is_what_a_unit_sends(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((dict(request.headers), await request.json()))
         return await chunk(request)
 
-    generation = {"temperature": 0.5, "max_tokens": 9, "extra_body": {"top_k": 5}}
+    generation = {"temperature": 0.5, "max_tokens": 9, "extra_body": {"min_tokens": 5}}
     async with serve(keep) as url:
         await try_it(url, key=None, system_message="Think.", **generation)
     ((headers, body),) = seen
