@@ -21,7 +21,7 @@ from evalkit.errors import ClusterError
 from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
 from tests.unit.cluster.builders import make_cluster, make_plan
 
-SHAPE = JobShape("evalkit-demo-01234567", 4)
+SHAPE = JobShape("evalkit-demo-808d8c9a", 4)
 
 
 def parameters(gpus: int = 4, **changes: Any) -> dict[str, Any]:

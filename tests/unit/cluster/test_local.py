@@ -53,7 +53,7 @@ def record(folder: RunFolder, **changes: Any) -> None:
         "time": 0.0,
         "host": socket.gethostname(),
         "executor": "local",
-        "name": "evalkit-demo-01234567",
+        "name": "evalkit-demo-808d8c9a",
         "role": "replicas",
         "replicas": ("r0",),
         "is_array": False,

@@ -57,7 +57,7 @@ def record(folder: RunFolder, job_id: str = "100", role: str = "replicas", **cha
         "time": NOW - 10_000,
         "host": "login",
         "executor": "slurm",
-        "name": "evalkit-demo-01234567",
+        "name": "evalkit-demo-808d8c9a",
         "job_id": job_id,
         "role": role,
         "replicas": ("r0",) if role == "replicas" else (),
@@ -70,7 +70,7 @@ def record(folder: RunFolder, job_id: str = "100", role: str = "replicas", **cha
 def job(slurm: FakeSlurm, number: int = 100, state: str | None = None) -> None:
     """A job of the pretended Slurm: pending, or in a terminal state."""
     element = str(number)
-    values = {"id": number, "elements": [element], "name": "evalkit-demo-01234567", "pids": {}}
+    values = {"id": number, "elements": [element], "name": "evalkit-demo-808d8c9a", "pids": {}}
     ended = {element: state} if state else {}
     (slurm.dir / f"job-{number}.json").write_text(json.dumps({**values, "ended": ended}))
 

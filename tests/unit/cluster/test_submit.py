@@ -61,7 +61,7 @@ def test_a_submit_runs_replicas_and_records_them(
     replicas, gather = read_jobs(run_folder)
     assert (replicas.role, replicas.replicas, replicas.is_array) == ("replicas", ("r0", "r1"), True)
     assert (gather.role, gather.elements) == ("gather", (gather.job_id,))
-    assert [job["name"] for job in fake_slurm.jobs()] == ["evalkit-demo-01234567"] * 2
+    assert [job["name"] for job in fake_slurm.jobs()] == ["evalkit-demo-808d8c9a"] * 2
     assert (run_folder.root / (replicas.script or "")).is_file()
     info = worker_file(run_folder, "r1")
     assert (info["executor"], info["job_id"]) == ("slurm", f"{replicas.job_id}_1")

@@ -3,7 +3,7 @@
 # Parameters
 #SBATCH --exclusive
 #SBATCH --gres=gpu:2
-#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --job-name=evalkit-demo-808d8c9a
 #SBATCH --mem=0
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

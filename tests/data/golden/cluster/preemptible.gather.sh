@@ -3,7 +3,7 @@
 # Parameters
 #SBATCH --cpus-per-task=1
 #SBATCH --dependency=afterany:REPLICAS_JOB_ID
-#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --job-name=evalkit-demo-808d8c9a
 #SBATCH --kill-on-invalid-dep=yes
 #SBATCH --mem=2GB
 #SBATCH --nodes=1

@@ -3,7 +3,7 @@
 # Parameters
 #SBATCH --array=0-7%8
 #SBATCH --gres=gpu:4
-#SBATCH --job-name=evalkit-demo-01234567
+#SBATCH --job-name=evalkit-demo-808d8c9a
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
