@@ -1,6 +1,7 @@
 """The commands as Python, for notebooks and scripts.
 
-    from evalkit.api import Run, load_recipe, plan, submit
+    from evalkit import Run, load_recipe, submit
+    from evalkit.api import plan
 
     recipe = load_recipe("recipes/nano.yaml", overrides=["aime2025.repeats=8"])
     plan(recipe)[0].n_units
@@ -9,8 +10,8 @@
     run.results()["aime2025"].headline.percent
     run.samples("aime2025").to_pandas()
 
-Same code, same errors as the command line; nothing is printed. `import evalkit` offers the same names,
-except that `evalkit.plan` is the package of plans: there the function is called `make_plans`.
+Same code, same errors as the command line; nothing is printed. `plan` is here only: `evalkit.plan` is the
+package that plans are made in, so that function is called `evalkit.make_plans` there.
 """
 
 from __future__ import annotations
