@@ -93,11 +93,14 @@ def _server(replica: ReplicaStatus) -> str:
 
 
 def _words(status: RunStatus) -> list[RenderableType]:
-    """What replicas say in words: what is wrong with them, and what they wait for."""
+    """What replicas say in words: what is wrong with them, unless the run's message is just that, and
+    what they wait for."""
     lines: list[RenderableType] = []
     for replica in status.replicas:
         if replica.error:
-            lines.append(Text(f"{_name(replica)}: {brief(replica.error)}", style="red"))
+            error = brief(replica.error)
+            if error not in status.message:
+                lines.append(Text(f"{_name(replica)}: {error}", style="red"))
         elif replica.detail:
             lines.append(Text(f"{_name(replica)}: {replica.detail}", style="dim"))
     return lines

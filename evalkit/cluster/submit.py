@@ -113,8 +113,8 @@ def check_slurm(env: Mapping[str, str]) -> None:
         if not commands.has(program):
             raise ClusterError(
                 f"no Slurm on this machine: {program} is not on PATH",
-                hint="Use `evalkit run`, or `evalkit resume RUN --here`, to evaluate here and now, set "
-                "cluster.executor: local for background processes, or submit from a login node.",
+                hint="Use `evalkit run` to evaluate here and now, set cluster.executor: local for "
+                "background processes, or submit from a login node of the cluster.",
             )
 
 
