@@ -48,10 +48,17 @@ def _download(url: str, task: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             content: bytes = response.read(MAX_BYTES)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is a response, with an open connection
+        raise _not_fetched(url, task, error) from error
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        raise DataError(
-            f"tasks.{task}: {url} cannot be fetched: {error}",
-            hint="Run `evalkit prepare` where there is internet, or set "
-            f"tasks.{task}.data.path to a local copy.",
-        ) from error
+        raise _not_fetched(url, task, error) from error
     return content
+
+
+def _not_fetched(url: str, task: str, error: Exception) -> DataError:
+    return DataError(
+        f"tasks.{task}: {url} cannot be fetched: {error}",
+        hint="Run `evalkit prepare` where there is internet, or set "
+        f"tasks.{task}.data.path to a local copy.",
+    )

@@ -8,9 +8,12 @@ the plan, for replicas that start from now on.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import SoftFileLock, Timeout
 
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
@@ -38,7 +41,7 @@ from evalkit.store.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Dataset
     from evalkit.clock import Clock
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from evalkit.recipe.schema import Cluster, Task
 
 SHOWN_DIFFERENCES = 12
+LOCK_WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +125,13 @@ def prepare_runs(
         _check(run)
     prepared = []
     for run in planned:
-        is_new = not is_run(run.folder)
-        if is_new:
-            _write(run, {**texts, "recipe.yaml": _recipe_text(loaded, run.folder)})
-        save_execution(run.folder, run.plan)
-        save_cluster(run.folder, cluster)
+        with _alone_in(run.folder):
+            is_new = not is_run(run.folder)
+            if is_new:
+                _write(run, {**texts, "recipe.yaml": _recipe_text(loaded, run.folder)})
+            _check(run)
+            save_execution(run.folder, run.plan)
+            save_cluster(run.folder, cluster)
         prepared.append(PreparedRun(run.folder, load_plan(run.folder), cluster, is_new))
     return prepared
 
@@ -239,11 +245,21 @@ def _recipe_text(loaded: LoadedRecipe, folder: RunFolder) -> bytes:
     return render_yaml(moved(Document(loaded.raw), loaded.base, folder.root).data).encode()
 
 
+@contextlib.contextmanager
+def _alone_in(folder: RunFolder) -> Iterator[None]:
+    """Keep a second `prepare` out: it would replace the frozen requests of a plan not yet written."""
+    lock = SoftFileLock(folder.root / ".prepare.lock", timeout=LOCK_WAIT_S)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise StoreError(
+            f"another evalkit prepares {folder.root}",
+            hint=f"Wait for it; when none runs any more, remove {lock.lock_file}.",
+        ) from error
+
+
 def _write(run: Planned, texts: Mapping[str, bytes]) -> None:
     for name, frozen in run.frozen.items():
         write_frozen(run.folder.requests(name), frozen)
-    if not create_run(run.folder, run.plan, texts):
-        raise StoreError(
-            f"somebody else created {run.folder.root} at the same time",
-            hint="Run the command again: it continues the run that is there.",
-        )
+    create_run(run.folder, run.plan, texts)
