@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from evalkit.benchmarks.contract import Solution
 from evalkit.errors import ScorerError
 from evalkit.plan.model import UnitKey
+from evalkit.report.aggregate import RepeatScores
 from evalkit.report.distribution import Tally
 from evalkit.report.results import Missing, MissingReason, MissingUnit, Reason
 from evalkit.report.sample_lines import render_sample_line
 from evalkit.store.records import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from evalkit.benchmarks.contract import Sample
     from evalkit.plan.model import Shard, TaskPlan
-    from evalkit.report.aggregate import RepeatScores
     from evalkit.report.scorer import Scorer
     from evalkit.report.spill import Spill
     from evalkit.store.union import FinishedUnit, ShardUnion
@@ -59,7 +59,8 @@ class Collector:
         self._publishable = publishable
         self._states = array("B", bytes(task.n_units))  # index into REASONS, or _SCORED
         self._messages: dict[int, str] = {}
-        self._shared: dict[object, RepeatScores] = {}
+        self._values: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
+        self._answers: dict[str, str] = {}
 
     @property
     def missing(self) -> int:
@@ -109,9 +110,12 @@ class Collector:
         self.by_outcome[outcome.value] += 1
 
     def _share(self, score: RepeatScores) -> RepeatScores:
-        """One object for equal scores: a million units have few different ones."""
-        key = (score.answer, tuple(score.values.items()))
-        return self._shared.setdefault(key, score)
+        """The same, of shared parts: a million units have few different values, maybe few answers."""
+        values = self._values.setdefault(tuple(score.values.items()), score.values)
+        answer = score.answer
+        if answer is not None:
+            answer = self._answers.setdefault(answer, answer)
+        return RepeatScores(answer, values)
 
     def _position(self, key: UnitKey) -> int:
         return key.sample * self.task.repeats + key.repeat
