@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from filelock import SoftFileLock
 
 from evalkit.benchmarks.contract import BenchmarkParams, Dataset, Sample
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import prepare as prepare_module
 from evalkit.cluster import resolved
-from evalkit.cluster.prepare import PreparedRun, plan_runs, prepare_runs
+from evalkit.cluster.prepare import PreparedRun, prepare_runs
 from evalkit.errors import DataError, FingerprintMismatchError, PlanError, StoreError
 from evalkit.plan.model import DataProvenance
 from evalkit.recipe.load import LoadedRecipe, load_recipe
+from evalkit.store.run import load_cluster
 from tests.unit.report.run_builder import Echo
 
 if TYPE_CHECKING:
@@ -126,19 +128,30 @@ def test_broken_start_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_two_who_start_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two who create one run the second is told to repeat the command, which then continues it."""
-    [planned] = plan_runs(load(tmp_path), lambda text: None)
+    """Who finds that another made the run while it waited compares again, and replaces nothing."""
     [run] = prepare(load(tmp_path))
-    before = run.folder.plan.read_bytes()
+    frozen = run.folder.requests("addition")
+    before = run.folder.plan.read_bytes(), frozen.read_bytes()
+    answers = iter([False])  # at the first look there was no run yet
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "is_run", lambda folder: False)
+        patch.setattr(prepare_module, "is_run", lambda folder: next(answers, True))
         patch.setattr(prepare_module, "check_creatable", lambda folder: None)
-        with pytest.raises(StoreError, match="somebody else created"):
-            prepare(load(tmp_path))
-    assert planned.folder == run.folder
-    assert run.folder.plan.read_bytes() == before
-    [again] = prepare(load(tmp_path))
-    assert not again.is_new
+        with pytest.raises(FingerprintMismatchError, match="made with other settings"):
+            prepare(load(tmp_path, tasks={"addition": {"params": {"n": 5}}}))
+    assert (run.folder.plan.read_bytes(), frozen.read_bytes()) == before
+
+
+def test_a_second_start_waits_and_says_for_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While somebody else prepares the run, nothing is written, and the error names the lock."""
+    [run] = prepare(load(tmp_path))
+    monkeypatch.setattr(prepare_module, "LOCK_WAIT_S", 0.0)
+    lock = SoftFileLock(run.folder.root / ".prepare.lock")
+    with lock, pytest.raises(StoreError, match="another evalkit prepares") as caught:
+        prepare(load(tmp_path, cluster={"executor": "local", "replicas": 3}))
+    assert lock.lock_file in str(caught.value)
+    assert load_cluster(run.folder).replicas == 1
 
 
 def test_no_run_of_a_sweep_is_made_when_one_is_refused(tmp_path: Path) -> None:
