@@ -126,7 +126,7 @@ def test_sweep_is_no_run(recipe: LoadedRecipe, tmp_path: Path) -> None:
     changed = {**RECIPE, "models": {"a": {"id": "x"}, "b": {"id": "y"}}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(changed))
     assert len(prepare(load_recipe("recipe.yaml", env={}))) == 2
-    with pytest.raises(UsageError, match="test is a sweep; name one of its runs: .*/test/a"):
+    with pytest.raises(UsageError, match=r"test is a sweep; name one of its runs: .*/test/a"):
         Run("test")
 
 
