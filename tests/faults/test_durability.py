@@ -251,3 +251,12 @@ def test_server_that_dies_for_good(place: Place) -> None:
     assert "error: the server failed while calls were in flight" in text
     assert "exit code 3" in text
     assert sum(call_hashes(place).values()) > 0
+
+
+def test_proxy_of_the_cluster(place: Place, unused_tcp_port: int) -> None:
+    """Variables of a proxy, and of other clients' settings, do not come between us and our server."""
+    proxy = f"http://127.0.0.1:{unused_tcp_port}"
+    names = ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy")
+    place.env |= dict.fromkeys(names, proxy) | {"OPENAI_ORG_ID": "other"}
+    place.evalkit("run", place.command())
+    assert sum(call_hashes(place).values()) == N_CALLS
