@@ -52,7 +52,7 @@ def test_shards_are_worth_their_lease_and_enough_to_share(units: int, tokens: in
     """At least eight where there are so many units, at most MAX_SHARDS, and never one without units."""
     count = shard_count(units, tokens)
     assert min(units, MIN_SHARDS) <= count <= min(units, MAX_SHARDS)
-    if MIN_SHARDS < count:
+    if count > MIN_SHARDS:
         assert units // count >= math.isqrt(units)
         assert (units // count) * tokens >= SHARD_TOKENS - tokens
 
