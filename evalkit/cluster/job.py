@@ -140,8 +140,14 @@ def requeue_job(job: SlurmJobEnvironment, countdown: int) -> None:
     """In place of submitit's own: a job that Slurm requeued first (preemption) is no failure.
 
     submitit takes scontrol's "Job is pending execution" for an error and records a failed result.
+    SIGTERM is ignored meanwhile, by scontrol too: a preemption without grace sends it to every
+    process of the job, right behind SIGUSR2.
     """
-    SlurmCommands(environment.read_environment()).requeue(job.job_id)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        SlurmCommands(environment.read_environment()).requeue(job.job_id)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def current_job() -> JobInfo:

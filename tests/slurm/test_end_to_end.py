@@ -92,7 +92,8 @@ def test_dry_run_shows_the_script_that_is_submitted(
     assert submitted.returncode == 0, submitted.stderr
     cancelled = evalkit("cancel", "demo", cwd=tmp_path, env=slurm_cluster.env)
     assert cancelled.returncode == 0, cancelled.stderr
-    [replicas, _gather] = json.loads(shown.stdout)["scripts"]
+    [document] = json.loads(shown.stdout)
+    [replicas, _gather] = document["scripts"]
     folder = tmp_path / "runs" / "demo" / "cluster"
     jobs = [json.loads(line) for line in (folder / "jobs.jsonl").read_text().splitlines()]
     script = (tmp_path / "runs" / "demo" / jobs[0]["script"]).read_text()
