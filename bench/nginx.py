@@ -100,7 +100,7 @@ http {{
     # nginx cannot read `stream` out of a body: the preflight's path is told by its client
     location = /checked/v1/models {{ return 200 {models}; }}
     location = /checked/v1/chat/completions {{
-      if ($http_x_stainless_lang) {{ rewrite ^ /stream last; }}
+      if ($http_user_agent ~ OpenAI) {{ rewrite ^ /stream last; }}
       return 200 {reply};
     }}
     location = /stream {{ default_type text/event-stream; return 200 {stream}; }}
