@@ -12,20 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalkit.recipe.values import SENT_AS_IS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evalkit.recipe.schema import Generation
-
-_SENT_AS_IS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,7 @@ class RequestBuilder:
 
 def fixed_fields(generation: Generation) -> dict[str, Any]:
     """Body fields that all requests of a task share. What is not set is not sent."""
-    fields = {name: getattr(generation, name) for name in _SENT_AS_IS}
+    fields = {name: getattr(generation, name) for name in SENT_AS_IS}
     fields["max_completion_tokens"] = generation.max_tokens
     fields["stop"] = list(generation.stop) if generation.stop is not None else None
     body = {name: value for name, value in fields.items() if value is not None}

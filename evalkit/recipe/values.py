@@ -41,6 +41,17 @@ def _not_a_key(value: str) -> str:
     return value
 
 
+SENT_AS_IS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+)
+"""Keys of `generation` that are fields of a request under the same name."""
+
 SENT_BY_US = {
     "model": "serving.served_model_name",
     "messages": "generation.system_message, or the benchmark's params",
@@ -50,19 +61,7 @@ SENT_BY_US = {
     "max_completion_tokens": "generation.max_tokens",
     **{
         name: f"generation.{name}"
-        for name in (
-            "seed",
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_p",
-            "presence_penalty",
-            "frequency_penalty",
-            "repetition_penalty",
-            "stop",
-            "system_message",
-            "think_tags",
-        )
+        for name in (*SENT_AS_IS, "seed", "stop", "system_message", "think_tags")
     },
 }
 """Fields of a request that have a key of their own, and which one: set twice, one would win in silence."""
