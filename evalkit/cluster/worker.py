@@ -255,7 +255,8 @@ class Worker:
             env=self._env,
             run_dir=self._folder.root,
             cache_dir=self._cache,
-            api_key=secrets.token_urlsafe(32),
+            # Hexadecimal: a key that begins with a dash would be an option on a command line.
+            api_key=secrets.token_hex(32),
             on_progress=self._tell,
         )
 
