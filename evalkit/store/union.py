@@ -8,7 +8,7 @@ attempt number), then in the order of the file. The rule needs no clock, and no 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
@@ -61,6 +61,9 @@ class ShardUnion:
     """Size of each journal as read, bytes."""
     _own: dict[UnitKey, dict[int, CallRecord]] = field(default_factory=dict)
     """Calls by number that the attempt which is being read made itself."""
+    _unseen: dict[UnitKey, set[int]] = field(default_factory=dict)
+    """Calls of finished units that an attempt yet to be read has journaled: the one that finished the
+    unit leased the shard when they were there."""
 
     @classmethod
     def read(cls, folder: RunFolder, plan: Plan, shard: Shard, *, single_call: bool) -> ShardUnion:
@@ -101,6 +104,11 @@ class ShardUnion:
                     key, reply.outcome, reply.content, None, reply.detail, (record,), attempt
                 )
             )
+        elif record.call in self._unseen.get(key, ()):
+            self._unseen[key].discard(record.call)
+            unit = self.finished[key]
+            calls = sorted((*unit.calls, record), key=lambda call: call.call)
+            self.finished[key] = replace(unit, calls=tuple(calls))
         elif key not in self.finished:
             self.calls.setdefault(key, {}).setdefault((record.call, record.request), record)
             self._own.setdefault(key, {})[record.call] = record
@@ -117,6 +125,9 @@ class ShardUnion:
             known.setdefault(number, call)
         known |= self._own.get(key, {})
         calls = tuple(known[number] for number in sorted(known) if number < record.calls)
+        unseen = set(range(record.calls)) - known.keys()
+        if unseen and key not in self.finished:
+            self._unseen[key] = unseen
         self._finish(
             FinishedUnit(
                 key, record.outcome, record.text, record.data, record.detail, calls, attempt

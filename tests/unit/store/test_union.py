@@ -180,6 +180,20 @@ def test_resumed_unit_has_calls_of_both_attempts(tmp_path: Path) -> None:
     assert read(tmp_path, journals, single_call=False).finished[key].calls == (first, second)
 
 
+def test_unit_has_the_calls_of_an_attempt_that_comes_later_in_order(tmp_path: Path) -> None:
+    """An attempt went on from calls of one that stands behind it: they are the unit's all the same."""
+    key = UnitKey(0, 0)
+    first = make_call(key, "0", call=0, request="a")
+    second = make_call(key, "1", call=1, request="b")
+    journals: dict[str, list[Record]] = {
+        "r0.a1": [second, make_unit(key, calls=2)],
+        "r1.a1": [first, make_call(key, "other", call=1, request="b"), make_unit(key, calls=2)],
+    }
+    union = read(tmp_path, journals, single_call=False)
+    assert union.finished[key].calls == (first, second)
+    assert union.duplicates == 1
+
+
 def test_failed_unit_stays_owed(tmp_path: Path) -> None:
     """The end of a unit by a failure of ours is no end."""
     key = UnitKey(0, 0)
