@@ -115,11 +115,8 @@ def prepare_runs(
     """
     cluster = cluster_settings(loaded, env)
     provenance = collect_provenance(command, loaded.path, dict(loaded.sources), clock.wall())
-    texts = {
-        # A comment, or a value that an override replaced, may hold what is refused in values.
-        "recipe.given.yaml": mask(loaded.given).encode(),
-        "provenance.json": render_json(provenance),
-    }
+    # A comment, or a value that an override replaced, may hold what is refused in values.
+    given = mask(loaded.given).encode()
     planned = plan_runs(loaded, on_progress)
     for run in planned:
         _check(run)
@@ -128,7 +125,13 @@ def prepare_runs(
         with _alone_in(run.folder):
             is_new = not is_run(run.folder)
             if is_new:
-                _write(run, {**texts, "recipe.yaml": _recipe_text(loaded, run.folder)})
+                folder = run.folder
+                texts = {
+                    folder.recipe_as_given: given,
+                    folder.provenance: render_json(provenance),
+                    folder.recipe: _recipe_text(loaded, folder),
+                }
+                _write(run, texts)
             _check(run)
             save_execution(run.folder, run.plan)
             save_cluster(run.folder, cluster)
@@ -259,7 +262,7 @@ def _alone_in(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def _write(run: Planned, texts: Mapping[str, bytes]) -> None:
+def _write(run: Planned, texts: Mapping[Path, bytes]) -> None:
     for name, frozen in run.frozen.items():
         write_frozen(run.folder.requests(name), frozen)
     create_run(run.folder, run.plan, texts)

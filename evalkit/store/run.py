@@ -7,7 +7,7 @@ sizes, how requests are sent) is kept beside it, in `cluster/`, and laid over th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import ValidationError
@@ -109,13 +109,13 @@ def check_creatable(folder: RunFolder) -> None:
         )
 
 
-def create_run(folder: RunFolder, plan: Plan, texts: Mapping[str, bytes]) -> bool:
-    """Write `texts` (by file name in the run folder), then the plan; False when a plan is there.
+def create_run(folder: RunFolder, plan: Plan, texts: Mapping[Path, bytes]) -> bool:
+    """Write `texts` (by path in the run folder), then the plan; False when a plan is there.
 
     Raises StoreError.
     """
-    for name, content in texts.items():
-        publish(folder.root / name, content)
+    for path, content in texts.items():
+        publish(path, content)
     return publish_once(folder.plan, plan.model_dump_json(indent=1).encode() + b"\n")
 
 
@@ -132,12 +132,3 @@ def load_cluster(folder: RunFolder) -> Cluster:
         return Cluster()
     except (OSError, ValidationError) as error:
         raise StoreError(f"cannot read {folder.cluster_settings}: {error}") from error
-
-
-def load_provenance(folder: RunFolder) -> dict[str, Any]:
-    """What made the run. Raises StoreError."""
-    try:
-        provenance: dict[str, Any] = orjson.loads(folder.provenance.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise StoreError(f"cannot read {folder.provenance}: {error}") from error
-    return provenance

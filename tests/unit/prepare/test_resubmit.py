@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
+import orjson
 import pytest
 import yaml
 
@@ -13,7 +14,7 @@ from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.prepare import PreparedRun, prepare_runs
 from evalkit.errors import FingerprintMismatchError
 from evalkit.recipe.load import LoadedRecipe, load_recipe
-from evalkit.store.run import load_plan, load_provenance
+from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,4 +190,7 @@ def test_recorded_texts_hold_no_key(load: Callable[..., LoadedRecipe], tmp_path:
     path.write_text(path.read_text() + "# export KEY=sk-proj-1234567890abcdef\n")
     run = prepare(load_recipe(path, env={}))
     assert "# export KEY=sk-... (24 characters)" in run.folder.recipe_as_given.read_text()
-    assert load_provenance(run.folder)["command"] == "evalkit prepare sk-... (24 characters)"
+    assert (
+        orjson.loads(run.folder.provenance.read_bytes())["command"]
+        == "evalkit prepare sk-... (24 characters)"
+    )

@@ -16,7 +16,6 @@ from evalkit.store.run import (
     is_run,
     load_cluster,
     load_plan,
-    load_provenance,
     save_cluster,
     save_execution,
 )
@@ -30,11 +29,11 @@ def test_create_and_load(tmp_path: Path) -> None:
     """A folder is a run when it holds its plan; the plan read back is the plan."""
     folder, plan = RunFolder(tmp_path / "a" / "run"), make_plan()
     assert not is_run(folder)
-    assert create_run(folder, plan, {"recipe.yaml": b"name: x\n", "provenance.json": b"{}"})
+    assert create_run(folder, plan, {folder.recipe: b"name: x\n", folder.provenance: b"{}"})
     assert is_run(folder)
     assert load_plan(folder) == plan
     assert folder.recipe.read_bytes() == b"name: x\n"
-    assert load_provenance(folder) == {}
+    assert folder.provenance.read_bytes() == b"{}"
 
 
 def test_plan_is_written_once(tmp_path: Path) -> None:
@@ -135,13 +134,6 @@ def test_cluster_settings(tmp_path: Path) -> None:
     folder.cluster_settings.write_bytes(b'{"replica": 1}')
     with pytest.raises(StoreError, match=f"cannot read {folder.cluster_settings}"):
         load_cluster(folder)
-
-
-def test_damaged_provenance(tmp_path: Path) -> None:
-    """Provenance that cannot be read is named."""
-    folder = RunFolder(tmp_path)
-    with pytest.raises(StoreError, match=f"cannot read {folder.provenance}"):
-        load_provenance(folder)
 
 
 def test_execution_changes_and_the_plan_stays(tmp_path: Path) -> None:
