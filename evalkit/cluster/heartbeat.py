@@ -1,7 +1,7 @@
 """What a replica says of itself while it runs: one small JSON file, replaced every two seconds.
 
 A hint for `evalkit status`: a heartbeat that stands still means a dead or stalled worker. Nothing is
-computed from it that the journals do not prove.
+computed from it that the journals do not prove. The attempt's record is kept on the same beat.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.clock import Clock
+    from evalkit.cluster.attempts import Recorder
     from evalkit.cluster.replica_report import ReplicaReport
 
 HEARTBEAT_S = 2.0
+SERVED = frozenset({"ready", "draining"})
+LOADING = frozenset({"starting", "loading"})
 
 
 class Heartbeat:
     """Writes a report now and every `HEARTBEAT_S`, with rates computed from its counters."""
 
-    def __init__(self, path: Path, report: ReplicaReport, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, report: ReplicaReport, clock: Clock, recorder: Recorder | None = None
+    ) -> None:
         self._path = path
         self._report = report
         self._clock = clock
@@ -32,6 +37,11 @@ class Heartbeat:
         self._previous = clock.monotonic()
         self._tokens = (self._previous, 0)
         self.completion_tokens = 0
+        self.server_starts = 0
+        self._recorder = recorder
+        self._served: set[int] = set()
+        self._startup_s = 0.0
+        self._restart_s = 0.0
 
     def write(self) -> None:
         """Replace the file. Raises StoreError."""
@@ -47,8 +57,27 @@ class Heartbeat:
         report.heartbeat = self._clock.wall()
         for name, tally in report.tasks.items():
             tally.rate_per_s = self._rate(name, now, tally.done)
+        self._account(now - self._previous)
         self._previous = now
         return report.render()
+
+    def _account(self, elapsed_s: float) -> None:
+        """Put the time since the last beat down as what it was spent on."""
+        report = self._report
+        if report.state in SERVED:
+            self._served.add(report.phase)
+        elif report.state in LOADING and report.phase in self._served:
+            self._restart_s += elapsed_s
+        elif report.state in LOADING:
+            self._startup_s += elapsed_s
+        if self._recorder is not None:
+            self._recorder.update(
+                units=sum(tally.done for tally in report.tasks.values()),
+                completion_tokens=self.completion_tokens,
+                server_starts=self.server_starts,
+                startup_s=self._startup_s,
+                restart_s=self._restart_s,
+            )
 
     def _rate(self, task: str, now: float, done: int) -> float:
         """Units per second since the heartbeat before the task's first unit."""
@@ -61,6 +90,8 @@ class Heartbeat:
             try:
                 # The report changes in this thread only, so it is read here too.
                 await asyncio.to_thread(publish, self._path, self._render())
+                if self._recorder is not None and self._recorder.is_due:
+                    await asyncio.to_thread(self._recorder.write)
             except StoreError as error:
                 self._report.detail = f"heartbeat not written: {error.message}"
             await asyncio.sleep(HEARTBEAT_S)

@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
-from evalkit.cluster.attempts import begin_attempt
+from evalkit.cluster.attempts import AttemptRecord, Recorder, begin_attempt
+from evalkit.cluster.credentials import OPTIONAL, required_secrets
 from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
 from evalkit.cluster.env import read_environment
+from evalkit.cluster.executor import replica_gpus
+from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.heartbeat import Heartbeat
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
@@ -33,6 +36,7 @@ from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, StoreError
 from evalkit.recipe.schema import LocalServing
 from evalkit.serving.deployment import ServerContext
+from evalkit.serving.gpus import gpu_names
 from evalkit.serving.ports import derive_port_base
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
@@ -40,9 +44,9 @@ from evalkit.store.queue import WorkQueue
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from evalkit.cluster.attempts import Attempt
+    from evalkit.cluster.attempts import Attempt, End
     from evalkit.cluster.job import JobInfo
     from evalkit.plan.model import DeploymentPlan, Plan
 
@@ -53,6 +57,10 @@ DRAIN_WAIT_S = 25.0
 REQUEUE_S = 10.0
 """What the handler of the signal before a job's end leaves of the job, for its requeue."""
 JOIN_POLL_S = 0.2
+ENDS: Mapping[str, End] = {"done": "done", "interrupted": "drained", "failed": "failed"}
+"""How an attempt ended, by the last state of its report."""
+NO_GPUS = frozenset({"", "-1", "NoDevFiles"})
+"""CUDA_VISIBLE_DEVICES where there are none to see."""
 
 _current: Worker | None = None
 
@@ -95,6 +103,34 @@ def drain_before_end(reason: str) -> None:
         _current.wait(max(0.0, left_s - REQUEUE_S))
 
 
+def held_gpus(job: JobInfo, planned: int, env: Mapping[str, str]) -> int:
+    """GPUs that a replica has, over all its nodes; `planned` is what its largest server needs.
+
+    Where nothing restricts which ones are seen, a replica holds what it needs of those that exist.
+    """
+    if job.gpus is not None:
+        seen = 0 if job.gpus in NO_GPUS else len(job.gpus.split(","))
+        return seen * len(job.nodes)
+    return min(planned, len(gpu_names(env)) * len(job.nodes)) if planned else 0
+
+
+def begin_record(attempt: Attempt, job: JobInfo, gpus: int, now: float) -> AttemptRecord:
+    """The record of an attempt that starts now (Unix time, s)."""
+    return AttemptRecord(
+        replica=attempt.replica,
+        attempt=attempt.number,
+        executor=job.executor,
+        job_id=job.job_id,
+        restart_count=job.restart_count,
+        host=job.host,
+        nodes=job.nodes,
+        gpus=gpus,
+        started=now,
+        last=now,
+        ends=job.ends,
+    )
+
+
 @contextlib.contextmanager
 def _at_work(worker: Worker) -> Iterator[None]:
     """Signals of the block's time are for this worker: a process has one at a time."""
@@ -124,14 +160,20 @@ class Worker:
             job_id=job.job_id,
             started=clock.wall(),
         )
+        self._recorder = Recorder(
+            self._folder.attempt_record(attempt.replica, attempt.number),
+            begin_record(attempt, job, held_gpus(job, replica_gpus(plan), self._env), clock.wall()),
+            clock,
+        )
         path = self._folder.replica(attempt.replica)
+        heartbeat = Heartbeat(path, self._report, clock, self._recorder)
         self._all = Attending(
             attempt=attempt,
             settings=plan.client,
             clock=clock,
             journals=JournalSet(),
             report=self._report,
-            heartbeat=Heartbeat(path, self._report, clock),
+            heartbeat=heartbeat,
             drain=Drain(clock),
             server_context=self._server_context,
         )
@@ -172,7 +214,9 @@ class Worker:
 
     def run(self) -> None:
         """Run to the end; a failure is left in `error`."""
+        failure = None
         try:
+            self._recorder.write()
             note(self._folder, self._clock, f"{self._all.attempt.id} starts on {self._report.host}")
             job = self._job
             where = ", ".join(job.nodes)
@@ -187,16 +231,33 @@ class Worker:
             self._report.state = "failed"
             self._report.error = str(error) if isinstance(error, EvalkitError) else repr(error)
             log.exception("the attempt failed", exc_info=error)
+            failure = self._classify(error)
         finally:
             shutil.rmtree(self._cache, ignore_errors=True)
-        self._say_goodbye()
+        self._say_goodbye(failure)
 
-    def _say_goodbye(self) -> None:
+    def _classify(self, error: BaseException) -> Failure:
+        names = {*required_secrets(self._plan), *OPTIONAL}
+        attempt = self._all.attempt
+        return classify(
+            error,
+            node=self._report.host,
+            log=self._folder.worker_log(attempt.replica, attempt.number),
+            root=self._folder.root,
+            secrets=[value for name in names if (value := self._env.get(name))],
+        )
+
+    def _say_goodbye(self, failure: Failure | None) -> None:
         text = f"{self._all.attempt.id} {self._report.state}"
         if self._report.error:
             text += f": {self._report.error.splitlines()[0]}"
         try:
             self._all.heartbeat.write()
+            self._recorder.end(
+                ENDS[self._report.state],
+                reason=self.drain.reason,
+                failure=failure,
+            )
             note(self._folder, self._clock, text)
         except StoreError as error:
             log.warning("%s", error)
@@ -243,6 +304,7 @@ class Worker:
 
     def _server_context(self, number: int) -> ServerContext:
         attempt = self._all.attempt
+        self._all.heartbeat.server_starts = number + 1
         job = self._job.array_id or self._job.job_id
         digits = int("".join(c for c in job if c.isdigit()) or 0)
         index = int(attempt.replica.removeprefix("r")) + 8 * number

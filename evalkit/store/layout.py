@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evalkit.plan.model import Shard
 
 JOURNAL_SUFFIX = ".jsonl"
+LEASE_SUFFIX = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class RunFolder:
 
     def lease(self, shard: Shard) -> Path:
         """Lock file of a shard."""
-        return self.leases / shard.task / f"{shard.name}.lock"
+        return self.leases / shard.task / f"{shard.name}{LEASE_SUFFIX}"
 
     def marker(self, shard: Shard) -> Path:
         """Hint that all units of a shard are done (JSON: sizes of the journals that say so)."""
@@ -101,6 +102,11 @@ class RunFolder:
         return self.cluster / "jobs.jsonl"
 
     @property
+    def cancelled(self) -> Path:
+        """Number of the last submission that was cancelled (text)."""
+        return self.cluster / "cancelled"
+
+    @property
     def stdout(self) -> Path:
         """Log of the run as a whole: submissions, attempts, gathers."""
         return self.root / "logs" / "stdout.log"
@@ -112,6 +118,10 @@ class RunFolder:
     def attempt_logs(self, replica: str, attempt: int) -> Path:
         """Folder of one attempt's logs."""
         return self.replica_logs(replica) / f"attempt-{attempt}"
+
+    def attempt_record(self, replica: str, attempt: int) -> Path:
+        """Where and how long an attempt ran, and how it ended (JSON)."""
+        return self.attempt_logs(replica, attempt) / "attempt.json"
 
     def worker_log(self, replica: str, attempt: int) -> Path:
         """What the worker of an attempt said."""
