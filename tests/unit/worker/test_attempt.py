@@ -15,7 +15,7 @@ import pytest
 from evalkit.clock import Clock
 from evalkit.cluster import attempts as attempts_module
 from evalkit.cluster import heartbeat as heartbeat_module
-from evalkit.cluster.attempts import begin_attempt, last_attempt
+from evalkit.cluster.attempts import AttemptRecord, Recorder, begin_attempt, last_attempt
 from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
 from evalkit.cluster.heartbeat import HEARTBEAT_S, Heartbeat
 from evalkit.cluster.provenance import collect_provenance, git_state
@@ -25,6 +25,7 @@ from evalkit.cluster.session import until_done
 from evalkit.errors import StoreError
 from evalkit.store.layout import RunFolder
 from evalkit.store.records import Outcome
+from tests.unit.cluster.test_attempts import make_record
 
 
 def test_attempts_are_numbered(tmp_path: Path) -> None:
@@ -137,6 +138,42 @@ def test_heartbeat(tmp_path: Path) -> None:
     assert found["tokens_per_s"] == 100.0
     assert found["tasks"]["sums"]["done"] == 40
     assert found["tasks"]["sums"]["rate_per_s"] == 2.0
+
+
+async def test_time_of_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start of each deployment's server and later ones are told apart in the record."""
+    now = [0.0]
+    clock = Clock(wall=lambda: 1000.0 + now[0], monotonic=lambda: now[0])
+    mine = report()
+    path = tmp_path / "attempt.json"
+    recorder = Recorder(path, make_record(), clock)
+    beat = Heartbeat(tmp_path / "r0.json", mine, clock, recorder)
+    course = [
+        ("starting", 0, 2.0),
+        ("loading", 0, 30.0),
+        ("ready", 0, 100.0),
+        ("stopping", 0, 3.0),
+        ("loading", 0, 20.0),
+        ("ready", 0, 50.0),
+        ("stopping", 1, 1.0),
+        ("loading", 1, 8.0),
+        ("ready", 1, 10.0),
+        ("draining", 1, 4.0),
+    ]
+    for mine.state, mine.phase, seconds in course:
+        now[0] += seconds
+        beat.write()
+    assert recorder.record.startup_s == 2.0 + 30.0 + 8.0
+    assert recorder.record.restart_s == 20.0
+    assert recorder.record.wall_s == sum(seconds for _, _, seconds in course)
+    monkeypatch.setattr(heartbeat_module, "HEARTBEAT_S", 1e-9)
+    beating = asyncio.create_task(beat.beat())
+    while not path.exists():
+        await asyncio.sleep(0)
+    beating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beating
+    assert AttemptRecord.parse(path.read_bytes()).restart_s == 20.0
 
 
 async def test_heartbeat_that_cannot_be_written(

@@ -10,10 +10,16 @@ import orjson
 import pytest
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
-from evalkit.cluster.attempts import begin_attempt
+from evalkit.cluster.attempts import begin_attempt, read_attempts
 from evalkit.cluster.job import current_job
-from evalkit.cluster.worker import Worker, drain_before_end, request_drain, run_replica
-from evalkit.errors import EndpointError, UsageError
+from evalkit.cluster.worker import (
+    Worker,
+    drain_before_end,
+    held_gpus,
+    request_drain,
+    run_replica,
+)
+from evalkit.errors import EndpointError, FailureKind, UsageError
 from evalkit.store.run import load_plan
 from evalkit.store.union import ShardUnion, owed_units
 from tests.faults.harness import Server, free_port, serving, wait_for
@@ -58,6 +64,12 @@ def test_from_start_to_end(tmp_path: Path, server: Server) -> None:
     assert report(folder)["tasks"]["addition"]["done"] == 30  # type: ignore[index]
     asked = server.counts()["received"]
     assert run_replica(folder.root, "r0", current_job()) == 0
+    records = read_attempts(folder)
+    assert [(r.id, r.end, r.units, r.server_starts) for r in records] == [
+        ("r0.a1", "done", 30, 1),
+        ("r0.a2", "done", 0, 0),
+    ]
+    assert all(r.failure is None and r.gpus == 0 and r.ended == r.last for r in records)
     assert server.counts()["received"] == asked
     said = [line[20:] for line in folder.stdout.read_text().splitlines()]
     assert said[0].startswith("r0.a1 starts on ")
@@ -93,6 +105,9 @@ def test_drain(tmp_path: Path, server: Server) -> None:
     assert list(folder.leases.rglob("*.lock")) == []
     assert run_replica(folder.root, "r0", current_job()) == 0
     assert report(folder)["attempt"] == 2
+    record = read_attempts(folder)[0]
+    assert (record.end, record.reason, record.units) == ("drained", "SIGTERM", done)
+    assert record.failure is None, "who sent the signal is known to Slurm alone"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +157,23 @@ def test_failure(tmp_path: Path) -> None:
     assert report(folder)["state"] == "failed"
     assert "no answer from" in str(report(folder)["error"])
     assert "r0.a1 failed: preflight of tasks.addition" in folder.stdout.read_text()
+    record = read_attempts(folder)[0]
+    assert record.failure is not None
+    assert record.end == "failed"
+    assert record.failure.kind is FailureKind.ENDPOINT
+    assert record.failure.reason.startswith("preflight of tasks.addition: no answer from")
+    assert record.failure.node == record.host
+    assert record.failure.log == "logs/r0/attempt-1/worker.log"
+
+
+@pytest.mark.parametrize(
+    ("visible", "planned", "held"),
+    [("0,1", 1, 4), ("", 1, 0), ("NoDevFiles", 2, 0), (None, 0, 0), (None, 4, 0)],
+)
+def test_held_gpus(visible: str | None, planned: int, held: int) -> None:
+    """What the job was given, on all its nodes; without a word, what is there of what is needed."""
+    job = replace(current_job(), gpus=visible, nodes=("n1", "n2"))
+    assert held_gpus(job, planned, {"PATH": ""}) == held
 
 
 def test_wrong_model_name(tmp_path: Path, server: Server) -> None:
