@@ -108,19 +108,23 @@ class Run:
         """Id and folder."""
         return f"Run({self.plan.run_id!r}, {str(self.folder.root)!r})"
 
-    def submit(self) -> Submission:
-        """Submit, or resume, with the run's own cluster settings. Raises ClusterError."""
+    def submit(self, *, replicas: int | None = None) -> Submission:
+        """Submit, or resume, with the run's own cluster settings. Raises ClusterError.
+
+        `replicas` is how many to start; where the run is running, they are added.
+        """
         return submit_run(
             self.folder,
             self.plan,
             load_cluster(self.folder),
             clock=SYSTEM_CLOCK,
             env=read_environment(),
+            replicas=replicas,
         )
 
-    def cancel(self) -> Cancelled:
-        """Stop the run's jobs. Raises ClusterError."""
-        return cancel_run(self.folder, clock=SYSTEM_CLOCK, env=read_environment())
+    def cancel(self, *, wait_s: float | None = None) -> Cancelled:
+        """Stop the run's jobs and see them end; what is left then is in `left`. Raises ClusterError."""
+        return cancel_run(self.folder, clock=SYSTEM_CLOCK, env=read_environment(), wait_s=wait_s)
 
     def status(self) -> RunStatus:
         """What is done and what runs. Raises StoreError."""

@@ -110,7 +110,17 @@ def _add_submit(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show plan and batch scripts; write and submit nothing",
     )
+    _add_replicas(command)
     command.add_argument("--wait", action="store_true", help="follow until the run is over")
+
+
+def _add_replicas(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--replicas",
+        type=_positive,
+        metavar="N",
+        help="start N replicas; beside those that work on a run that is running",
+    )
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -155,6 +165,7 @@ def _add_resume(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--here", action="store_true", help="in the foreground, whatever the run's cluster settings"
     )
+    _add_replicas(command)
     command.add_argument("--wait", action="store_true", help="follow until the run is over")
     _add_env_file(command)
     _add_json(command)
@@ -162,6 +173,12 @@ def _add_resume(command: argparse.ArgumentParser) -> None:
 
 def _add_cancel(command: argparse.ArgumentParser) -> None:
     _add_runs(command)
+    command.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="S",
+        help="see everything end for at most S seconds (default: the cluster's KillWait and 30)",
+    )
 
 
 def _add_scoring(command: argparse.ArgumentParser) -> None:
@@ -199,6 +216,12 @@ def _add_doctor(command: argparse.ArgumentParser) -> None:
         "--profile", choices=["card", "fixed"], default="card", help="profile for --gold"
     )
     _add_json(command)
+
+
+def _seconds(text: str) -> float:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return float(text)
 
 
 def _positive(text: str) -> int:

@@ -11,7 +11,7 @@ from evalkit.cli.console import out, print_json, say, show_error
 from evalkit.cli.env import command_environment
 from evalkit.cli.runs import runs_of
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.errors import EvalkitError, ServingError
+from evalkit.errors import ClusterError, EvalkitError, ServingError, UsageError
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def command_submit(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(arguments)
     runs = recipes.prepare(arguments)
-    submissions = [_submit(run.folder, run.cluster) for run in runs]
+    submissions = [_submit(run.folder, run.cluster, arguments.replicas) for run in runs]
     return _report([run.folder for run in runs], submissions, arguments)
 
 
@@ -37,28 +37,44 @@ def command_resume(arguments: argparse.Namespace) -> int:
     command_environment(arguments.env_file)
     runs = runs_of(arguments)
     if arguments.here:
+        if arguments.replicas:
+            raise UsageError("--here is one replica", hint="Leave out --here or --replicas.")
         from evalkit.cli.run import run_all
 
         return run_all(runs, as_json=arguments.json)
-    submissions = [_submit(run, load_cluster(run)) for run in runs]
+    submissions = [_submit(run, load_cluster(run), arguments.replicas) for run in runs]
     return _report(runs, submissions, arguments)
 
 
 def command_cancel(arguments: argparse.Namespace) -> int:
-    """Stop all jobs of runs."""
+    """Stop all jobs of runs; exit code 9 while something of them is left."""
     from evalkit.cluster.cancel import cancel_run
 
+    env = command_environment(None)
+    left: list[str] = []
     for run in runs_of(arguments):
-        cancelled = cancel_run(run, clock=SYSTEM_CLOCK, env=command_environment(None))
+        cancelled = cancel_run(run, clock=SYSTEM_CLOCK, env=env, wait_s=arguments.wait)
         out().print(Text(f"{run.root.name}: {cancelled.text}"), soft_wrap=True)
+        left += cancelled.left
+    if left:
+        raise ClusterError(
+            f"still there: {', '.join(left)}",
+            hint="Type `evalkit cancel` again to go on waiting; a job that does not end on a node that "
+            "answers no more is the administrators' to free.",
+        )
     return 0
 
 
-def _submit(folder: RunFolder, cluster: Cluster) -> Submission:
+def _submit(folder: RunFolder, cluster: Cluster, replicas: int | None) -> Submission:
     from evalkit.cluster.submit import submit_run
 
     return submit_run(
-        folder, load_plan(folder), cluster, clock=SYSTEM_CLOCK, env=command_environment(None)
+        folder,
+        load_plan(folder),
+        cluster,
+        clock=SYSTEM_CLOCK,
+        env=command_environment(None),
+        replicas=replicas,
     )
 
 
@@ -146,6 +162,8 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     loaded = recipes.load(arguments)
     env = command_environment(None)
     cluster = cluster_settings(loaded, env)
+    if arguments.replicas:
+        cluster = cluster.model_copy(update={"replicas": arguments.replicas})
     max_array = SlurmCommands(env).max_array_size() if cluster.executor == "slurm" else 1
     documents = []
     for planned in plan_runs(loaded, say):

@@ -1,25 +1,40 @@
-"""Stop what works on a run: its Slurm jobs, or its processes on this machine.
+"""Stop what works on a run, the whole chain of it: its Slurm jobs, or its processes on this machine.
 
-Journals stay as they are, so a cancelled run goes on with the next submit. A process is signalled only
+Journals stay as they are, so a cancelled run goes on with the next submit. A job that is about to
+requeue itself when it is cancelled may come back (Slurm takes the later of two orders), so the queue
+is looked at until nothing of the run is in it, and what came back is cancelled again; what comes back
+after that meets the fence (see `evalkit.cluster.jobs`) and ends. Jobs are found by their name as well
+as by the record, for a submit may be killed between a job and its record. A process is signalled only
 when its id and its start time are those that were recorded: ids come back after a reboot.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
 from evalkit.cluster.credentials import remove_secrets, secrets_file
-from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
+from evalkit.cluster.jobs import (
+    Fence,
+    JobRecord,
+    job_name,
+    latest_submission,
+    not_gone,
+    read_jobs,
+    write_fence,
+)
 from evalkit.cluster.live import live_elements
-from evalkit.cluster.local import find_process
+from evalkit.cluster.local import find_process, kill_tree
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
-from evalkit.errors import ClusterError
+from evalkit.errors import ClusterError, StoreError
+from evalkit.store.leases import forget_leases
 from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
@@ -29,7 +44,31 @@ if TYPE_CHECKING:
     from evalkit.store.layout import RunFolder
 
 DRAIN_WAIT_S = 60.0
-"""A worker drains in about 25 s and then stops its server; what is left after this is killed."""
+"""A local worker drains in about 25 s and then stops its server; what is left after this is killed."""
+KILL_WAIT_S = 30.0
+"""Slurm's default time between the TERM and the KILL of a cancelled job."""
+MARGIN_S = 30.0
+"""After its KillWait Slurm kills, runs the epilog and frees the node: seconds on a quiet cluster."""
+POLL_S = 1.0
+LOOKS = 2
+"""Looks at an empty queue before it is believed: an order to requeue may be on its way still."""
+ROW_FORMAT = "%F|%i|%T|%r|%N|%j|%o"
+
+
+class QueuedJob(NamedTuple):
+    """A row of squeue."""
+
+    job_id: str
+    """Of the whole array."""
+    element: str
+    state: str
+    """Slurm's own word."""
+    reason: str
+    nodes: str
+
+    def __str__(self) -> str:
+        where = f" on {self.nodes}" if self.nodes else ""
+        return f"{self.element} ({self.state.lower()}{where})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +78,129 @@ class Cancelled:
     jobs: tuple[JobRecord, ...]
     killed: tuple[int, ...] = ()
     """Local processes that did not end by themselves."""
+    unrecorded: tuple[str, ...] = ()
+    """Slurm jobs of the run that no submit had noted."""
+    left: tuple[str, ...] = ()
+    """What is still there, in words."""
 
     @property
     def text(self) -> str:
         """One line for a person."""
-        if not self.jobs:
-            return "nothing of this run was running or waiting"
         named = [f"{job.job_id} ({', '.join(job.replicas) or job.role})" for job in self.jobs]
-        kind = "process" if self.jobs[0].executor == "local" else "job"
+        named += [f"{job_id} (not on record)" for job_id in self.unrecorded]
+        if not named:
+            return "nothing of this run was running or waiting"
+        kind = "process" if self.jobs and self.jobs[0].executor == "local" else "job"
         plural = "es" if kind == "process" else "s"
-        return (
-            f"stopped {kind}{plural if len(named) > 1 else ''} {', '.join(named)}; "
-            "finished work is kept, `evalkit submit` continues the run"
-        )
+        what = f"{kind}{plural if len(named) > 1 else ''} {', '.join(named)}"
+        if self.left:
+            return f"told {what} to end; still there: {', '.join(self.left)}"
+        return f"stopped {what}; finished work is kept, `evalkit submit` continues the run"
 
 
 def cancel_run(
-    folder: RunFolder, *, clock: Clock, env: Mapping[str, str], wait_s: float = DRAIN_WAIT_S
+    folder: RunFolder, *, clock: Clock, env: Mapping[str, str], wait_s: float | None = None
 ) -> Cancelled:
-    """Cancel everything of the run that runs or waits. Raises ClusterError, StoreError."""
+    """Cancel everything of the run that runs or waits, and see it end.
+
+    Waits at most `wait_s` for that (by default Slurm's KillWait and half a minute, or a minute for
+    processes of this machine, which are killed then). Raises ClusterError, StoreError.
+    """
     records = read_jobs(folder)
     commands = SlurmCommands(env)
-    if any(record.executor == "slurm" for record in latest_submission(records)):
+    on_slurm = any(record.executor == "slurm" for record in latest_submission(records))
+    if on_slurm:
         _require_slurm(commands)
-    live = live_elements(records, commands, now=clock.wall(), reports=read_reports(folder))
+    alive = not_gone(folder, records)
+    live = live_elements(alive, commands, now=clock.wall(), reports=read_reports(folder))
     # the gather first: it would start as soon as the last replica is gone
     jobs = sorted(
-        (record for record in records if live.intersection(record.elements)),
+        (record for record in alive if live.intersection(record.elements)),
         key=lambda record: record.role,
     )
-    slurm = [record.job_id for record in jobs if record.executor == "slurm"]
-    if slurm:
-        commands.cancel(slurm)
+    last = max((record.submission for record in records), default=0)
+    if jobs or on_slurm:
+        _raise_fence(folder, Fence(last))
     killed = _stop_processes([record for record in jobs if record.executor == "local"], wait_s)
+    left: Sequence[QueuedJob] = ()
+    unrecorded: tuple[str, ...] = ()
+    if on_slurm or any(record.executor == "slurm" for record in jobs):
+        chain = Chain(folder, job_name(load_plan(folder)), commands)
+        left = chain.end([r.job_id for r in jobs if r.executor == "slurm"], clock, wait_s)
+        unrecorded = tuple(sorted(chain.found.difference(job.job_id for job in records)))
+    if not left:
+        _raise_fence(folder, Fence(last, gone=True))
+        forget_leases(folder)
     remove_secrets(secrets_file(folder, load_plan(folder)))
-    return Cancelled(tuple(jobs), killed)
+    return Cancelled(tuple(jobs), killed, unrecorded, tuple(map(str, left)))
+
+
+class Chain:
+    """All Slurm jobs of one run: those on record, and those that only the queue knows of."""
+
+    def __init__(self, folder: RunFolder, name: str, commands: SlurmCommands) -> None:
+        self._scripts = f"{folder.cluster.absolute()}/"
+        self._name = name
+        self._commands = commands
+        self.found: set[str] = set()
+        """Ids of all jobs of the run that were seen in the queue."""
+
+    def end(self, known: Sequence[str], clock: Clock, wait_s: float | None) -> list[QueuedJob]:
+        """Cancel all, and again what comes back; what is left after `wait_s`. Raises ClusterError."""
+        found = sorted({row.job_id for row in self._queued()}.difference(known))
+        if not (ids := [*known, *found]):
+            return []
+        self._commands.cancel(ids)
+        deadline = clock.monotonic() + (self._wait_s() if wait_s is None else wait_s)
+        empty = 0
+        while True:
+            rows = self._queued()
+            empty = 0 if rows else empty + 1
+            again = sorted({row.job_id for row in rows if not _is_ending(row.state)})
+            if again:
+                self._commands.cancel(again)
+            if empty == LOOKS or clock.monotonic() >= deadline:
+                return rows
+            time.sleep(POLL_S)
+
+    def _queued(self) -> list[QueuedJob]:
+        """The run's rows in the queue. Two folders may hold the same run, whose jobs have one name:
+        ours are those whose script lies here. Raises ClusterError."""
+        ended = self._commands.run(
+            "squeue", "-h", "-r", "--me", f"--name={self._name}", "-o", ROW_FORMAT
+        )
+        if ended.returncode:
+            raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")
+        rows = parse_rows(ended.stdout, self._name, self._scripts)
+        self.found.update(row.job_id for row in rows)
+        return rows
+
+    def _wait_s(self) -> float:
+        """KillWait of the cluster and a margin (s)."""
+        shown = self._commands.run("scontrol", "show", "config").stdout
+        found = re.search(r"^KillWait\s*=\s*(\d+)", shown, re.MULTILINE)
+        return (float(found[1]) if found else KILL_WAIT_S) + MARGIN_S
+
+
+def parse_rows(text: str, name: str, scripts: str) -> list[QueuedJob]:
+    """Rows of `squeue -o` ROW_FORMAT of jobs with this name whose script lies in `scripts`."""
+    rows = []
+    for line in text.splitlines():
+        fields = line.strip().split("|", 6)
+        if len(fields) == 7 and fields[5] == name and fields[6].startswith(scripts):
+            rows.append(QueuedJob(*fields[:5]))
+    return rows
+
+
+def _raise_fence(folder: RunFolder, fence: Fence) -> None:
+    """A full disk must not keep anybody from stopping what fills it."""
+    with contextlib.suppress(StoreError):
+        write_fence(folder, fence)
+
+
+def _is_ending(state: str) -> bool:
+    """Whether Slurm has taken the order: such a job only waits for its processes to be gone."""
+    return state in ("COMPLETING", "CANCELLED")
 
 
 def _require_slurm(commands: SlurmCommands) -> None:
@@ -85,7 +212,7 @@ def _require_slurm(commands: SlurmCommands) -> None:
         )
 
 
-def _stop_processes(records: Sequence[JobRecord], wait_s: float) -> tuple[int, ...]:
+def _stop_processes(records: Sequence[JobRecord], wait_s: float | None) -> tuple[int, ...]:
     elsewhere = sorted({r.host for r in records if r.host != socket.gethostname()})
     if elsewhere:
         raise ClusterError(
@@ -94,23 +221,14 @@ def _stop_processes(records: Sequence[JobRecord], wait_s: float) -> tuple[int, .
         )
     for record in records:
         if record.role == "gather":  # writes whole files or nothing: it may just end
-            _kill_tree(find_process(int(record.job_id), record.started))
+            kill_tree(find_process(int(record.job_id), record.started))
     found = [find_process(int(r.job_id), r.started) for r in records if r.role == "replicas"]
     controllers = [process for process in found if process is not None]
     for process in controllers:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stubborn = psutil.wait_procs(controllers, timeout=wait_s)
+    timeout_s = DRAIN_WAIT_S if wait_s is None else wait_s
+    _, stubborn = psutil.wait_procs(controllers, timeout=timeout_s)
     for process in stubborn:
-        _kill_tree(process)
+        kill_tree(process)
     return tuple(process.pid for process in stubborn)
-
-
-def _kill_tree(process: psutil.Process | None) -> None:
-    """Kill a process and all below it; children first listed, or they would be lost to us."""
-    if process is None:
-        return
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for each in (*process.children(recursive=True), process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()

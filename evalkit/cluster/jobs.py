@@ -3,17 +3,21 @@
 It tells status, cancel and a second submit which job ids to ask about. It says nothing about what is
 done: journals do. A line is written right after its job exists; a submit that is killed in between
 leaves a job with the run's name that `squeue --name` still finds.
+
+Beside it lies the fence that a cancel leaves: the number of the last submission that was cancelled.
+Jobs up to it neither requeue themselves nor work on, whatever Slurm makes of them.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
 
 from evalkit.errors import StoreError
+from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
     from evalkit.plan.model import Plan
@@ -45,6 +49,8 @@ class JobRecord:
     """Batch script relative to the run folder; null for a local job."""
     started: float | None = None
     """Start of the local process, Unix time (s): proves that a process id is still ours."""
+    gpus: str | None = None
+    """CUDA_VISIBLE_DEVICES that a local replica was given; null for any other job."""
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -90,6 +96,48 @@ def latest_submission(records: list[JobRecord]) -> list[JobRecord]:
     """The jobs of the last submit."""
     last = max((record.submission for record in records), default=0)
     return [record for record in records if record.submission == last]
+
+
+class Fence(NamedTuple):
+    """What a cancel left."""
+
+    submission: int = 0
+    """All jobs up to this submission are cancelled; 0 before the first cancel."""
+    gone: bool = False
+    """They were seen to be gone."""
+
+
+def write_fence(folder: RunFolder, fence: Fence) -> None:
+    """Fence off all jobs up to a submission. Raises StoreError."""
+    publish(folder.cancelled, orjson.dumps(fence._asdict()) + b"\n")
+
+
+def read_fence(folder: RunFolder) -> Fence:
+    """What the last cancel left; as before the first one when nobody can say."""
+    try:
+        fields: dict[str, Any] = orjson.loads(folder.cancelled.read_bytes())
+        return Fence(int(fields["submission"]), bool(fields["gone"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return Fence()
+
+
+def not_gone(folder: RunFolder, records: list[JobRecord]) -> list[JobRecord]:
+    """Without the jobs that a cancel has seen gone: Slurm may have forgotten them by then."""
+    fence = read_fence(folder)
+    return [job for job in records if not fence.gone or job.submission > fence.submission]
+
+
+def is_cancelled(folder: RunFolder, job_id: str) -> bool:
+    """Whether a cancel came over this job, `123`, `123_4` or a process id. Raises StoreError.
+
+    A job that is not on record is not: its submit was killed, or it works here in the foreground.
+    """
+    last = read_fence(folder).submission
+    if last == 0:
+        return False
+    main = job_id.partition("_")[0]
+    mine = [job.submission for job in read_jobs(folder) if job.job_id == main]
+    return bool(mine) and mine[-1] <= last  # ids start again when a controller is reset
 
 
 def _record(folder: RunFolder, line: bytes) -> JobRecord:

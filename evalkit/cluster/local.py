@@ -9,6 +9,7 @@ Nothing here limits memory or cores.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import subprocess
@@ -24,7 +25,7 @@ from evalkit.cluster import env as environment
 from evalkit.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 START_TOLERANCE_S = 2.0
 """Start times are derived from the boot time, which moves a little when the clock is set."""
@@ -96,16 +97,29 @@ def visible_gpus(env: Mapping[str, str], devices: Path = Path("/dev")) -> list[s
     return [str(number) for number in sorted(int(found[1]) for found in numbers if found)]
 
 
-def assign_gpus(gpus: list[str], replicas: int, each: int) -> list[str]:
+def kill_tree(process: psutil.Process | None) -> None:
+    """Kill a process and all below it; children first listed, or they would be lost to us."""
+    if process is None:
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+def assign_gpus(gpus: list[str], replicas: int, each: int, held: Collection[str] = ()) -> list[str]:
     """CUDA_VISIBLE_DEVICES of each replica. Raises ClusterError when there are too few GPUs.
 
-    A machine without any GPU gets "": servers there are CPU builds.
+    `held` are those of replicas that run. A machine without any GPU gets "": servers there are CPU
+    builds.
     """
     if not gpus or each == 0:
         return [""] * replicas
-    if len(gpus) < replicas * each:
+    free = [gpu for gpu in gpus if gpu not in held]
+    if len(free) < replicas * each:
+        taken = f" {len(gpus)}, of which {len(free)} are free" if held else f" {len(gpus)}"
         raise ClusterError(
-            f"{replicas} replicas of {each} GPUs need {replicas * each}; here are {len(gpus)}",
+            f"{replicas} replicas of {each} GPUs need {replicas * each}; here are{taken}",
             hint="Lower cluster.replicas or serving.gpus, or use a template with executor: slurm.",
         )
-    return [",".join(gpus[i * each : (i + 1) * each]) for i in range(replicas)]
+    return [",".join(free[i * each : (i + 1) * each]) for i in range(replicas)]

@@ -12,6 +12,7 @@ living holder leaves it is therefore removed here, whatever is in it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from filelock import SoftFileLease, Timeout
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import StoreError
+from evalkit.store.layout import LEASE_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,3 +122,13 @@ class Leases:
         with self._one_at_a_time:
             for shard in list(self._locks):
                 self.release(shard)
+
+
+def forget_leases(folder: RunFolder) -> None:
+    """Remove all leases of a run that nobody works on, so that those who come need not wait for the dead.
+
+    A lease that cannot be removed only costs that wait.
+    """
+    for path in folder.leases.glob(f"*/*{LEASE_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 Linked as sbatch, srun, squeue, sacct, scancel and scontrol into a folder on PATH. Every call is noted
 in `calls.jsonl`. Files in the folder change what happens: `refuse` holds sbatch's error, `hold` makes
-jobs wait, `broken` makes every query fail, `no_accounting` makes sacct fail.
+jobs wait, `broken` makes every query fail, `no_accounting` makes sacct fail, `deaf` keeps scancel from
+doing anything, `denied` keeps scontrol from changing jobs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def sbatch(argv: list[str]) -> int:
     held = (STATE / "hold").exists() or "dependency" in given
     pids = {} if held else {e: start(argv[0], e, given["output"]) for e in elements}
     job = {"id": number, "elements": elements, "name": given["job-name"], "pids": pids, "ended": {}}
-    (STATE / f"job-{number}.json").write_text(json.dumps({**job, "env": sorted(os.environ)}))
+    job |= {"env": sorted(os.environ), "script": argv[0], "dependency": given.get("dependency")}
+    (STATE / f"job-{number}.json").write_text(json.dumps(job))
     print(f"Submitted batch job {number}")
     return 0
 
@@ -83,7 +85,18 @@ def asked(argv: list[str]) -> list[str]:
     return argv[argv.index("-j") + 1].split(",")
 
 
+def queue_of_run(name: str) -> int:
+    for _, job in jobs():
+        for e in job["elements"]:
+            if job["name"] == name and state(job, e) in ("PENDING", "RUNNING"):
+                row = [job["id"], e, state(job, e), "None", "fake1", name, job["script"]]
+                print("|".join(map(str, row)))
+    return 0
+
+
 def squeue(argv: list[str]) -> int:
+    if named := [option.partition("=")[2] for option in argv if option.startswith("--name=")]:
+        return queue_of_run(named[0])
     known = [
         (job, e) for _, job in jobs() if str(job["id"]) in asked(argv) for e in job["elements"]
     ]
@@ -113,7 +126,7 @@ def sacct(argv: list[str]) -> int:
 
 def scancel(argv: list[str]) -> int:
     for path, job in jobs():
-        if str(job["id"]) in argv:
+        if str(job["id"]) in argv and not (STATE / "deaf").exists():
             for e in job["elements"]:
                 if state(job, e) == "RUNNING":
                     os.killpg(job["pids"][e], signal.SIGKILL)
@@ -126,8 +139,20 @@ def scontrol(argv: list[str]) -> int:
     if argv[:2] == ["show", "config"]:
         print("MaxArraySize            = " + os.environ.get("FAKE_MAX_ARRAY", "1001"))
         return 0
+    if argv[0] == "update":
+        return update(dict(option.split("=", 1) for option in argv[1:]))
     print((STATE / "requeue").read_text(), file=sys.stderr)
     return 1
+
+
+def update(given: dict[str, str]) -> int:
+    path = STATE / f"job-{given['JobId']}.json"
+    job = json.loads(path.read_text())
+    if state(job, job["elements"][0]) != "PENDING" or (STATE / "denied").exists():
+        print("Job is no longer pending execution for job 1", file=sys.stderr)
+        return 1
+    path.write_text(json.dumps({**job, "dependency": given["Dependency"]}))
+    return 0
 
 
 def main() -> int:

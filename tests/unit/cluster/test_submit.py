@@ -38,10 +38,16 @@ PLAN = make_plan(serving=VllmServing(gpus=1, secrets=("MY_KEY",)))
 
 
 def submit(
-    folder: RunFolder, slurm: FakeSlurm, plan: Plan = PLAN, cluster: Cluster = CLUSTER, **env: str
+    folder: RunFolder,
+    slurm: FakeSlurm,
+    plan: Plan = PLAN,
+    cluster: Cluster = CLUSTER,
+    *,
+    replicas: int | None = None,
+    **env: str,
 ) -> Submission:
     given = {**slurm.env, "MY_KEY": SECRET, **env}
-    return submit_run(folder, plan, cluster, clock=SYSTEM_CLOCK, env=given)
+    return submit_run(folder, plan, cluster, clock=SYSTEM_CLOCK, env=given, replicas=replicas)
 
 
 def worker_file(folder: RunFolder, replica: str) -> dict[str, Any]:

@@ -1,0 +1,218 @@
+"""Start replicas and the gather that follows them: as Slurm arrays, or as processes of this machine.
+
+A launch renders all scripts when it is made, so that a bad setting fails before the first job exists,
+and notes every job right after it exists. Replicas may join others that run: then the gather that
+waits for those waits for the new ones too. Nothing here decides whether a run needs replicas.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from evalkit.cluster.executor import (
+    GATHER_TIME_MIN,
+    MAX_TIMEOUTS,
+    JobShape,
+    make_executor,
+    render_gather_parameters,
+    render_parameters,
+    render_python,
+    render_setup,
+    replica_gpus,
+)
+from evalkit.cluster.job import GatherJob, ReplicaJob
+from evalkit.cluster.jobs import JobRecord, append_job, job_name
+from evalkit.cluster.local import (
+    DetachedExecutor,
+    assign_gpus,
+    find_process,
+    kill_tree,
+    started_at,
+    visible_gpus,
+)
+from evalkit.cluster.script import split_replicas
+from evalkit.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from evalkit.clock import Clock
+    from evalkit.cluster.slurm import SlurmCommands
+    from evalkit.plan.model import Plan
+    from evalkit.recipe.schema import Cluster
+    from evalkit.store.layout import RunFolder
+
+LOCAL_ATTEMPTS = 7
+"""submitit's local controller runs a job at most so often (six retries at its time limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Replicas to start: `cluster.replicas` of them."""
+
+    folder: RunFolder
+    plan: Plan
+    cluster: Cluster
+    submission: int
+    """Number of the submit they belong to; that of the running ones when they join them."""
+    first: int = 0
+    """Number of the first of them."""
+    running: tuple[JobRecord, ...] = ()
+    """Jobs of the run that live."""
+
+    def running_ids(self, role: str, executor: str) -> list[str]:
+        """Ids of the jobs that live, of one kind."""
+        return [j.job_id for j in self.running if (j.role, j.executor) == (role, executor)]
+
+
+@dataclass(slots=True)
+class Launch:
+    """What both kinds have in common: every job is on record as soon as it exists."""
+
+    order: Order
+    clock: Clock
+    jobs: list[JobRecord] = field(default_factory=list)
+    """What was started by now, the gather last; also one that was there and waits for more now."""
+
+    def record(self, job_id: str, replicas: range, gpus: str | None = None) -> None:
+        """Note a job that now exists. Raises StoreError."""
+        order = self.order
+        local = order.cluster.executor == "local"
+        script = f"{order.folder.cluster.name}/{job_id}_submission.sh"
+        record = JobRecord(
+            submission=order.submission,
+            time=self.clock.wall(),
+            host=socket.gethostname(),
+            executor=order.cluster.executor,
+            name=job_name(order.plan),
+            job_id=job_id,
+            role="replicas" if replicas else "gather",
+            replicas=tuple(f"r{index}" for index in replicas),
+            is_array=not local and len(replicas) > 1,
+            script=None if local else script,
+            started=started_at(int(job_id)) if local else None,
+            gpus=gpus,
+        )
+        append_job(order.folder, record)
+        self.jobs.append(record)
+
+
+class SlurmLaunch(Launch):
+    """Replicas as job arrays."""
+
+    def __init__(self, order: Order, clock: Clock, commands: SlurmCommands) -> None:
+        """Raises ClusterError for settings that no job can have."""
+        super().__init__(order, clock)
+        self._commands = commands
+        cluster, name = order.cluster, job_name(order.plan)
+        parameters = render_parameters(cluster, JobShape(name, replica_gpus(order.plan)))
+        # submitit renders the script once to validate it: a bad value fails before any job exists
+        self._executor = make_executor(order.folder.cluster, cluster, parameters)
+        gather = render_gather_parameters(cluster, name, ["1"])
+        make_executor(order.folder.cluster, cluster, gather)
+        self._parts = [
+            range(order.first + part.start, order.first + part.stop)
+            for part in split_replicas(cluster.replicas, commands.max_array_size())
+        ]
+
+    def send(self) -> tuple[str, ...]:
+        """Submit everything; warnings. Raises ClusterError, StoreError."""
+        root = str(self.order.folder.root.absolute())
+        for part in self._parts:
+            with self._refusals("replicas"):
+                jobs = self._executor.submit_array([ReplicaJob(root, index) for index in part])
+            self.record(jobs[0].job_id.split("_")[0], part)
+        return self._send_gather()
+
+    def _send_gather(self) -> tuple[str, ...]:
+        """Let a gather follow; replicas that are queued already are not lost to its refusal."""
+        order = self.order
+        workers = [*order.running_ids("replicas", "slurm"), *(job.job_id for job in self.jobs)]
+        gathers = [j for j in order.running if (j.role, j.executor) == ("gather", "slurm")]
+        waiting = next((job for job in gathers if self._wait_also(job.job_id, workers)), None)
+        if waiting is not None:
+            self.jobs.append(waiting)
+            return ()
+        # one that runs by now reads journals that still grow: another one follows it
+        after = [*workers, *(job.job_id for job in gathers)]
+        parameters = render_gather_parameters(order.cluster, job_name(order.plan), after)
+        executor = make_executor(order.folder.cluster, order.cluster, parameters)
+        try:
+            with self._refusals("gather"):
+                job = executor.submit(GatherJob(str(order.folder.root.absolute())))
+        except ClusterError as error:
+            return (f"{error.message}. Type `evalkit gather` when the replicas have ended.",)
+        self.record(job.job_id, range(0))
+        for old in gathers:
+            self._commands.run("scancel", "--state=PENDING", old.job_id)
+        return ()
+
+    def _wait_also(self, gather: str, workers: Sequence[str]) -> bool:
+        """Let a pending gather wait for these jobs; False when it starts, or is not ours to change."""
+        ended = self._commands.run(
+            *("scontrol", "update", f"JobId={gather}"), f"Dependency=afterany:{':'.join(workers)}"
+        )
+        return ended.returncode == 0
+
+    @contextlib.contextmanager
+    def _refusals(self, what: str) -> Iterator[None]:
+        """Turn submitit's failures into Slurm's own words."""
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+                yield
+        except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
+            queued = ", ".join(job.job_id for job in self.jobs)
+            raise ClusterError(
+                f"sbatch refused the {what}: {str(error).strip()}",
+                hint="See `evalkit submit --dry-run` for the script; partition, account, qos and "
+                "free options are keys of `cluster` or its template."
+                + (f" Jobs {queued} are queued already." if queued else ""),
+            ) from error
+
+
+class LocalLaunch(Launch):
+    """Replicas as background processes."""
+
+    def __init__(self, order: Order, clock: Clock, env: Mapping[str, str]) -> None:
+        """Raises ClusterError when there are too few GPUs."""
+        super().__init__(order, clock)
+        each = replica_gpus(order.plan) if order.cluster.gpu_request != "none" else 0
+        held = {gpu for job in order.running if job.gpus for gpu in job.gpus.split(",")}
+        self._gpus = assign_gpus(visible_gpus(env), order.cluster.replicas, each, held)
+        self._setup = render_setup(order.cluster)
+
+    def send(self) -> tuple[str, ...]:
+        """Start everything; no warnings. Raises ClusterError, StoreError."""
+        order = self.order
+        root = str(order.folder.root.absolute())
+        for index, devices in enumerate(self._gpus, start=order.first):
+            job = self._executor(order.cluster.time_min, devices).submit(ReplicaJob(root, index))
+            self.record(job.job_id, range(index, index + 1), devices)
+        here = [j for j in order.running if (j.executor, j.host) == ("local", socket.gethostname())]
+        workers = [*(job for job in here if job.role == "replicas"), *self.jobs]
+        after = tuple((int(job.job_id), job.started or 0.0) for job in workers)
+        limit = order.cluster.time_min * LOCAL_ATTEMPTS + GATHER_TIME_MIN
+        self.record(self._executor(limit, "").submit(GatherJob(root, after)).job_id, range(0))
+        for old in here:
+            if old.role == "gather":  # the new one waits for all; it writes whole files or nothing
+                kill_tree(find_process(int(old.job_id), old.started))
+        return ()
+
+    def _executor(self, minutes: int, devices: str) -> DetachedExecutor:
+        cluster = self.order.cluster
+        executor = DetachedExecutor(
+            self.order.folder.cluster, max_num_timeout=MAX_TIMEOUTS, python=render_python(cluster)
+        )
+        executor.update_parameters(
+            timeout_min=minutes,
+            signal_delay_s=min(cluster.signal_delay_s, minutes * 60 - 1),
+            setup=self._setup,
+            cuda_devices=devices,
+        )
+        return executor
