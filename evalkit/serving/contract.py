@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.serving.endpoint import Endpoint
+    from evalkit.serving.trouble import Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Deployment(Protocol):
     async def stop(self) -> None:
         """End every process of the server. May be called at any time, and again."""
 
-    def failure(self) -> str | None:
+    def failure(self) -> Trouble | None:
         """Why the server is dead, with the end of its log; None while it lives. Cheap."""
 
     async def facts(self) -> ServerFacts:

@@ -54,9 +54,8 @@ class ExternalDeployment:
     async def stop(self) -> None:
         """Nothing is ours to stop."""
 
-    def failure(self) -> str | None:
+    def failure(self) -> None:
         """Always None: only calls can tell."""
-        return None
 
     async def facts(self) -> ServerFacts:
         """What the endpoint told about itself."""

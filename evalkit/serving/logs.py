@@ -1,13 +1,17 @@
 """The end of a server's log, and what is known about the causes that appear in it.
 
-Text decorates an error here; it never decides what happens. The one exception is a taken port,
-which no server reports in another way: see `says_address_in_use`.
+A cause carries the kind of failure that it is. Servers have no other way to tell a full memory from a
+misspelt option, so this decides whether a failed start is worth another one; it never decides that a
+server is dead (`evalkit.serving.trouble` says when it is asked). A taken port, too, is reported in no
+other way: see `says_address_in_use`.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
+
+from evalkit.errors import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,17 +22,24 @@ TAIL_LINES = 25
 # two processes follow it.
 SEARCH_BYTES = 512 * 1024
 LINE_CHARS = 400
+# Servers print what they were doing right before an error, and its details right after it.
+BEFORE, AFTER = 1, 2
+LAST = 3
+ERROR = re.compile(
+    r"\b[\w.]*(?:Error|Exception|Interrupt)\b: |^error:|\bfatal\b", re.IGNORECASE
+)
 
 
 class Cause(NamedTuple):
-    """A known cause: what its line looks like, and what to do."""
+    """A known cause: what its line looks like, what it is, and what to do."""
 
     pattern: re.Pattern[str]
     hint: str
+    kind: FailureKind
 
 
-def _cause(pattern: str, hint: str) -> Cause:
-    return Cause(re.compile(pattern, re.IGNORECASE), hint)
+def _cause(pattern: str, hint: str, kind: FailureKind = FailureKind.CONFIG) -> Cause:
+    return Cause(re.compile(pattern, re.IGNORECASE), hint, kind)
 
 
 class Found(NamedTuple):
@@ -36,6 +47,9 @@ class Found(NamedTuple):
 
     line: str
     hint: str
+    kind: FailureKind
+    lines: tuple[str, ...]
+    """The line with what was said right before and after it."""
 
 
 ADDRESS_IN_USE = re.compile(r"address already in use|\[errno 98\]|EADDRINUSE", re.IGNORECASE)
@@ -46,11 +60,17 @@ CAUSES = (
         "The server does not know an option: check serving.extra_args against its version.",
     ),
     _cause(
+        r"no available memory for the cache|larger than the available kv cache memory",
+        "The key-value cache does not fit: lower serving.max_model_len, raise "
+        "serving.gpu_memory_utilization, or use more GPUs (serving.tensor_parallel_size).",
+    ),
+    _cause(
         r"out of memory|OutOfMemoryError|less than desired (gpu|cpu) memory utilization"
-        r"|no available memory for the cache|larger than the available kv cache memory"
-        r"|not enough memory",
+        r"|not enough memory|\bMemoryError\b|cannot allocate memory|can't allocate memory"
+        r"|std::bad_alloc|oom.?kill",
         "Not enough memory: lower serving.gpu_memory_utilization or serving.max_model_len, use more "
         "GPUs (serving.tensor_parallel_size), or look for other processes on the node.",
+        FailureKind.OOM,
     ),
     _cause(
         r"gated repo|GatedRepoError|401 client error|access to model .* is restricted",
@@ -78,6 +98,14 @@ CAUSES = (
         "its weight files are complete; a newer vLLM may know the architecture.",
     ),
     _cause(
+        r"no cuda gpus are available|cuda driver version is insufficient|failed to infer device"
+        r"|libcuda\.so|uncorrectable ecc|fallen off the bus|gpu is lost|\bxid\b"
+        r"|driver/library version mismatch|system not yet initialized",
+        "No usable GPU: check the GPUs of the job (cluster.gpu_request, serving.gpus) and the "
+        "driver on the node; a broken node can be left out with cluster.exclude.",
+        FailureKind.GPU_PREFLIGHT,
+    ),
+    _cause(
         r"no module named|cannot import name|undefined symbol|cannot open shared object",
         "The server's Python environment is broken or incomplete: check serving.python and "
         "cluster.setup.",
@@ -87,13 +115,9 @@ CAUSES = (
         "The command is not there: check serving.command, serving.python and cluster.server_prefix.",
     ),
     _cause(
-        r"no cuda gpus are available|cuda driver version is insufficient|failed to infer device",
-        "No usable GPU: check the GPUs of the job (cluster.gpu_request, serving.gpus) and the "
-        "driver on the node.",
-    ),
-    _cause(
         r"address already in use",
         "Its port was taken by another program.",
+        FailureKind.SERVER_START,
     ),
 )
 
@@ -127,10 +151,25 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 def find_cause(lines: list[str]) -> Found | None:
     """The first line that shows a known cause, and what to do about it; None when none does."""
     for cause in CAUSES:
-        for line in lines:
+        for index, line in enumerate(lines):
             if cause.pattern.search(line):
-                return Found(line.strip()[:LINE_CHARS], cause.hint)
+                near = lines[max(0, index - BEFORE) : index + 1 + AFTER]
+                kept = tuple(text.rstrip() for text in near if text.strip())
+                return Found(line.strip(), cause.hint, cause.kind, kept)
     return None
+
+
+def find_errors(lines: list[str]) -> list[str]:
+    """What a log without a known cause has to say: its first and last errors, or its last lines."""
+    errors = [line.rstrip() for line in lines if ERROR.search(line)]
+    if not errors:
+        return last_lines(lines)
+    return list(dict.fromkeys([*errors[:LAST], *errors[-LAST:]]))
+
+
+def last_lines(lines: list[str]) -> list[str]:
+    """The last few that are not blank."""
+    return [line.rstrip() for line in lines if line.strip()][-LAST:]
 
 
 def says_address_in_use(lines: list[str]) -> bool:

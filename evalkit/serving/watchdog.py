@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from evalkit.errors import FailureKind
+from evalkit.serving.trouble import Trouble
 from evalkit.serving.wire import Answer, Wire
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class ProgressWatchdog:
         endpoint: Endpoint,
         stall_timeout_s: float,
         clock: Callable[[], float],
-        failure: Callable[[], str | None] = lambda: None,
+        failure: Callable[[], Trouble | None] = lambda: None,
         probe_timeout_s: float = PROBE_S,
     ) -> None:
         """`failure` is the deployment's: why its process is dead."""
@@ -98,8 +100,8 @@ class ProgressWatchdog:
         self._clock = clock
         self._failure = failure
 
-    async def watch(self, in_flight: Callable[[], int], completed: Callable[[], int]) -> str:
-        """Return only when the server is dead or hangs: the reason, as a sentence."""
+    async def watch(self, in_flight: Callable[[], int], completed: Callable[[], int]) -> Trouble:
+        """Return only when the server is dead or hangs: which of the two, and why."""
         async with Wire(self._endpoint) as wire:
             reading = await self._look(wire, in_flight, completed)
             progress = Progress(reading.at, reading.completed, reading.tokens)
@@ -117,7 +119,7 @@ class ProgressWatchdog:
                         progress, since=after.at, tokens=after.tokens, probes=progress.probes + 1
                     )
 
-    async def _wait(self) -> str | None:
+    async def _wait(self) -> Trouble | None:
         """Until the next look; earlier with the reason when the process is dead."""
         until = self._clock() + min(METRICS_S, self._stall_timeout_s / 4)
         while self._clock() < until:
@@ -133,7 +135,7 @@ class ProgressWatchdog:
         tokens = None if url is None else read_tokens(await wire.get(url, key=False))
         return Reading(self._clock(), in_flight(), completed(), tokens)
 
-    async def _probe(self, wire: Wire, reading: Reading, progress: Progress) -> str | None:
+    async def _probe(self, wire: Wire, reading: Reading, progress: Progress) -> Trouble | None:
         """The reason when the server hangs or died; None when it answers."""
         task = asyncio.create_task(wire.one_token(self._probe_timeout_s))
         try:
@@ -150,7 +152,13 @@ class ProgressWatchdog:
             f"token for {reading.at - progress.since:.0f} s"
         )
         if answer.status is None or answer.status >= 500:
-            return f"{silence}; a request for one token failed ({answer.brief()})"
+            return _hang(f"{silence}; a request for one token failed ({answer.brief()})")
         if reading.tokens is not None and progress.probes >= MAX_PROBES:
-            return f"{silence}; it answers new requests ({progress.probes} times), but not these"
+            return _hang(
+                f"{silence}; it answers new requests ({progress.probes} times), but not these"
+            )
         return None
+
+
+def _hang(reason: str) -> Trouble:
+    return Trouble(FailureKind.SERVER_HANG, reason)

@@ -415,7 +415,7 @@ async def test_watchdog_sees_a_hang(tmp_path: Path) -> None:
     )
     endpoint = await deployment.start()
     watchdog = ProgressWatchdog(endpoint, 0.4, time.monotonic, deployment.failure, 0.4)
-    reason = await watchdog.watch(lambda: 3, lambda: 0)
+    reason = str(await watchdog.watch(lambda: 3, lambda: 0))
     assert "the server hangs: 3 requests in flight" in reason
     assert "no answer within" in reason
     assert deployment.failure() is None
@@ -435,7 +435,7 @@ async def test_watchdog_sees_a_death(tmp_path: Path) -> None:
         if str(FAULT_SERVER) in p.cmdline() and "keeper.py" not in " ".join(p.cmdline())
     )
     server.kill()
-    assert "SIGKILL" in await task
+    assert "SIGKILL" in str(await task)
     await deployment.stop()
 
 
@@ -446,6 +446,6 @@ async def test_watchdog_distrusts_a_server_that_answers_only_others(
     context = make_context(tmp_path, env={"EVALKIT_TEST_KEY": KEY})
     endpoint = await make_deployment(make_plan(external(hosted[1])), context).start()
     watchdog = ProgressWatchdog(endpoint, 0.2, time.monotonic)
-    reason = await watchdog.watch(lambda: 1, lambda: 0)
+    reason = str(await watchdog.watch(lambda: 1, lambda: 0))
     assert "it answers new requests (2 times), but not these" in reason
     assert hosted[0].state.generations == 3

@@ -16,29 +16,52 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("line", "advice"),
+    ("line", "advice", "kind"),
     [
-        ("api_server.py: error: unrecognized arguments: --bogus", "extra_args"),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
+        ("api_server.py: error: unrecognized arguments: --bogus", "extra_args", "config"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "memory", "oom"),
         ("ValueError: Free memory on device (3/80 GiB) on startup is less than desired GPU "
-         "memory utilization (0.9, 72 GiB).", "gpu_memory_utilization"),
-        ("huggingface_hub.errors.GatedRepoError: 401 Client Error.", "HF_TOKEN"),
-        ("RepositoryNotFoundError: 404 Client Error.", "models.<name>.hub"),
-        ("ValueError: Couldn't instantiate the backend tokenizer from one of:", "tokenizer"),
-        ("Model architectures ['NoSuch'] are not supported for now.", "config.json"),
-        ("safetensors_rust.SafetensorError: Error while deserializing header: invalid", "weight"),
-        ("ModuleNotFoundError: No module named 'vllm'", "serving.python"),
-        ("RuntimeError: Failed to infer device type", "GPU"),
-        ("cannot start vllm: No such file or directory", "serving.command"),
-        ("[Errno 98] error while attempting to bind: address already in use", "port"),
+         "memory utilization (0.9, 72 GiB).", "gpu_memory_utilization", "oom"),
+        ("ValueError: To serve at least one request, 9.0 GiB KV cache is needed, which is larger "
+         "than the available KV cache memory (2.0 GiB).", "max_model_len", "config"),
+        ("MemoryError", "memory", "oom"),
+        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory", "memory", "oom"),
+        ("huggingface_hub.errors.GatedRepoError: 401 Client Error.", "HF_TOKEN", "config"),
+        ("RepositoryNotFoundError: 404 Client Error.", "models.<name>.hub", "config"),
+        ("ValueError: Couldn't instantiate the backend tokenizer from one of:", "tokenizer",
+         "config"),
+        ("Model architectures ['NoSuch'] are not supported for now.", "config.json", "config"),
+        ("safetensors_rust.SafetensorError: Error while deserializing header: invalid", "weight",
+         "config"),
+        ("ModuleNotFoundError: No module named 'vllm'", "serving.python", "config"),
+        ("RuntimeError: Failed to infer device type", "GPU", "gpu_preflight"),
+        ("ImportError: libcuda.so.1: cannot open shared object file", "GPU", "gpu_preflight"),
+        ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "exclude",
+         "gpu_preflight"),
+        ("cannot start vllm: No such file or directory", "serving.command", "config"),
+        ("[Errno 98] error while attempting to bind: address already in use", "port",
+         "server_start"),
     ],
 )  # fmt: skip
-def test_known_causes(line: str, advice: str) -> None:
-    """The line is quoted and the advice names what to change."""
-    found = logs.find_cause(["INFO loading", line, "Traceback (most recent call last):"])
+def test_known_causes(line: str, advice: str, kind: str) -> None:
+    """The line is quoted with its neighbours; the advice names what to change; the kind is known."""
+    log = ["INFO loading", "", line, "Traceback (most recent call last):", "  File x", "  File y"]
+    found = logs.find_cause(log)
     assert found is not None
     assert found.line == line
     assert advice in found.hint
+    assert found.kind == kind
+    assert found.lines == (line, "Traceback (most recent call last):", "  File x")
+
+
+def test_errors_of_an_unknown_cause() -> None:
+    """The first and last errors of a log stand for it; without any, its last lines."""
+    said = [f"E{n}Error: x" for n in range(9)]
+    log = ["INFO a", *said, "INFO b", ""]
+    assert logs.find_errors(log) == [*said[:3], *said[-3:]]
+    assert logs.find_errors(["INFO a", "FATAL: b", "INFO c"]) == ["FATAL: b"]
+    assert logs.find_errors(["a", "b ", "", "c", "d"]) == ["b", "c", "d"]
+    assert logs.find_errors([]) == []
 
 
 def test_no_known_cause() -> None:
