@@ -3,106 +3,55 @@
 Its answers are a function of the request, so results are reproducible: the sum for "A + B" (wrong
 for one question in four), else a letter and a number made from a hash. Faults that pass (500, 429,
 broken JSON) hit the same requests in every run, each a fixed number of times; `/_counts` tells how
-often each request came and was answered. `POST /_switches` changes switches at run time.
+often each request came and was answered. `POST /_switches` changes switches at run time. With
+`--scale-out 200` it aborts and continues generations as vLLM 0.32 does, field for field.
 
     python -m tests.faults.fault_server --port 8000 --api-key KEY --model NAME [switches]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-LETTERS = "ABCD"
+if not __package__:  # run as a file: recipes of tests start it so
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.faults.fault_engine import Asked, Engine
+from tests.faults.fault_options import Switches, hits, parse_args, parse_vllm_args, switches_of
+from tests.faults.fault_replies import (
+    Chat,
+    Cut,
+    Reply,
+    Text,
+    derender,
+    error,
+    send_events,
+    send_whole,
+)
+from tests.faults.fault_tokens import chat_prompt, text_prompt
 
-@dataclass
-class Switches:
-    """What goes wrong, and when. `every` counts request bodies by their hash: 1 means all."""
-
-    ready_after_s: float = 0.0
-    """503 from everything until then."""
-    die_after: int = 0
-    """The process ends, mid-request, at the n-th generation; 0 never."""
-    hang_after: int = 0
-    """Generations after the n-th never end, `/health` stays 200; 0 never."""
-    fail_status: int = 0
-    """Answer with this status (500, 429 ...); 0 never."""
-    fail_every: int = 1
-    """One body in so many fails."""
-    fail_times: int = 1
-    """So many times each, then it is answered."""
-    retry_after: str = ""
-    """Retry-After header of failures."""
-    truncate_every: int = 0
-    """One body in so many gets half of its JSON, `fail_times` times; 0 never."""
-    null_every: int = 0
-    """One body in so many has `content: null`, always; 0 never."""
-    empty_every: int = 0
-    """One body in so many has `content: ""`, always; 0 never."""
-    reasoning: str = "none"
-    """`reasoning` or `reasoning_content` (fields), `inline` (<think> in the content), `none`."""
-    served_as: str = ""
-    """A model id to serve instead of --model."""
-    latency_s: float = 0.0
-    """Time of one generation."""
-    ignore_term: bool = False
-    """Survive SIGTERM."""
-    spawn: int = 0
-    """Child processes in sessions of their own that ignore SIGTERM."""
-    metrics: bool = True
-    """Serve vLLM's token counters."""
-    completions: bool = True
-    """Serve `/v1/completions` beside the chat; some servers do not."""
-
-
-@dataclass
-class State:
-    """What happened so far."""
-
-    received: Counter[str] = field(default_factory=Counter)
-    answered: Counter[str] = field(default_factory=Counter)
-    generations: int = 0
-    tokens: int = 0
-    in_flight: int = 0
+__all__ = ["FaultServer", "Switches", "body_hash"]
 
 
 def body_hash(body: dict[str, Any]) -> str:
-    """Names a request: equal bodies, equal hashes."""
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    """Names a request: equal bodies, equal hashes. How tokens are to be delivered is not in it."""
+    asked = dict(body)
+    if asked.pop("return_token_ids", None):
+        asked.pop("stream_options", None)
+        asked["stream"] = False
+    canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def last_text(body: dict[str, Any]) -> str:
-    """The prompt, or the last user message as text."""
-    if "prompt" in body:
-        return str(body["prompt"])
-    content = [m.get("content") for m in body.get("messages", []) if m.get("role") == "user"]
-    return str(content[-1]) if content else ""
-
-
-def answer_text(body: dict[str, Any]) -> str:
-    """The answer to a request, a function of it alone."""
-    text, name = last_text(body), body_hash(body)
-    number = int(name, 16)
-    if (sum_of := re.search(r"(\d+) \+ (\d+)", text)) is not None:
-        total = int(sum_of[1]) + int(sum_of[2]) + (number % 4 == 0)
-        options = dict(re.findall(r"^([A-J])\) (\d+)$", text, re.MULTILINE))
-        letter = next((x for x, option in options.items() if option == str(total)), "A")
-        return f"The answer is ({letter})." if options else rf"The answer is \boxed{{{total}}}."
-    return rf"The answer is ({LETTERS[number % 4]}), that is \boxed{{{number % 1000}}}."
 
 
 class FaultServer:
@@ -110,8 +59,10 @@ class FaultServer:
 
     def __init__(self, model: str, api_key: str, switches: Switches) -> None:
         self.model, self.api_key, self.switches = model, api_key, switches
-        self.state = State()
+        self.engine = Engine(switches)
+        self.state = self.engine.state
         self.started = 0.0
+        self._numbers = 0
 
     def make_app(self) -> web.Application:
         """An application to run, here or inside a test."""
@@ -120,18 +71,22 @@ class FaultServer:
         app.add_routes(
             [
                 web.get("/health", self._health),
+                web.get("/version", self._version),
                 web.get("/metrics", self._metrics),
                 web.get("/_counts", self._counts),
                 web.post("/_switches", self._set_switches),
                 web.get("/v1/models", self._models),
-                web.post("/v1/chat/completions", self._generate),
+                web.post("/v1/chat/completions", self._chat),
                 web.post("/v1/completions", self._complete),
+                web.post("/inference/v1/abort_requests", self._abort),
+                web.post("/v1/chat/completions/derender", self._derender),
             ]
         )
         return app
 
     async def _on_startup(self, _: web.Application) -> None:
         self.started = asyncio.get_running_loop().time()
+        self.engine.ledger.note("server")
 
     @web.middleware
     async def _gate(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -139,7 +94,7 @@ class FaultServer:
         if up < self.switches.ready_after_s and not request.path.startswith("/_"):
             return error(503, "still loading")
         wanted = f"Bearer {self.api_key}"
-        guarded = bool(self.api_key) and request.path.startswith("/v1")
+        guarded = bool(self.api_key) and request.path.startswith(("/v1", "/inference"))
         if guarded and request.headers.get("Authorization") != wanted:
             return error(401, "Unauthorized")
         response: web.StreamResponse = await handler(request)
@@ -147,6 +102,11 @@ class FaultServer:
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
+
+    async def _version(self, _: web.Request) -> web.Response:
+        if not self.switches.version:
+            return error(404, "Not Found")
+        return web.json_response({"version": self.switches.version})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         if not self.switches.metrics:
@@ -167,6 +127,7 @@ class FaultServer:
                 "received_by_hash": state.received,
                 "answered_by_hash": state.answered,
                 "in_flight": state.in_flight,
+                "tokens": state.tokens,
             }
         )
 
@@ -183,12 +144,33 @@ class FaultServer:
             {"object": "list", "data": [{"id": name, "object": "model", "max_model_len": 4096}]}
         )
 
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, Chat)
+
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         if not self.switches.completions:
             return error(404, "Not Found")
-        return await self._generate(request)
+        return await self._generate(request, Text)
 
-    async def _generate(self, request: web.Request) -> web.StreamResponse:
+    async def _abort(self, request: web.Request) -> web.Response:
+        """As vLLM: always 200 at once, and the generations end a moment later."""
+        status = self.switches.abort_status or self.switches.scale_out
+        if status != 200:
+            return error(status, "not here")
+        ids = (await request.json())["request_ids"]
+        delay = self.switches.abort_delay_s
+        asyncio.get_running_loop().call_later(delay, self.engine.abort, ids)
+        return web.Response()
+
+    async def _derender(self, request: web.Request) -> web.Response:
+        if self.switches.scale_out != 200:
+            return error(self.switches.scale_out, "not here")
+        body = await request.json()
+        if body.get("model", self.model) != self.model:
+            return error(404, f"The model `{body['model']}` does not exist.")
+        return derender(body, self.model, self.switches.reasoning)
+
+    async def _generate(self, request: web.Request, kind: type[Reply]) -> web.StreamResponse:
         body = await request.json()
         if body.get("model") != (self.switches.served_as or self.model):
             return error(404, f"The model `{body.get('model')}` does not exist.")
@@ -197,125 +179,71 @@ class FaultServer:
         self.state.generations += 1
         self.state.in_flight += 1
         try:
-            if (fault := await self._misbehave(name)) is not None:
+            if (fault := self._misbehave(name)) is not None:
                 return fault
-            await asyncio.sleep(self.switches.latency_s)
-            return await self._respond(request, body, name)
+            return await self._respond(request, body, name, kind)
         finally:
             self.state.in_flight -= 1
 
-    async def _misbehave(self, name: str) -> web.Response | None:
+    def _misbehave(self, name: str) -> web.Response | None:
         switches = self.switches
         if switches.die_after and self.state.generations >= switches.die_after:
             os._exit(3)
-        if switches.hang_after and self.state.generations > switches.hang_after:
-            await asyncio.Event().wait()
-        again = self.state.received[name] <= switches.fail_times
-        if switches.fail_status and again and hits(name, switches.fail_every):
+        if switches.fail_status and self._passing(name, switches.fail_every):
+            self.engine.ledger.note("refused", body=name, status=switches.fail_status)
             headers = {"Retry-After": switches.retry_after} if switches.retry_after else None
             return error(switches.fail_status, "fault on demand", headers)
         return None
 
+    def _passing(self, name: str, every: int) -> bool:
+        """Whether a fault that passes hits this request now."""
+        return hits(name, every) and self.state.received[name] <= self.switches.fail_times
+
     async def _respond(
-        self, request: web.Request, body: dict[str, Any], name: str
+        self, request: web.Request, body: dict[str, Any], name: str, kind: type[Reply]
     ) -> web.StreamResponse:
-        chat = "messages" in body
-        message = self._message(body, name)
-        text = message["content"] or ""
-        used = {
-            "prompt_tokens": len(last_text(body).split()),
-            "completion_tokens": len(text.split()),
-        }
-        used["total_tokens"] = sum(used.values())
-        self.state.tokens += used["completion_tokens"]
-        head = {"id": f"fault-{name}", "created": 0, "model": body["model"]}
-        part = {"message": message} if chat else {"text": text}
-        choice = {"index": 0, "finish_reason": "stop", **part}
+        self._numbers += 1
+        number = request.headers.get("X-Request-Id") or f"{os.getpid()}-{self._numbers}"
+        prompt = text_prompt(body["prompt"]) if "prompt" in body else chat_prompt(body)
+        stranger = self._passing(name, self.switches.wrong_model_every)
+        reply = kind("stranger" if stranger else body["model"], number, body, prompt)
+        is_null = hits(name, self.switches.null_every)
+        if isinstance(reply, Chat):
+            reply.mode, reply.is_null = self.switches.reasoning, is_null
+        asked = Asked(kind.abort_id(number), name, body, stranger)
+        empty = is_null or hits(name, self.switches.empty_every)
+        generation = self.engine.make(asked, prompt, empty=empty)
+        cut = self._cut(name)
         if body.get("stream"):
-            self.state.answered[name] += 1
-            return await stream(request, head, choice, used)
-        payload = json.dumps({**head, "object": "completion", "choices": [choice], "usage": used})
-        if hits(name, self.switches.truncate_every) and (
-            self.state.received[name] <= self.switches.fail_times
-        ):
-            return web.Response(text=payload[: len(payload) // 2], content_type="application/json")
-        self.state.answered[name] += 1
-        return web.Response(text=payload, content_type="application/json")
-
-    def _message(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": answer_text(body)}
-        if hits(name, self.switches.null_every):
-            message["content"] = None
-        elif hits(name, self.switches.empty_every):
-            message["content"] = ""
-        elif self.switches.reasoning == "inline":
-            message["content"] = f"<think>I add.</think>{message['content']}"
-        if self.switches.reasoning in ("reasoning", "reasoning_content"):
-            message[self.switches.reasoning] = "I add."
-        return message
-
-
-def hits(name: str, every: int) -> bool:
-    """Whether a body is the one in `every`; 0 hits none."""
-    return every > 0 and int(name, 16) % every == 0
-
-
-def error(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    """An error as the OpenAI API writes it."""
-    body = {"error": {"message": text, "type": "fault", "code": status}}
-    return web.json_response(body, status=status, headers=headers)
-
-
-async def stream(
-    request: web.Request, head: dict[str, Any], choice: dict[str, Any], used: dict[str, int]
-) -> web.StreamResponse:
-    """The same answer as server-sent events, word by word."""
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-
-    async def send(delta: dict[str, Any], finish: str | None) -> None:
-        part = {"index": 0, "finish_reason": finish, **delta}
-        await response.write(f"data: {json.dumps({**head, 'choices': [part]})}\n\n".encode())
-
-    message = choice.get("message")
-    text = (choice["text"] if message is None else message["content"]) or ""
-    if message is not None:
-        rest = {key: value for key, value in message.items() if key != "content"}
-        await send({"delta": rest}, None)
-    for word in re.findall(r"\S+\s*", text):
-        await send({"text": word} if message is None else {"delta": {"content": word}}, None)
-    await send({"text": ""} if message is None else {"delta": {}}, choice["finish_reason"])
-    await response.write(f"data: {json.dumps({**head, 'choices': [], 'usage': used})}\n\n".encode())
-    await response.write(b"data: [DONE]\n\n")
-    return response
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Every switch is an option too."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--api-key", default="")
-    parser.add_argument("--model", default="model")
-    parser.add_argument("--exit-at-start", type=int, help="end at once with this code")
-    parser.add_argument("--say", default="", help="a line for the log, before anything else")
-    for switch in fields(Switches):
-        option, default = f"--{switch.name.replace('_', '-')}", switch.default
-        if isinstance(default, bool):
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=default)
+            outputs = self.engine.run(generation, self.switches.stream_interval)
+            half = len(generation.tokens) // 2
+            response = await send_events(request, reply, outputs, half, cut)
         else:
-            parser.add_argument(option, type=type(default), default=default)
-    return parser.parse_args(argv)
+            finish = ""
+            async for output in self.engine.run(generation, 10**9):
+                reply.tokens += output.tokens
+                finish = output.finish or finish
+            payload = json.dumps(reply.whole(finish))
+            response = await send_whole(request, payload, cut)
+        self.state.answered[name] += cut is None
+        return response
+
+    def _cut(self, name: str) -> Cut | None:
+        drops = self._passing(name, self.switches.drop_every)
+        if not drops and not self._passing(name, self.switches.truncate_every):
+            return None
+        self.engine.ledger.note("cut", body=name, abruptly=drops)
+        return Cut(drops)
 
 
-def main() -> None:
+def main(*, as_vllm: bool = False) -> None:
     """Serve until a signal comes."""
-    args = parse_args()
+    args = parse_vllm_args() if as_vllm else parse_args()
     if args.say:
         print(args.say, flush=True)
     if args.exit_at_start is not None:
         sys.exit(args.exit_at_start)
-    switches = Switches(**{f.name: getattr(args, f.name) for f in fields(Switches)})
+    switches = switches_of(args)
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     for _ in range(switches.spawn):
         child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
@@ -329,6 +257,7 @@ def main() -> None:
         port=args.port,
         print=None,
         handle_signals=not switches.ignore_term,
+        handler_cancellation=True,
         shutdown_timeout=1.0,
         access_log=None,
     )
