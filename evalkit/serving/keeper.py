@@ -14,8 +14,11 @@ evalkit starts this file as a program, and this program starts the server in a s
   process, fires when a mere thread of the parent ends, and asks only once.
 - As a subreaper it inherits orphans of the server, so they stay findable as descendants; processes
   that carry the marker in their environment are found even without that.
-
 - A folder of compile caches that evalkit would have removed goes when evalkit is gone.
+
+On another node, where srun starts it, no parent tells that evalkit is gone: standard input does, which
+srun keeps open as long as evalkit does. Slurm sends its own SIGTERM to such a keeper while the worker on
+the first node still lets calls end, so there only standard input is listened to.
 
 It exits with the server's exit code (128 + n after signal n). Standard library only, run with
 `python -I -S keeper.py`: it must start in milliseconds and whatever the server's environment is.
@@ -27,12 +30,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import shutil
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -49,6 +53,15 @@ PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = 127
 # Python ignores these for itself; a program that it starts must not inherit that.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+STDIN = "stdin"
+"""In place of a parent's process id: evalkit holds the other end of standard input."""
+ENDED = "evalkit: the server ended with exit code"
+"""Begins the line that tells of a server that ended by itself."""
+STOP = b"stop"
+"""The order on standard input: `stop SECONDS` and a line break. Without it an end of file means that
+evalkit is gone."""
+
+State: TypeAlias = Literal["held", "asked", "gone"]
 
 
 class Process(NamedTuple):
@@ -135,7 +148,7 @@ def end_tree(roots: Collection[int], marker: str, grace_s: float) -> set[Process
 
 
 def start(command: Sequence[str]) -> int:
-    """Start the server in a session of its own; returns its pid."""
+    """Start the server in a session of its own, without our input; returns its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -143,10 +156,16 @@ def start(command: Sequence[str]) -> int:
     for number in PYTHON_IGNORES:
         signal.signal(number, signal.SIG_DFL)
     try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.execvp(command[0], list(command))
     except OSError as error:
-        os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
+        say(f"cannot start {command[0]}: {error.strerror}")
     os._exit(NOT_STARTED)
+
+
+def say(text: str) -> None:
+    """A line in the server's log."""
+    os.write(2, f"{text}\n".encode())
 
 
 def reap(pid: int) -> int | None:
@@ -165,37 +184,118 @@ def become_subreaper() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def keep(parent: int, grace_s: float, cache_dir: str, command: Sequence[str]) -> int:
-    """Run the server until it ends, `parent` is gone or SIGTERM comes. Returns the exit code.
+class Line(Protocol):
+    """How evalkit reaches us, and how we see that it is gone."""
 
-    `cache_dir` is removed when `parent` is gone: as long as it lives, its next server may use it.
+    grace_s: float
+
+    def wait(self) -> State:
+        """What evalkit wants; returns after a moment at the latest."""
+
+    def is_gone(self) -> bool:
+        """Whether nobody of evalkit is left to remove the caches of this node."""
+
+
+class ParentLine:
+    """evalkit is our parent, on this node."""
+
+    def __init__(self, parent: int, grace_s: float) -> None:
+        self.grace_s = grace_s
+        self._parent = parent
+        self._asked: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _frame: self._asked.append(number))
+
+    def wait(self) -> State:
+        """See `Line.wait`."""
+        if not self._asked and not self.is_gone():
+            time.sleep(POLL_S)
+        if self.is_gone():
+            return "gone"
+        return "asked" if self._asked else "held"
+
+    def is_gone(self) -> bool:
+        """See `Line.is_gone`."""
+        return os.getppid() != self._parent
+
+
+class StdinLine:
+    """evalkit is on another node, at the other end of standard input."""
+
+    def __init__(self, grace_s: float) -> None:
+        self.grace_s = grace_s
+        self._text = b""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # A handler, for an ignored signal would stay ignored in the server.
+            signal.signal(number, lambda _number, _frame: None)
+
+    def wait(self) -> State:
+        """See `Line.wait`."""
+        if not select.select([0], [], [], POLL_S)[0]:
+            return "held"
+        data = os.read(0, 4096)
+        self._text += data
+        words = self._text.partition(b"\n")[0].split()
+        if b"\n" in self._text and len(words) == 2 and words[0] == STOP:
+            self.grace_s = float(words[1])
+            return "asked"
+        return "held" if data else "gone"
+
+    def is_gone(self) -> bool:
+        """See `Line.is_gone`."""
+        return True
+
+
+def keep(line: Line, cache_dir: str, command: Sequence[str]) -> int:
+    """Run the server until it ends, evalkit is gone or asks for it. Returns the exit code.
+
+    `cache_dir` is removed when evalkit is gone: as long as it lives, its next server may use it.
     """
-    asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: asked.append(number))
     become_subreaper()
     pid = start(command)
-    code = None
-    while code is None and not asked and os.getppid() == parent:
-        time.sleep(POLL_S)
+    code: int | None = None
+    state: State = "held"
+    while code is None and state == "held":
+        state = line.wait()
         code = reap(pid)
-    if code is not None or os.getppid() != parent:
+    grace_s = line.grace_s
+    if code is not None:
+        say_end(code)
+    if code is not None or state == "gone":
         grace_s = min(grace_s, SHORT_GRACE_S)
     end_tree({os.getpid()}, os.environ[MARKER], grace_s)  # noqa: TID251 - a program of its own
-    if os.getppid() != parent:
+    if line.is_gone():
         shutil.rmtree(cache_dir, ignore_errors=True)
     if code is None:
         code = reap(pid)
-    if code is None:
-        return 128 + signal.SIGKILL
+    return 128 + signal.SIGKILL if code is None else shell_code(code)
+
+
+def shell_code(code: int) -> int:
+    """An exit code as shells report it: 128 + n after signal n."""
     return code if code >= 0 else 128 - code
 
 
+def say_end(code: int) -> None:
+    """Say in the log that the server ended by itself, and when: of several parts, which was first."""
+    now = time.time()  # noqa: TID251 - the clocks of nodes can be compared, their uptimes cannot
+    say(f"{ENDED} {shell_code(code)} at {now:.3f}")
+
+
 def main(argv: Sequence[str]) -> int:
-    """`keeper.py PARENT_PID GRACE_SECONDS CACHE_DIR COMMAND...`"""
+    """`keeper.py PARENT_PID|stdin GRACE_SECONDS CACHE_DIR COMMAND...`"""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
-    return keep(int(argv[0]), float(argv[1]), argv[2], argv[3:])
+    grace_s, cache_dir = float(argv[1]), argv[2]
+    if argv[0] != STDIN:
+        return keep(ParentLine(int(argv[0]), grace_s), cache_dir, argv[3:])
+    line = StdinLine(grace_s)
+    try:
+        Path(cache_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        say(f"cannot make the folder {cache_dir} for compile caches: {error.strerror}")
+        return NOT_STARTED
+    return keep(line, cache_dir, argv[3:])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from evalkit.serving.gpus import gpu_names
 from evalkit.serving.ports import Claim, claim_port, listens, plan_ports
 from evalkit.serving.ready import IdentityError, server_root, wait_ready
 from evalkit.serving.server import Server, describe_code, start_server
+from evalkit.serving.trouble import Trouble, explain_start
 from evalkit.serving.wire import Wire
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ class LocalDeployment:
             self._claim.release()
             self._claim = None
 
-    def failure(self) -> str | None:
+    def failure(self) -> Trouble | None:
         """See `Deployment.failure`."""
-        return None if self._server is None else self._server.describe_exit(self._secrets)
+        return None if self._server is None else self._server.explain_exit(self._secrets)
 
     async def facts(self) -> ServerFacts:
         """See `Deployment.facts`."""
@@ -200,16 +201,21 @@ class LocalDeployment:
         how = f"still running, ready_timeout_s is {self._serving.ready_timeout_s:g}"
         if code is not None:
             how = describe_code(code)
-        cause = logs.find_cause(lines)
-        found = (
-            ""
-            if cause is None
-            else f"{cause.hint}\nSeen: {logs.redact(cause.line, self._secrets)}\n"
-        )
-        return ServerStartError(
+        trouble = explain_start(
             f"the server for {self._plan.served_model_name!r} {what} ({seconds:.0f} s, {how}); "
             f"last lines of its log:\n{end}",
-            hint=f"{found}Whole log: {self._context.log_path}",
+            lines,
+            self._context.log_path,
+            oom_killed=self._server is not None and self._server.was_oom_killed,
+            secrets=self._secrets,
+        )
+        hint = "" if trouble.hint is None else f"{trouble.hint}\n"
+        seen = "" if trouble.cause is None else f"Seen: {trouble.cause}\n"
+        return ServerStartError(
+            trouble.reason,
+            hint=f"{hint}{seen}Whole log: {self._context.log_path}",
+            kind=trouble.kind,
+            evidence=trouble.evidence,
         )
 
     def _is_port_taken(self, error: BaseException, port: int) -> bool:

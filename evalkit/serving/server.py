@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from evalkit.errors import ServingError
 from evalkit.serving import keeper, logs
+from evalkit.serving.memory import oom_kills
+from evalkit.serving.trouble import KILLED, Trouble, explain_death
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,13 +35,19 @@ class Server:
     ) -> None:
         self._process = process
         self._marker = marker
-        self._log_path = log_path
         self._log_start = log_start
+        self._kills_before = oom_kills()
+        self.log_path = log_path
 
     @property
     def pid(self) -> int:
         """The keeper's pid; the server is its child."""
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
 
     def exit_code(self) -> int | None:
         """Exit code of the server, 128 + n after signal n; None while it runs."""
@@ -47,30 +55,40 @@ class Server:
 
     def log(self) -> list[str]:
         """What this server has written last, as lines."""
-        return logs.read_end(self._log_path, self._log_start)
+        return logs.read_end(self.log_path, self._log_start)
 
-    def describe_exit(self, secrets: Sequence[str]) -> str | None:
+    @property
+    def was_oom_killed(self) -> bool:
+        """Whether the kernel killed in our control group since the start, and the server ended so."""
+        before, now = self._kills_before, oom_kills()
+        return self.exit_code() == KILLED and (now or 0) > (before or 0)
+
+    def explain_exit(self, secrets: Sequence[str]) -> Trouble | None:
         """Exit code and end of the log; None while it runs."""
         code = self.exit_code()
         if code is None:
             return None
-        end = logs.tail(self.log(), secrets) or "(it wrote nothing)"
-        return f"{describe_code(code)}; last lines of {self._log_path}:\n{end}"
+        lines = self.log()
+        end = logs.tail(lines, secrets) or "(it wrote nothing)"
+        return explain_death(
+            f"{describe_code(code)}; last lines of {self.log_path}:\n{end}",
+            lines,
+            self.log_path,
+            oom_killed=self.was_oom_killed,
+            secrets=secrets,
+        )
 
     async def stop(self, grace_s: float) -> None:
         """TERM, KILL after `grace_s`; returns when no process of the tree is left.
 
         Raises ServingError when one survives SIGKILL.
         """
-        if self._process.poll() is None:
-            self._process.terminate()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + grace_s + KEEPER_MARGIN_S
-        while self._process.poll() is None and loop.time() < deadline:
-            await asyncio.sleep(POLL_S)
+        if self.is_alive:
+            self._ask_to_stop(grace_s)
+        await self._wait(grace_s + KEEPER_MARGIN_S)
         # The keeper may have been killed, or was given a longer grace: end what is left at once.
         # An ended keeper is no root: its pid may be another's by now, and it has no children.
-        roots = {self.pid} if self._process.poll() is None else set()
+        roots = {self.pid} if self.is_alive else set()
         left = await asyncio.to_thread(keeper.end_tree, roots, self._marker, 0.0)
         if left:
             pids = ", ".join(str(p.pid) for p in sorted(left))
@@ -78,6 +96,17 @@ class Server:
                 f"processes of the server survive SIGKILL: {pids}",
                 hint="They hang in the kernel (driver or file system): look at the node, exclude it.",
             )
+
+    def _ask_to_stop(self, grace_s: float) -> None:
+        """Tell the keeper; it has a grace period of its own."""
+        self._process.terminate()
+
+    async def _wait(self, limit_s: float) -> None:
+        """Return when the process has ended, or the time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        while self.is_alive and loop.time() < deadline:
+            await asyncio.sleep(POLL_S)
 
 
 def describe_code(code: int) -> str:
@@ -90,10 +119,10 @@ def describe_code(code: int) -> str:
         return f"exit code {code}"
 
 
-def keeper_command(grace_s: float, cache_dir: Path) -> tuple[str, ...]:
-    """argv that goes before the server's own."""
-    us = (str(os.getpid()), str(grace_s), str(cache_dir))
-    return (sys.executable, "-I", "-S", keeper.__file__, *us)
+def keeper_command(parent: int | str, grace_s: float, cache_dir: Path) -> tuple[str, ...]:
+    """argv that goes before the server's own. `parent`: our process id, or `keeper.STDIN`."""
+    own = (str(parent), str(grace_s), str(cache_dir))
+    return (sys.executable, "-I", "-S", keeper.__file__, *own)
 
 
 def start_server(
@@ -104,16 +133,25 @@ def start_server(
     `cache_dir` is made, for us alone; the keeper removes it when we are killed.
     Call it from a thread that lives as long as the program.
     """
-    log_path.parent.mkdir(parents=True, exist_ok=True)
     cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    whole = [*keeper_command(os.getpid(), grace_s, cache_dir), *command]
+    process, log_start = launch(whole, env, log_path, stdin=subprocess.DEVNULL)
+    return Server(process, env[keeper.MARKER], log_path, log_start)
+
+
+def launch(
+    command: Sequence[str], env: Mapping[str, str], log_path: Path, *, stdin: int
+) -> tuple[subprocess.Popen[bytes], int]:
+    """A process in a session of its own that logs to a file, and where in the file it begins."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         log_start = log.tell()
         # The mask is inherited: SIGUSR2 cannot kill the keeper before it ignores the signal.
         old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
         try:
             process = subprocess.Popen(
-                [*keeper_command(grace_s, cache_dir), *command],
-                stdin=subprocess.DEVNULL,
+                command,
+                stdin=stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(env),
@@ -121,4 +159,4 @@ def start_server(
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
-    return Server(process, env[keeper.MARKER], log_path, log_start)
+    return process, log_start

@@ -82,14 +82,15 @@ def test_a_later_process_with_the_same_pid_is_spared() -> None:
 def keep(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end through a keeper."""
     env = {**os.environ, keeper.MARKER: f"unit-{os.getpid()}"}
-    whole = [*keeper_command(5.0, Path("/nonexistent")), *command]
+    whole = [*keeper_command(os.getpid(), 5.0, Path("/nonexistent")), *command]
     return subprocess.run(whole, env=env, capture_output=True, text=True, check=False)
 
 
 def test_caches_outlive_a_server(tmp_path: Path) -> None:
     """While evalkit lives the caches stay when a server ends: the next one uses them."""
     env = {**os.environ, keeper.MARKER: f"unit-{os.getpid()}"}
-    subprocess.run([*keeper_command(5.0, tmp_path), "true"], env=env, check=True)
+    keeping = keeper_command(os.getpid(), 5.0, tmp_path)
+    subprocess.run([*keeping, "true"], env=env, capture_output=True, check=True)
     assert tmp_path.is_dir()
 
 
@@ -98,10 +99,10 @@ def test_exit_codes_pass_through() -> None:
     assert keep("sh", "-c", "exit 7").returncode == 7
     assert keep("sh", "-c", "kill -9 $$").returncode == 137
     missing = keep("no-such-command")
-    assert (missing.returncode, missing.stderr) == (
-        127,
-        "cannot start no-such-command: No such file or directory\n",
-    )
+    assert missing.returncode == 127
+    first, last = missing.stderr.splitlines()
+    assert first == "cannot start no-such-command: No such file or directory"
+    assert last.startswith("evalkit: the server ended with exit code 127 at ")
 
 
 def test_signals_of_the_server_are_the_default() -> None:

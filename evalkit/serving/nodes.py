@@ -1,0 +1,91 @@
+"""How a vLLM server is laid out over the nodes of a replica: pure, options in vLLM's own words.
+
+vLLM knows two ways, and which one it is follows from the recipe's parallel sizes:
+
+- *model*: one copy of the model is split over all nodes (tensor and pipeline parallel sizes). Ranks
+  are numbered node by node, so with as many tensor-parallel ranks as a node has GPUs the pipeline alone
+  crosses the network. vLLM's own multi-node launch over torch.distributed; no Ray.
+- *copies*: every node holds whole copies (data parallel size). The first node answers for all.
+
+Several copies that each need several nodes are not laid out: replicas do that, and share the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from evalkit.errors import RecipeError
+
+if TYPE_CHECKING:
+    from evalkit.recipe.schema import Scalar, VllmServing
+
+Options: TypeAlias = "dict[str, Scalar | list[Scalar] | None]"
+
+# Offsets into the server's block of ports; the last one is also MASTER_PORT in the environment.
+RPC_PORT_OFFSET = 14
+MASTER_PORT_OFFSET = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What each node holds."""
+
+    how: Literal["model", "copies"]
+    nodes: int
+    gpus: int
+    """GPUs on each node."""
+    copies: int
+    """Whole copies of the model on each node; 0 for parts of one."""
+
+
+def plan_layout(serving: VllmServing, nodes: int) -> Layout:
+    """The layout over `nodes` > 1 nodes. Raises RecipeError where the sizes do not fit them."""
+    copy = serving.tensor_parallel_size * serving.pipeline_parallel_size
+    copies = serving.data_parallel_size
+    sizes = (
+        f"tensor_parallel_size {serving.tensor_parallel_size} x pipeline_parallel_size "
+        f"{serving.pipeline_parallel_size} x data_parallel_size {copies}"
+    )
+    if copies == 1 and copy % nodes == 0:
+        return Layout("model", nodes, copy // nodes, 0)
+    if copies == 1:
+        raise RecipeError(
+            f"cluster.nodes is {nodes}, which does not divide the server's {sizes}",
+            hint="Every node holds as many ranks: tensor_parallel_size as many as a node has GPUs, "
+            f"and pipeline_parallel_size {nodes}, is the usual choice. For a model that fits on one "
+            "node set cluster.nodes: 1 and use cluster.replicas.",
+        )
+    if copies % nodes == 0:
+        return Layout("copies", nodes, copy * copies // nodes, copies // nodes)
+    raise RecipeError(
+        f"cluster.nodes is {nodes}, and {copies} copies cannot be shared out evenly ({sizes})",
+        hint="Make data_parallel_size a multiple of cluster.nodes. Copies that need several nodes "
+        "each are replicas: data_parallel_size 1, cluster.nodes for one of them, cluster.replicas.",
+    )
+
+
+def node_options(layout: Layout, rank: int, address: str, port: int) -> Options:
+    """vLLM's options for the part on node `rank`, beside those that all parts share.
+
+    `address` is where other nodes reach the first one, `port` the server's own; the ports after it
+    are its too.
+    """
+    follower: Options = {"headless": True} if rank else {}
+    if layout.how == "model":
+        return {
+            "nnodes": layout.nodes,
+            "node-rank": rank,
+            "master-addr": address,
+            "master-port": port + MASTER_PORT_OFFSET,
+            "distributed-executor-backend": "mp",
+            **follower,
+        }
+    if rank:
+        follower["data-parallel-start-rank"] = rank * layout.copies
+    return {
+        "data-parallel-size-local": layout.copies,
+        "data-parallel-address": address,
+        "data-parallel-rpc-port": port + RPC_PORT_OFFSET,
+        **follower,
+    }
