@@ -9,17 +9,35 @@ finished calls at once and goes on where it stopped.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evalkit.store.records import CallRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from evalkit.client.calls import CallClient
     from evalkit.client.request import Request, RequestBuilder
+    from evalkit.client.salvage import Tokens
     from evalkit.plan.model import UnitKey
     from evalkit.store.records import Reply
+
+
+class UnitJournal(Protocol):
+    """What is journaled of one unit."""
+
+    @property
+    def finished_calls(self) -> Mapping[tuple[int, str], CallRecord]:
+        """Finished calls by number and request hash."""
+        ...
+
+    def tokens(self, call: int, request: str) -> Tokens:
+        """The tokens of a call that is not finished."""
+        ...
+
+    def keep(self, record: CallRecord) -> None:
+        """Journal a finished call."""
+        ...
 
 
 class DurableModel:
@@ -31,16 +49,14 @@ class DurableModel:
         builder: RequestBuilder,
         think_tags: tuple[str, str] | None,
         key: UnitKey,
-        finished: Mapping[tuple[int, str], CallRecord],
-        journal: Callable[[CallRecord], None],
+        unit: UnitJournal,
     ) -> None:
-        """`finished` are the unit's calls from earlier attempts; `journal` takes new ones."""
+        """`unit` has the calls of earlier attempts, and takes new ones."""
         self._client = client
         self._builder = builder
         self._think_tags = think_tags
         self._key = key
-        self._finished = finished
-        self._journal = journal
+        self._unit = unit
         self._calls = 0
         self._callers: set[asyncio.Task[Any]] = set()
 
@@ -79,17 +95,18 @@ class DurableModel:
             await asyncio.wait(left)
 
     async def _answer(self, number: int, request: Request) -> Reply:
-        known = self._finished.get((number, request.digest))
+        known = self._unit.finished_calls.get((number, request.digest))
         if known is not None:
             return known.reply
         caller = asyncio.current_task()
         assert caller is not None
         self._callers.add(caller)
         try:
-            answer = await self._client.call(request, self._think_tags)
+            tokens = self._unit.tokens(number, request.digest)
+            answer = await self._client.call(request, self._think_tags, tokens)
         finally:
             self._callers.discard(caller)
-        self._journal(
+        self._unit.keep(
             CallRecord(
                 sample=self._key.sample,
                 repeat=self._key.repeat,
@@ -98,6 +115,7 @@ class DurableModel:
                 reply=answer.reply,
                 timing=answer.timing,
                 server=self._client.server,
+                continued=answer.continued,
             )
         )
         return answer.reply

@@ -14,7 +14,8 @@ import orjson
 
 from evalkit.store.records import Outcome, Reply, Usage
 
-_INTERRUPTED = frozenset({"abort", "error"})
+INTERRUPTED = frozenset({"abort", "error"})
+"""Finish reasons of a generation that the server did not end by itself."""
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
 _CONTEXT_WORDS = re.compile(
@@ -47,6 +48,16 @@ def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | No
     """
     try:
         answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(body, error) from error
+    return read_reply(answer, think_tags, model, body)
+
+
+def read_reply(
+    answer: Any, think_tags: tuple[str, str] | None, model: str | None, body: bytes = b""
+) -> Reply:
+    """As `parse_reply`, for decoded JSON; `body` is shown where it is none."""
+    try:
         choice = answer["choices"][0]
         message = choice["message"]
         finish_reason = _text_in(choice, "finish_reason")
@@ -55,12 +66,11 @@ def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | No
         refusal = _text_in(message, "refusal")
         tool_calls = tuple(message.get("tool_calls") or ())
         usage = _usage(answer.get("usage"))
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
-        start = body[:200].decode("utf-8", "replace")
-        raise MalformedReplyError(f"not a chat completion ({error!r}): {start!r}") from error
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _malformed(body, error) from error
     if model is not None and answer.get("model") != model:
         raise WrongModelError(f"asked {model!r}, answered by {answer.get('model')!r}")
-    if finish_reason in _INTERRUPTED:
+    if finish_reason in INTERRUPTED:
         raise MalformedReplyError(f"the server interrupted the generation ({finish_reason})")
     split = Split(content or "", reasoning)
     if reasoning is None and think_tags is not None:
@@ -75,6 +85,11 @@ def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | No
         logprobs=choice.get("logprobs"),
         detail=refusal,
     )
+
+
+def _malformed(body: bytes, error: Exception) -> MalformedReplyError:
+    start = body[:200].decode("utf-8", "replace")
+    return MalformedReplyError(f"not a chat completion ({error!r}): {start!r}")
 
 
 def split_reasoning(content: str, tags: tuple[str, str]) -> Split:

@@ -31,6 +31,18 @@ class Target:
     server: int = 0
     """How many servers this attempt started before this one."""
 
+    can_continue: bool = False
+    """The server hands out the tokens of what it is interrupted in, and goes on from such tokens."""
+    max_model_len: int | None = None
+    """Context length in tokens, where it is known."""
+    stream_interval: int = 1
+    """Tokens between two chunks of a streamed answer."""
+
+    @property
+    def root(self) -> str:
+        """The base URL without its version."""
+        return self.base_url.removesuffix("/v1")
+
     @property
     def url(self) -> str:
         """Where chat requests go."""

@@ -19,7 +19,7 @@ from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, decode, header, unit_key, unseal
 from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.markers import read_marker
-from evalkit.store.records import CallRecord
+from evalkit.store.records import CallRecord, PartialRecord
 from evalkit.store.union import attempt_order, list_journals
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class OpenShard:
 
     def _count(self, key: UnitKey, payload: dict[str, Any], rank: Rank) -> None:
         record = decode(payload)
+        if isinstance(record, PartialRecord):
+            return
         if isinstance(record, CallRecord):
             outcome, ends_unit = record.reply.outcome, self.single_call
         else:

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("evalkit.worker")
 
 TALLY_INTERVAL_S = 1.0
+SALVAGE_S = 3.0
+"""For taking the tokens of all calls in flight from the server at the end of a drain. It answers in
+milliseconds, but after the step that is running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,22 +149,29 @@ class Session:
             try:
                 await self._all.drain.unless(preflight(self._target(endpoint), request, task=name))
             except InfraError as error:
-                if (reason := server.failure()) is None:
+                if (trouble := server.failure()) is None:
                     raise
                 raise ServerDiedError(
-                    f"the server died in the {error.message}: {reason}"
+                    f"the server died in the {error.message}: {trouble}",
+                    hint=trouble.hint,
+                    kind=trouble.kind,
+                    evidence=trouble.evidence,
                 ) from error
             self._checked.add(name)
         self._all.report.detail = None
 
     def _target(self, endpoint: Endpoint) -> Target:
+        serving = self._deployment.serving
         return Target(
             base_url=endpoint.base_url,
             model=endpoint.model,
             headers=endpoint.request_headers(),
             proxy=endpoint.proxy,
-            is_ours=isinstance(self._deployment.serving, LocalServing),
+            is_ours=isinstance(serving, LocalServing),
             server=self.servers,
+            can_continue=endpoint.can_continue,
+            max_model_len=endpoint.max_model_len,
+            stream_interval=serving.stream_interval if isinstance(serving, LocalServing) else 1,
         )
 
     async def _feed(self, server: Deployment, endpoint: Endpoint) -> None:
@@ -172,7 +182,7 @@ class Session:
             guards = [
                 self._all.journals.sync_forever(),
                 self._tally(client),
-                self._end_drain(),
+                self._end_drain(client),
                 self._guard(server, endpoint, client),
             ]
             await until_done(feeders, guards)
@@ -199,8 +209,13 @@ class Session:
             self._all.clock.monotonic,
             server.failure,
         )
-        reason = await watchdog.watch(lambda: client.in_flight, lambda: client.completed)
-        raise ServerDiedError(f"the server failed while calls were in flight: {reason}")
+        trouble = await watchdog.watch(lambda: client.in_flight, lambda: client.progress)
+        raise ServerDiedError(
+            f"the server failed while calls were in flight: {trouble}",
+            hint=trouble.hint,
+            kind=trouble.kind,
+            evidence=trouble.evidence,
+        )
 
     async def _tally(self, client: CallClient) -> None:
         """Carry the client's counters into the report."""
@@ -211,12 +226,15 @@ class Session:
             tokens = client.completion_tokens
             await asyncio.sleep(TALLY_INTERVAL_S)
 
-    async def _end_drain(self) -> None:
-        """After a request to stop: hand out nothing more, wait, then end what is left."""
+    async def _end_drain(self, client: CallClient) -> None:
+        """After a request to stop: hand out nothing more, wait, then keep the tokens of what is left
+        and end it."""
         await self._all.drain.wait()
         self._all.report.state = "draining"
         self._queue.stop()
         await self._all.drain.end_of_grace()
+        if client.in_flight and (silent := await client.interrupt(SALVAGE_S)):
+            log.warning("%d calls in flight did not give their last tokens", silent)
         raise DrainedError(f"interrupted: {self._all.drain.reason}")
 
 

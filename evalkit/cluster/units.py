@@ -65,8 +65,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
         work.builder,
         work.plan.generation.think_tags,
         item.key,
-        item.finished_calls,
-        item.keep,
+        item,
     )
     sample = work.samples[item.key.sample]
     try:

@@ -115,6 +115,9 @@ class LocalServing(Serving):
     """Time between SIGTERM and SIGKILL for the server's process group."""
     max_restarts: int = Field(2, ge=0)
     """Restarts of a server that died in use, per attempt, before the replica gives up."""
+    stream_interval: int = Field(128, ge=1)
+    """Tokens between two chunks of a streamed answer (vLLM): at most so many of each answer are lost
+    with a node that dies without a word. Answers that may have no more tokens are not streamed."""
     expose: bool = False
     """Listen on all interfaces instead of 127.0.0.1 (other nodes must reach the server)."""
 
@@ -295,6 +298,9 @@ class Client(Section):
     """Total time of one request; null (the default) has none: long reasoning takes hours."""
     stall_timeout_s: float = Field(900.0, gt=0)
     """Requests in flight, and no completed call and no token for so long: the server hangs."""
+    salvage: bool = True
+    """Keep the tokens of answers that are interrupted and go on from them, where the server can
+    (vLLM that evalkit starts); otherwise such an answer is asked for again from its start."""
 
 
 class Cluster(Section):
@@ -313,6 +319,12 @@ class Cluster(Section):
     """Wall-clock limit of one job, minutes."""
     signal_delay_s: int = Field(180, ge=10)
     """Seconds before the limit at which a job is told to drain."""
+    max_hours: float | None = Field(None, gt=0)
+    """Wall-clock hours that one replica's attempts may take together, requeues included; null has no
+    limit. Another submit starts from zero."""
+    max_failures: int = Field(3, ge=0)
+    """Failed attempts of a replica in a row (server, GPU, node) that are tried again on another node.
+    Preemptions, time limits and lost nodes are not counted."""
     partition: Text | None = None
     """Partition of the jobs."""
     account: Text | None = None

@@ -57,6 +57,7 @@ def _make_vllm(plan: DeploymentPlan, serving: VllmServing, context: ServerContex
             port=port,
             launcher=found.launcher,
             python=python,
+            can_salvage=found.can_salvage,
         )
 
     return Program(

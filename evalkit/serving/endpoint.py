@@ -29,6 +29,8 @@ class Endpoint:
     """Context length in tokens, where it is known."""
     metrics_url: str | None = None
     """vLLM's Prometheus page; null where there is none."""
+    can_continue: bool = False
+    """It hands out the tokens of interrupted requests and goes on from them (`client.salvage`)."""
     proxy: str | None = field(default=None, repr=False)
     """URL of the proxy that every request goes through; null for none, as for all servers of ours."""
 

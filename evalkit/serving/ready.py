@@ -78,11 +78,30 @@ def confirm_model(endpoint: Endpoint, answer: Answer) -> Endpoint:
 
 
 async def find_features(wire: Wire, endpoint: Endpoint) -> Endpoint:
-    """The endpoint with what it has beyond the OpenAI API: a vLLM has token counters."""
+    """The endpoint with what it has beyond the OpenAI API: a vLLM has token counters, and routes
+    that take and give tokens."""
     url = f"{server_root(endpoint.base_url)}/metrics"
-    if not has_token_counters(await wire.get(url, key=False)):
-        return endpoint
-    return dataclasses.replace(endpoint, metrics_url=url)
+    has_counters = has_token_counters(await wire.get(url, key=False))
+    return dataclasses.replace(
+        endpoint,
+        metrics_url=url if has_counters else None,
+        can_continue=await _can_continue(wire, endpoint),
+    )
+
+
+async def _can_continue(wire: Wire, endpoint: Endpoint) -> bool:
+    """Whether requests can be given up with their tokens, and tokens be parsed into answers."""
+    nothing = f"{server_root(endpoint.base_url)}/inference/v1/abort_requests"
+    if not (await wire.post(nothing, {"request_ids": []})).ok:
+        return False
+    one_token = {
+        "model": endpoint.model,
+        "generate_responses": [
+            {"request_id": "evalkit", "choices": [{"index": 0, "token_ids": [0]}]}
+        ],
+        "completion_request": {"model": endpoint.model, "prompt": "1"},
+    }
+    return (await wire.post(f"{endpoint.base_url}/completions/derender", one_token)).ok
 
 
 def server_root(base_url: str) -> str:

@@ -47,6 +47,7 @@ print("evalkit-probe " + json.dumps({
     "serve": version("vllm") is not None and has("cli", "main.py"),
     "module": has("openai", "api_server.py"),
     "python": platform.python_version(),
+    "salvage": any(os.path.isdir(os.path.join(p, "entrypoints", "scale_out", "derender")) for p in here),
 }))
 """
 
@@ -57,6 +58,7 @@ class _Probed(NamedTuple):
     serve: bool
     module: bool
     python: str
+    salvage: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class VllmInstallation:
     launcher: Launcher
     version: str | None
     python: str
+    can_salvage: bool
+    """It has the routes that take and give tokens."""
 
 
 def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by keyword
@@ -78,6 +82,7 @@ def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by 
     port: int,
     launcher: Launcher,
     python: str,
+    can_salvage: bool = False,
 ) -> tuple[str, ...]:
     """argv of the server. Raises RecipeError for an option in `extra_args` that cannot be."""
     if launcher == "serve":
@@ -89,6 +94,8 @@ def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by 
         "host": host,
         "port": port,
         "revision": revision,
+        "enable-scale-out": can_salvage or None,
+        "stream-interval": serving.stream_interval if can_salvage else None,
     }
     options = {**own, **plan_options(serving)}
     return (*start, *(part for name, value in options.items() for part in _render(name, value)))
@@ -192,6 +199,7 @@ def find_installation(
         launcher="serve" if form == "serve" else "module",
         version=facts.version,
         python=facts.python,
+        can_salvage=facts.salvage,
     )
 
 

@@ -7,7 +7,7 @@ line is told from a whole one even where it still parses. Keys that would be nul
 from __future__ import annotations
 
 import zlib
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import orjson
 
@@ -15,14 +15,16 @@ from evalkit.plan.model import UnitKey
 from evalkit.store.records import (
     RECORD_VERSION,
     CallRecord,
+    Continuation,
     Outcome,
+    PartialRecord,
     Reply,
     Timing,
     UnitRecord,
     Usage,
 )
 
-Record: TypeAlias = CallRecord | UnitRecord
+Record: TypeAlias = CallRecord | UnitRecord | PartialRecord
 _CRC_PREFIX = b'{"crc":"'
 _CRC_END = len(_CRC_PREFIX) + 8 + 2  # 8 hexadecimal digits, then `",`
 
@@ -65,7 +67,14 @@ def header(plan_fingerprint: str, task: str, shard: int, attempt: str) -> dict[s
 
 def encode(record: Record) -> dict[str, Any]:
     """Payload of a record."""
-    return _encode_call(record) if isinstance(record, CallRecord) else _encode_unit(record)
+    match record:
+        case CallRecord():
+            return _encode_call(record)
+        case UnitRecord():
+            return _encode_unit(record)
+        case PartialRecord():
+            return _encode_partial(record)
+    assert_never(record)
 
 
 def decode(payload: dict[str, Any]) -> Record:
@@ -76,6 +85,8 @@ def decode(payload: dict[str, Any]) -> Record:
             return _decode_call(payload)
         if kind == "unit":
             return _decode_unit(payload)
+        if kind == "partial":
+            return _decode_partial(payload)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptLineError(f"not a record: {error!r}") from error
     raise CorruptLineError(f"unknown kind of record {kind!r}")
@@ -101,7 +112,17 @@ def _encode_call(record: CallRecord) -> dict[str, Any]:
         payload["retries"] = record.timing.retries
     if record.server:
         payload["server"] = record.server
+    if record.continued:
+        payload["continued"] = _encode_continued(record.continued)
     return payload
+
+
+def _encode_continued(continued: tuple[Continuation, ...]) -> list[list[int | None]]:
+    return [[each.at, each.seed] for each in continued]
+
+
+def _decode_continued(payload: dict[str, Any]) -> tuple[Continuation, ...]:
+    return tuple(Continuation(int(at), seed) for at, seed in payload.get("continued", ()))
 
 
 def _encode_reply(reply: Reply) -> dict[str, Any]:
@@ -135,6 +156,7 @@ def _decode_call(payload: dict[str, Any]) -> CallRecord:
         reply=_decode_reply(payload),
         timing=Timing(payload["started"], payload["latency_s"], payload.get("retries", 0)),
         server=payload.get("server", 0),
+        continued=_decode_continued(payload) if "continued" in payload else (),
     )
 
 
@@ -177,4 +199,39 @@ def _decode_unit(payload: dict[str, Any]) -> UnitRecord:
         data=payload.get("data"),
         calls=int(payload["calls"]),
         detail=payload.get("detail"),
+    )
+
+
+def _encode_partial(record: PartialRecord) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "kind": "partial",
+        "sample": record.sample,
+        "repeat": record.repeat,
+        "call": record.call,
+        "request": record.request,
+        "start": record.start,
+        "tokens": record.tokens,
+        "elapsed_s": record.elapsed_s,
+    }
+    if record.prompt:
+        payload["prompt"] = record.prompt
+    if record.continued:
+        payload["continued"] = _encode_continued(record.continued)
+    if record.finish_reason is not None:
+        payload["finish_reason"] = record.finish_reason
+    return payload
+
+
+def _decode_partial(payload: dict[str, Any]) -> PartialRecord:
+    return PartialRecord(
+        sample=int(payload["sample"]),
+        repeat=int(payload["repeat"]),
+        call=int(payload["call"]),
+        request=str(payload["request"]),
+        start=int(payload["start"]),
+        tokens=tuple(payload["tokens"]),
+        prompt=tuple(payload.get("prompt", ())),
+        continued=_decode_continued(payload),
+        elapsed_s=payload.get("elapsed_s", 0.0),
+        finish_reason=payload.get("finish_reason"),
     )

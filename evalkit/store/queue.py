@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.store.leases import Leases
 from evalkit.store.markers import read_marker, write_marker
+from evalkit.store.tokens import TokenChain
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class OpenShard:
     open: set[UnitKey]
     calls: dict[UnitKey, dict[tuple[int, str], CallRecord]]
     """Finished calls of many-call units that are not finished."""
+    partial: dict[UnitKey, dict[tuple[int, str], TokenChain]]
+    """Tokens of calls that are not finished."""
     outcomes: dict[str, int]
     """Finished units by outcome, earlier attempts included."""
     scored: int = 0
@@ -67,7 +70,39 @@ class WorkItem:
     def keep(self, record: CallRecord) -> None:
         """Journal a finished call; if the unit is interrupted and given back, it is not made again."""
         self.shard.writer.append(record)
-        self.shard.calls.setdefault(self.key, {})[record.call, record.request] = record
+        call = (record.call, record.request)
+        self.shard.calls.setdefault(self.key, {})[call] = record
+        self.shard.partial.get(self.key, {}).pop(call, None)
+
+    def tokens(self, call: int, request: str) -> CallTokens:
+        """The tokens of one call of this unit, kept from attempt to attempt until it is finished."""
+        return CallTokens(self, call, request)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTokens:
+    """Where the tokens of one unfinished call are kept."""
+
+    item: WorkItem
+    call: int
+    request: str
+
+    def load(self) -> TokenChain | None:
+        """The tokens that are there, of earlier attempts or of a server before; null for none."""
+        return self.item.shard.partial.get(self.item.key, {}).get((self.call, self.request))
+
+    def begin(self) -> TokenChain:
+        """Start from nothing; what was there is given up."""
+        chain = TokenChain()
+        chains = self.item.shard.partial.setdefault(self.item.key, {})
+        chains[self.call, self.request] = chain
+        return chain
+
+    def save(self) -> None:
+        """Journal the tokens that came since the last time."""
+        chain = self.load()
+        if chain is not None and (record := chain.unsaved(*self.item.key, self.call, self.request)):
+            self.item.shard.writer.append(record)
 
 
 class WorkQueue:
@@ -153,6 +188,7 @@ class WorkQueue:
         shard = item.shard
         shard.open.discard(item.key)
         shard.calls.pop(item.key, None)
+        shard.partial.pop(item.key, None)
         if outcome.is_models_own:
             shard.outcomes[outcome.value] = shard.outcomes.get(outcome.value, 0) + 1
             if score is not None:
@@ -204,7 +240,7 @@ class WorkQueue:
         for unit in union.finished.values():
             name = unit.outcome.value
             outcomes[name] = outcomes.get(name, 0) + 1
-        opened = OpenShard(shard, writer, set(owed), union.calls, outcomes)
+        opened = OpenShard(shard, writer, set(owed), union.calls, union.partial, outcomes)
         self._open.add(opened)
         self._ready.extend(WorkItem(key, opened) for key in owed)
         return True

@@ -66,6 +66,17 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """A place where a generation went on after it was interrupted."""
+
+    at: int
+    """Tokens that were there; none of them was generated again."""
+    seed: int | None = None
+    """Seed of what follows, where one was sent: another one than before, or sampling would repeat
+    the random numbers of the start."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallRecord:
     """One finished call of one unit."""
 
@@ -79,6 +90,34 @@ class CallRecord:
     timing: Timing
     server: int = 0
     """How many servers this attempt had started before the one that answered."""
+    continued: tuple[Continuation, ...] = ()
+    """Interruptions that this call survived, in order."""
+
+    @property
+    def saved_tokens(self) -> int:
+        """Tokens that would have been generated again without their salvage."""
+        return sum(each.at for each in self.continued)
+
+
+@dataclass(frozen=True, slots=True)
+class PartialRecord:
+    """Tokens of a call that is not finished: those since the record before, in the same journal."""
+
+    sample: int
+    repeat: int
+    call: int
+    request: str
+    start: int
+    """Tokens of the call in earlier records of this journal; 0 begins (again) from nothing."""
+    tokens: tuple[int, ...]
+    """Token ids."""
+    prompt: tuple[int, ...] = ()
+    """Token ids of the prompt, with `start` 0."""
+    continued: tuple[Continuation, ...] = ()
+    elapsed_s: float = 0.0
+    """Time spent on the call so far (s), the attempts before included."""
+    finish_reason: str | None = None
+    """Where the server had ended it, and only its reading was interrupted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
-from evalkit.store.codec import CorruptLineError, decode, unit_key
+from evalkit.store.codec import CorruptLineError, Record, decode, unit_key
 from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
 from evalkit.store.markers import read_marker
-from evalkit.store.records import CallRecord, Outcome, Reply, UnitRecord
+from evalkit.store.records import CallRecord, Outcome, PartialRecord, Reply, UnitRecord
+from evalkit.store.tokens import TokenChain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import TypeAlias
 
     from evalkit.plan.model import Plan, Shard, TaskPlan, UnitKey
+
+    CallKey: TypeAlias = tuple[int, str]
+    """(number, request hash) of a call in its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,10 @@ class ShardUnion:
     finished: dict[UnitKey, FinishedUnit] = field(default_factory=dict)
     errors: dict[UnitKey, tuple[Outcome, str]] = field(default_factory=dict)
     """Last failure that was ours, of units that are not finished."""
-    calls: dict[UnitKey, dict[tuple[int, str], CallRecord]] = field(default_factory=dict)
-    """Finished calls by (number, request hash), of units that are not finished."""
+    calls: dict[UnitKey, dict[CallKey, CallRecord]] = field(default_factory=dict)
+    """Finished calls of units that are not finished."""
+    partial: dict[UnitKey, dict[CallKey, TokenChain]] = field(default_factory=dict)
+    """Tokens of calls that are not finished, from the attempt that has the most of them."""
     duplicates: int = 0
     """Finished units beyond the first of their key."""
     problems: list[JournalProblem] = field(default_factory=list)
@@ -61,6 +68,8 @@ class ShardUnion:
     """Size of each journal as read, bytes."""
     _own: dict[UnitKey, dict[int, CallRecord]] = field(default_factory=dict)
     """Calls by number that the attempt which is being read made itself."""
+    _growing: dict[UnitKey, dict[CallKey, TokenChain]] = field(default_factory=dict)
+    """Tokens of unfinished calls in the journal that is being read."""
     _unseen: dict[UnitKey, set[int]] = field(default_factory=dict)
     """Calls of finished units that an attempt yet to be read has journaled: the one that finished the
     unit leased the shard when they were there."""
@@ -83,18 +92,30 @@ class ShardUnion:
                     continue
                 if _is_planned(task, shard, key):
                     union._add(key, record, attempt, single_call=single_call)
+            union._keep_longest()
+        union._drop_finished()
         return union
 
     def owed(self, task: TaskPlan, shard: Shard) -> list[UnitKey]:
         """Planned units of the shard that are not finished, in plan order."""
         return [key for key in task.units(shard) if key not in self.finished]
 
-    def _add(
-        self, key: UnitKey, record: CallRecord | UnitRecord, attempt: str, *, single_call: bool
+    def _add(self, key: UnitKey, record: Record, attempt: str, *, single_call: bool) -> None:
+        match record:
+            case CallRecord():
+                self._add_call(key, record, attempt, single_call=single_call)
+            case UnitRecord():
+                self._add_unit(key, record, attempt)
+            case PartialRecord():
+                call = (record.call, record.request)
+                self._growing.setdefault(key, {}).setdefault(call, TokenChain()).take(record)
+
+    def _add_call(
+        self, key: UnitKey, record: CallRecord, attempt: str, *, single_call: bool
     ) -> None:
-        if isinstance(record, UnitRecord):
-            self._add_unit(key, record, attempt)
-        elif not record.reply.outcome.is_models_own:
+        if self._growing:
+            self._growing.get(key, {}).pop((record.call, record.request), None)
+        if not record.reply.outcome.is_models_own:
             if key not in self.finished:
                 self.errors[key] = (record.reply.outcome, record.reply.detail or "")
         elif single_call:
@@ -133,6 +154,25 @@ class ShardUnion:
                 key, record.outcome, record.text, record.data, record.detail, calls, attempt
             )
         )
+
+    def _keep_longest(self) -> None:
+        """After a journal: of a call that several attempts had begun, the most tokens stand."""
+        for key, chains in self._growing.items():
+            known = self.partial.setdefault(key, {})
+            for call, chain in chains.items():
+                if call not in known or len(chain.tokens) > len(known[call].tokens):
+                    known[call] = chain
+        self._growing.clear()
+
+    def _drop_finished(self) -> None:
+        """Forget tokens of calls that another attempt has finished."""
+        for key in list(self.partial):
+            done = self.calls.get(key, {})
+            left = {c: t for c, t in self.partial[key].items() if c not in done and t.tokens}
+            if key in self.finished or not left:
+                del self.partial[key]
+            else:
+                self.partial[key] = left
 
     def _finish(self, unit: FinishedUnit) -> None:
         if unit.key in self.finished:

@@ -30,7 +30,7 @@ class FakeClient:
         self.hold.set()
         self.fails_at: set[int] = set()
 
-    async def call(self, request: Request, think_tags: object) -> Answer:
+    async def call(self, request: Request, think_tags: object, tokens: object) -> Answer:
         """Note the request, wait while held, answer."""
         number = len(self.sent)
         self.sent.append(request)
@@ -40,16 +40,33 @@ class FakeClient:
         return Answer(Reply(Outcome.OK, f"reply {number}"), Timing(1.0, 0.5))
 
 
+class FakeUnit:
+    """What is journaled of one unit."""
+
+    def __init__(self, finished: Mapping[tuple[int, str], CallRecord]) -> None:
+        self.finished_calls = finished
+        self.written: list[CallRecord] = []
+        self.asked: list[tuple[int, str]] = []
+
+    def tokens(self, call: int, request: str) -> str:
+        """Name the call."""
+        self.asked.append((call, request))
+        return f"tokens of {call}"
+
+    def keep(self, record: CallRecord) -> None:
+        """Take a finished call."""
+        self.written.append(record)
+
+
 def make_model(
     client: FakeClient,
     finished: Mapping[tuple[int, str], CallRecord] | None = None,
     repeat: int = 2,
 ) -> tuple[DurableModel, list[CallRecord]]:
     """A model handle of one unit, and what it journals."""
-    journal: list[CallRecord] = []
-    key = UnitKey(7, repeat)
+    unit = FakeUnit(finished or {})
     builder = RequestBuilder(Generation(), "tiny")
-    return DurableModel(client, builder, None, key, finished or {}, journal.append), journal  # type: ignore[arg-type]
+    return DurableModel(client, builder, None, UnitKey(7, repeat), unit), unit.written  # type: ignore[arg-type]
 
 
 def say(text: str) -> list[dict[str, Any]]:

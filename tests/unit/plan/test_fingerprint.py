@@ -90,6 +90,7 @@ SERVING_THAT_DOES_NOT = {
     "shutdown_timeout_s": 1.0,
     "max_restarts": 9,
     "expose": True,
+    "stream_interval": 64,
 }
 
 

@@ -48,7 +48,7 @@ class Client:
         self.result = result
         self.calls = 0
 
-    async def call(self, request: object, think_tags: object) -> Answer:
+    async def call(self, request: object, think_tags: object, tokens: object) -> Answer:
         """As a CallClient."""
         self.calls += 1
         if isinstance(self.result, Exception):
@@ -61,7 +61,7 @@ def make_item() -> tuple[WorkItem, Journal]:
     """A unit of an open shard, and its journal."""
     journal = Journal()
     shard = make_plan().tasks[0].shards()[0]
-    opened = OpenShard(shard, journal, {KEY}, {}, {})  # type: ignore[arg-type]
+    opened = OpenShard(shard, journal, {KEY}, {}, {}, {})  # type: ignore[arg-type]
     return WorkItem(KEY, opened), journal
 
 
@@ -152,7 +152,7 @@ async def test_solution_that_is_none(returned: Any) -> None:
     plan = make_plan(make_prepared()).tasks[0]
     work = TaskWork(plan, benchmark, make_samples(2), RequestBuilder(Generation(), "m"))
     journal = Sealing()
-    opened = OpenShard(plan.shards()[0], journal, {KEY}, {}, {})  # type: ignore[arg-type]
+    opened = OpenShard(plan.shards()[0], journal, {KEY}, {}, {}, {})  # type: ignore[arg-type]
     end = await do_unit(work, WorkItem(KEY, opened), Client())  # type: ignore[arg-type]
     assert end == UnitEnd(Outcome.SCORER_ERROR)
     assert [type(record) for record in journal.records] == [UnitRecord]
@@ -163,7 +163,7 @@ async def test_calls_beside_a_failed_one_write_nothing_later() -> None:
     release = asyncio.Event()
 
     class Uneven(Client):
-        async def call(self, request: object, think_tags: object) -> Answer:
+        async def call(self, request: object, think_tags: object, tokens: object) -> Answer:
             self.calls += 1
             if self.calls == 1:
                 raise InfraError("no answer")
@@ -190,10 +190,10 @@ async def test_interrupted_unit_keeps_its_calls() -> None:
     hold = asyncio.Event()
 
     class Slow(Client):
-        async def call(self, request: object, think_tags: object) -> Answer:
+        async def call(self, request: object, think_tags: object, tokens: object) -> Answer:
             if self.calls == 1:
                 await hold.wait()
-            return await super().call(request, think_tags)
+            return await super().call(request, think_tags, tokens)
 
     async def solve(sample: Sample, model: ModelHandle) -> Solution:
         first = await model.chat(sample.messages)

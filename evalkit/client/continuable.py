@@ -1,0 +1,109 @@
+"""Which requests can go on after an interruption, and the request that goes on. Pure.
+
+A continuation is a completion of prompt and tokens so far. That equals an undisturbed generation only
+where nothing but the next token's distribution counts: not with penalties on what was generated
+(those tokens are prompt now), not with a grammar or a stop text (both have a state that would begin
+anew), not with log-probabilities (those of the first part are gone). Such requests are sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.store.tokens import TokenChain
+
+SAMPLING = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "logit_bias",
+        "stop_token_ids",
+        "ignore_eos",
+        "bad_words",
+        "allowed_token_ids",
+        "priority",
+    }
+)
+"""Fields that go on as they are. The repetition penalty counts prompt and answer alike."""
+ABOUT_THE_PROMPT = frozenset(
+    {
+        "messages",
+        "tools",
+        "chat_template",
+        "chat_template_kwargs",
+        "reasoning_effort",
+        "documents",
+        "add_generation_prompt",
+        "add_special_tokens",
+    }
+)
+"""Fields whose work is done when the prompt's tokens are there, or that only matter to parsers."""
+OURS = frozenset({"model", "stream", "max_completion_tokens", "max_tokens", "seed", "min_tokens"})
+NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "n": (None, 1),
+        "presence_penalty": (None, 0),
+        "frequency_penalty": (None, 0),
+        "stop": (None, []),
+        "logprobs": (None, False),
+        "top_logprobs": (None, 0),
+        "tool_choice": (None, "auto", "none"),
+        "include_reasoning": (True,),
+        "skip_special_tokens": (True,),
+        "parallel_tool_calls": (None, True),
+        "echo": (None, False),
+    }
+)
+"""Fields that stand in no way with these values, and do with any other."""
+LARGEST_SEED = 2**31
+
+
+def is_continuable(body: Mapping[str, Any]) -> bool:
+    """Whether a chat request can be continued. A field that is not known here says no."""
+    return all(
+        name in SAMPLING
+        or name in ABOUT_THE_PROMPT
+        or name in OURS
+        or (name in NEUTRAL and value in NEUTRAL[name])
+        for name, value in body.items()
+    )
+
+
+def most_tokens(
+    body: Mapping[str, Any], prompt_tokens: int, max_model_len: int | None
+) -> int | None:
+    """Tokens that the whole answer may have; null when nothing bounds it that is known here."""
+    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    room = None if max_model_len is None else max_model_len - prompt_tokens
+    known = [limit for limit in (asked, room) if limit is not None]
+    return min(known) if known else None
+
+
+def continued_seed(seed: int | None, at: int) -> int | None:
+    """The seed from token `at` on: the same one again would repeat the start's random numbers."""
+    if seed is None:
+        return None
+    digest = hashlib.sha256(f"{seed}:{at}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % LARGEST_SEED
+
+
+def continuation(
+    body: Mapping[str, Any], chain: TokenChain, left: int, seed: int | None
+) -> dict[str, Any]:
+    """A completion request for the rest of a chat request's answer: at most `left` tokens more."""
+    fields = {name: value for name, value in body.items() if name in SAMPLING}
+    fields |= {"model": body["model"], "max_tokens": left}
+    fields["prompt"] = chain.prompt.tolist() + chain.tokens.tolist()
+    if seed is not None:
+        fields["seed"] = seed
+    if body.get("min_tokens"):
+        fields["min_tokens"] = max(0, body["min_tokens"] - len(chain.tokens))
+    return fields

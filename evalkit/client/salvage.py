@@ -1,0 +1,283 @@
+"""Generations that survive their server: their tokens are kept as they come, and gone on from.
+
+For servers that hand out token ids, can be told to stop a request and give what they have, and
+parse tokens into an answer (vLLM with `--enable-scale-out`). A long answer is streamed, so that its
+tokens are journaled chunk by chunk; a short one is asked for as usual. When the worker has to end,
+`interrupt` takes the tokens of everything in flight. Who does such a call next sends prompt and
+tokens as a completion, and has the server parse the whole as it would have parsed an undisturbed
+answer: reasoning, tool calls, limits and usage are those of one generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import orjson
+
+from evalkit.client.continuable import (
+    continuation,
+    continued_seed,
+    is_continuable,
+    most_tokens,
+)
+from evalkit.client.replies import INTERRUPTED, MalformedReplyError, read_reply
+from evalkit.client.server_parsing import ServerParsing
+from evalkit.client.transport import AnsweredError, PassingFaultError
+from evalkit.errors import EvalkitError, InfraError
+from evalkit.store.records import Continuation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from evalkit.client.request import Request
+    from evalkit.client.target import Target
+    from evalkit.client.transport import Transport
+    from evalkit.store.records import Reply
+    from evalkit.store.tokens import TokenChain
+
+log = logging.getLogger("evalkit.worker")
+
+MAX_STUCK = 2
+"""Continuations in a row that brought no token before the call starts again from nothing: the server
+may die of this very prompt, and must not take the run with it."""
+ABORT_AGAIN_S = 0.2
+"""A server of several processes passes each connection to one of them: ask until all have heard."""
+
+
+class Tokens(Protocol):
+    """Where the tokens of one call are kept."""
+
+    def load(self) -> TokenChain | None:
+        """The tokens that are there; null for none."""
+        ...
+
+    def begin(self) -> TokenChain:
+        """Start from nothing."""
+        ...
+
+    def save(self) -> None:
+        """Make what came since the last time durable."""
+        ...
+
+
+class Salvaged(NamedTuple):
+    """An answer, and what became of its generation."""
+
+    reply: Reply
+    continued: tuple[Continuation, ...] = ()
+    elapsed_s: float | None = None
+    """Time spent on it over all servers (s); null when it was not counted here."""
+
+
+class Salvager:
+    """Calls of one endpoint whose tokens are kept. Use it from one event loop."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        target: Target,
+        clock: Callable[[], float],
+        on_tokens: Callable[[int], None],
+    ) -> None:
+        """`clock` measures seconds; `on_tokens` hears of tokens as they come."""
+        self._transport = transport
+        self._target = target
+        self._clock = clock
+        self._on_tokens = on_tokens
+        self._parsing = ServerParsing(transport, target)
+        self._numbers = itertools.count()
+        self._open: set[str] = set()
+        self._interrupting = False
+
+    async def answer(
+        self, request: Request, think_tags: tuple[str, str] | None, tokens: Tokens
+    ) -> Salvaged | None:
+        """The answer to a request; null when it is not one that can be continued.
+
+        Raises as `Transport.post`; tokens that came are kept then, and the next call goes on from
+        them. After `interrupt` it does not return: it waits to be cancelled.
+        """
+        body: dict[str, Any] = orjson.loads(request.payload)
+        if not is_continuable(body) or await self._parsing.is_constrained(body):
+            return None
+        name = f"evalkit-{next(self._numbers)}"
+        self._open.add(name)
+        try:
+            await self._park_if_interrupted(name)
+            return await self._answer(name, body, think_tags, tokens)
+        finally:
+            self._open.discard(name)
+
+    async def _answer(
+        self, name: str, body: dict[str, Any], think_tags: tuple[str, str] | None, tokens: Tokens
+    ) -> Salvaged:
+        chain = _usable(tokens.load())
+        if chain is None and self._is_short(body):
+            return await self._ask(name, body, think_tags, tokens)
+        began, before = self._clock(), 0.0 if chain is None else chain.elapsed_s
+        try:
+            if chain is None:
+                chain = tokens.begin()
+                await self._read(name, self._target.url, body, chain, tokens)
+            elif chain.finish_reason is None:
+                await self._go_on(name, body, chain, tokens)
+            reply = await self._parsing.parse(body, chain, think_tags)
+        except BaseException:
+            # a cancelled task too: the server has died, or the worker ends
+            if chain is not None:
+                chain.elapsed_s = before + self._clock() - began
+            tokens.save()
+            raise
+        return Salvaged(reply, chain.continued, before + self._clock() - began)
+
+    def _is_short(self, body: dict[str, Any]) -> bool:
+        most = most_tokens(body, 0, self._target.max_model_len)
+        return most is not None and most <= self._target.stream_interval
+
+    async def _ask(
+        self, name: str, body: dict[str, Any], think_tags: tuple[str, str] | None, tokens: Tokens
+    ) -> Salvaged:
+        """The server's whole answer in one piece: there is no chunk to wait for."""
+        payload = orjson.dumps({**body, "stream": False, "return_token_ids": True})
+        content = await self._transport.post(self._target.url, payload, {"X-Request-Id": name})
+        try:
+            answer = orjson.loads(content)
+            choice = answer["choices"][0]
+            if choice["finish_reason"] in INTERRUPTED:
+                chain = tokens.begin()
+                chain.begin(answer.get("prompt_token_ids") or [])
+                chain.add(choice.get("token_ids") or [])
+        except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+            raise MalformedReplyError(f"not a chat completion: {content[:200]!r}") from error
+        if choice["finish_reason"] in INTERRUPTED:
+            await self._end_interrupted(name, tokens)
+        reply = read_reply(answer, think_tags, self._target.model, content)
+        self._on_tokens(reply.usage.completion_tokens or 0)
+        return Salvaged(reply)
+
+    async def _go_on(
+        self, name: str, body: dict[str, Any], chain: TokenChain, tokens: Tokens
+    ) -> None:
+        at = len(chain.tokens)
+        most = most_tokens(body, len(chain.prompt), self._target.max_model_len)
+        left = None if most is None else most - at
+        if left is None or left <= 0:
+            chain.finish_reason = "length"
+            return
+        seed = continued_seed(body.get("seed"), at)
+        chain.continued, chain.usage = (*chain.continued, Continuation(at, seed)), None
+        url = f"{self._target.base_url}/completions"
+        try:
+            await self._read(name, url, continuation(body, chain, left, seed), chain, tokens)
+        except (asyncio.CancelledError, PassingFaultError) as error:
+            if len(chain.tokens) == at and _may_have_killed(error):
+                chain.stuck += 1
+            raise
+        except (AnsweredError, InfraError) as error:
+            chain.stuck = MAX_STUCK  # what is refused once is refused again
+            raise PassingFaultError(f"the continuation was refused: {error}") from error
+
+    async def _read(
+        self, name: str, url: str, fields: dict[str, Any], chain: TokenChain, tokens: Tokens
+    ) -> None:
+        """Read a stream into the chain until the server ends it."""
+        payload = orjson.dumps(_streamed(fields, self._target))
+        events = self._transport.stream(url, payload, {"X-Request-Id": name})
+        async for event in _closing(events):
+            if self._take(event, chain) and chain.finish_reason is None:
+                tokens.save()
+        if chain.finish_reason is None:
+            raise PassingFaultError(f"a stream of {url} ended in the middle", dropped=True)
+        if chain.finish_reason in INTERRUPTED:
+            chain.finish_reason = None
+            await self._end_interrupted(name, tokens)
+
+    def _take(self, event: dict[str, Any], chain: TokenChain) -> bool:
+        """Whether an event brought tokens. Raises MalformedReplyError."""
+        try:
+            self._parsing.check_model(event)
+            choice: dict[str, Any] = next(iter(event["choices"]), {})
+            if not chain.prompt:
+                prompt = event.get("prompt_token_ids") or choice.get("prompt_token_ids") or []
+                chain.begin(prompt)
+            new = choice.get("token_ids") or []
+            chain.add(new)
+            chain.finish_reason = choice.get("finish_reason") or chain.finish_reason
+            if event.get("usage") and not chain.continued:
+                chain.usage = event["usage"]
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise MalformedReplyError(f"not a chunk of a completion: {event!r}"[:300]) from error
+        self._on_tokens(len(new))
+        return bool(new)
+
+    async def _end_interrupted(self, name: str, tokens: Tokens) -> None:
+        tokens.save()
+        await self._park_if_interrupted(name)
+        raise PassingFaultError("the server interrupted the generation")
+
+    async def _park_if_interrupted(self, name: str) -> None:
+        """While the worker ends: wait to be cancelled, and be waited for no more."""
+        if self._interrupting:
+            self._open.discard(name)
+            await asyncio.Event().wait()
+
+    async def interrupt(self, within_s: float) -> int:
+        """Have the server give up all that is in flight and keep the tokens of it.
+
+        Returns how many calls did not answer in time; their tokens up to the last chunk are kept.
+        """
+        self._interrupting = True
+        deadline = self._clock() + within_s
+        while self._open and (left := deadline - self._clock()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._parsing.abort(sorted(self._open))
+                    await asyncio.sleep(min(ABORT_AGAIN_S, left))
+            except (PassingFaultError, EvalkitError, TimeoutError) as error:
+                log.warning("the server did not hand out tokens: %r", error)
+                await asyncio.sleep(min(ABORT_AGAIN_S, max(0.0, deadline - self._clock())))
+        return len(self._open)
+
+
+def _usable(chain: TokenChain | None) -> TokenChain | None:
+    """The chain, where there is something to go on from and no reason not to."""
+    if chain is None or not chain.tokens or not chain.prompt:
+        return None
+    if chain.stuck >= MAX_STUCK:
+        log.warning(
+            "a generation of %d tokens begins anew: no server goes on from them", len(chain.tokens)
+        )
+        return None
+    return chain
+
+
+def _may_have_killed(error: BaseException) -> bool:
+    """Whether a server that had taken the request may have died of it."""
+    if isinstance(error, PassingFaultError):
+        return error.dropped or error.status == 500
+    return True
+
+
+def _streamed(fields: dict[str, Any], target: Target) -> dict[str, Any]:
+    """A request whose answer comes in chunks with token ids."""
+    return {
+        **fields,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+        "stream_interval": target.stream_interval,
+    }
+
+
+async def _closing(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """The events; the connection is closed when the reader stops, however it stops."""
+    try:
+        async for event in events:
+            yield event
+    finally:
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,0 +1,192 @@
+"""HTTP to one endpoint: one keep-alive pool, and every way a try can fail as one of a few exceptions.
+
+What comes back is bytes, or the events of a stream; what they mean is for others. Nothing here waits
+or tries again.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import aiohttp
+import orjson
+
+from evalkit.client.replies import error_message, filtered_reply, overflow_reply
+from evalkit.client.retry import REFUSED_STATUS, is_retried, parse_retry_after
+from evalkit.errors import EndpointError, InfraError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from evalkit.client.target import Target
+    from evalkit.store.records import Reply
+
+KEEP_ALIVE_S = 4.0
+"""Idle connections are dropped before the server drops them: uvicorn, below vLLM and most others, does
+so after 5 s, and a call sent at that moment fails."""
+CONNECT_S = 30.0
+END_OF_STREAM = b"[DONE]"
+
+
+class PassingFaultError(Exception):
+    """A try that may succeed when repeated."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        dropped: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        """Status of the answer; null where there was none, or it broke off."""
+        self.retry_after_s = retry_after_s
+        self.dropped = dropped
+        """The server closed the connection without a word."""
+
+
+class AnsweredError(Exception):
+    """A refusal that is the model's own answer to the request: too long, or filtered."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.detail)
+        self.reply = reply
+
+
+class Refusal(NamedTuple):
+    """An answer whose status is not 200."""
+
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+class Transport:
+    """Requests to one endpoint. An async context manager; use it from one event loop."""
+
+    def __init__(self, target: Target, *, limit: int, timeout_s: float | None) -> None:
+        """`limit` bounds the connections, `timeout_s` (null: nothing) one request."""
+        self._target = target
+        self._limit = limit
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
+
+    async def __aenter__(self) -> Self:
+        """Open the connection pool."""
+        connector = aiohttp.TCPConnector(
+            limit=self._limit, keepalive_timeout=KEEP_ALIVE_S, enable_cleanup_closed=False
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            headers={"Content-Type": "application/json", **self._target.headers},
+            auto_decompress=True,
+            read_bufsize=2**18,
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close the pool; requests in flight fail."""
+        await self._session.close()
+
+    async def post(
+        self, url: str, payload: bytes, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The body of an answer with status 200.
+
+        Raises PassingFaultError for a try that may be repeated, AnsweredError for the model's own
+        refusal, InfraError for any other, EndpointError where no request can succeed.
+        """
+        try:
+            async with self._session.post(
+                url,
+                data=payload,
+                headers=headers,
+                proxy=self._target.proxy,
+                allow_redirects=False,
+            ) as response:
+                body = await response.read()
+                if response.status == 200:
+                    return body
+                refusal = Refusal(response.status, body, response.headers.get("Retry-After"))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _no_answer(url, error) from error
+        raise _refused(url, refusal)
+
+    async def stream(
+        self, url: str, payload: bytes, headers: Mapping[str, str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The events of a stream, up to its end. Raises as `post`, also in the middle."""
+        try:
+            async with self._session.post(
+                url,
+                data=payload,
+                headers=headers,
+                proxy=self._target.proxy,
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    body = await response.read()
+                    refusal = Refusal(response.status, body, response.headers.get("Retry-After"))
+                    raise _refused(url, refusal)
+                async for data in read_events(response.content.iter_any()):
+                    yield parse_event(data)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _no_answer(url, error) from error
+
+
+async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Data of server-sent events. Lines may be long: a prompt's ids come in one."""
+    rest = bytearray()
+    async for chunk in chunks:
+        rest += chunk
+        if b"\n" not in chunk:
+            continue
+        *lines, last = bytes(rest).split(b"\n")
+        rest = bytearray(last)
+        for line in lines:
+            if line.startswith(b"data:"):
+                data = line[5:].strip()
+                if data == END_OF_STREAM:
+                    return
+                yield data
+
+
+def parse_event(data: bytes) -> dict[str, Any]:
+    """One event's JSON. Raises PassingFaultError for a broken one, or one that tells of an error."""
+    try:
+        event = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise PassingFaultError(f"a broken event in a stream: {data[:200]!r}") from error
+    if not isinstance(event, dict) or "error" in event:
+        raise PassingFaultError(f"error in a stream: {error_message(data)[0]}", status=500)
+    return event
+
+
+def _no_answer(url: str, error: Exception) -> PassingFaultError:
+    return PassingFaultError(f"no answer from {url}: {error!r}", dropped=_is_drop(error))
+
+
+def _refused(url: str, refusal: Refusal) -> Exception:
+    """What a status other than 200 means."""
+    status, body, retry_after = refusal
+    if is_retried(status):
+        message = f"status {status}: {error_message(body)[0]}"
+        return PassingFaultError(
+            message, status=status, retry_after_s=parse_retry_after(retry_after)
+        )
+    models_own = overflow_reply(status, body) or filtered_reply(status, body)
+    if models_own is not None:
+        return AnsweredError(models_own)
+    message = f"{url} refused with status {status}: {error_message(body)[0]}"
+    if status in REFUSED_STATUS:
+        return EndpointError(message, hint="Check the key, the model id and the base URL.")
+    return InfraError(message)
+
+
+def _is_drop(error: Exception) -> bool:
+    """Whether the server closed a connection that was open."""
+    reset = isinstance(error, OSError) and error.errno == errno.ECONNRESET
+    return reset or isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionResetError))
