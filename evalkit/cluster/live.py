@@ -3,22 +3,28 @@
 A job that neither knows is `unknown`: just submitted (accounting lags), or long forgotten; so is every
 Slurm job where there is no Slurm, as for a run folder that was copied. Whether work is done is never
 concluded from here.
+
+The controller is shared by everybody: who looks again and again asks a `Scheduler`, which waits between
+two queries, and longer when nothing changes.
 """
 
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
+from evalkit.cluster.accounting import NO_ACCOUNTS, History, read_history
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import JobRow, SlurmCommands
-from evalkit.cluster.states import JobState
+from evalkit.cluster.states import LIVE, JobState
+from evalkit.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from evalkit.cluster.jobs import JobRecord
     from evalkit.cluster.replica_report import ReplicaReport
@@ -29,9 +35,25 @@ NOT_VISIBLE = "not visible yet"
 FORGOTTEN = "Slurm no longer knows it"
 NO_ANSWER = "Slurm does not answer"
 NO_SLURM = "there is no Slurm on this machine to ask"
+ASK_EVERY_S = 30.0
+ASK_AT_MOST_EVERY_S = 180.0
+"""Queries are at least 30 s apart, and up to three minutes while the answers stay the same."""
+ASK_SOON_S = 5.0
+"""After something has changed on disk (a replica ended or fell silent, a new submit) Slurm may know more."""
 NO_REPORTS: Mapping[str, ReplicaReport] = MappingProxyType({})
-SINCE_MARGIN_S = 3600.0
-"""The submit host's clock may be off against the controller's."""
+STALE_ROW_S = 3600.0
+"""Accounting that calls a job live which the queue does not have, and has not for so long, is behind
+for ever: some sites keep the row of a requeued execution."""
+
+
+class Answer(NamedTuple):
+    """What Slurm (or this machine's process table) says."""
+
+    rows: Mapping[str, JobRow]
+    """The present state of every element that was asked for."""
+    history: History
+    error: str | None = None
+    """Why the rows are not known, or not all."""
 
 
 def job_rows(
@@ -46,16 +68,106 @@ def job_rows(
     `reports` tell of what nothing else can see: local processes of another machine, and Slurm's jobs
     where there is no Slurm.
     """
+    return dict(ask(records, (), commands, now=now, reports=reports).rows)
+
+
+def ask(
+    records: Sequence[JobRecord],
+    unexplained: Sequence[JobRecord],
+    commands: SlurmCommands,
+    *,
+    now: float,
+    reports: Mapping[str, ReplicaReport] = NO_REPORTS,
+) -> Answer:
+    """The state of `records`, and the history of those and of `unexplained`: one squeue, one sacct.
+
+    Raises ClusterError when the queue cannot be asked.
+    """
     rows: dict[str, JobRow] = {}
+    history, error = History({}), None
     slurm = [record for record in records if record.executor == "slurm"]
-    if slurm and not commands.has("squeue"):
+    earlier = [record for record in unexplained if record.executor == "slurm"]
+    if (slurm or earlier) and not commands.has("squeue"):
         rows.update(_heard_rows(slurm, reports, now))
-    elif slurm:
-        rows.update(_slurm_rows(slurm, commands, now))
+        error = NO_SLURM if any(row.reason == NO_SLURM for row in rows.values()) else None
+    elif slurm or earlier:
+        queued = commands.queue(_ids(slurm), slurm[0].name) if slurm else {}
+        rest = [r for r in slurm if any(element not in queued for element in r.elements)]
+        history = read_history(commands, [*rest, *earlier])
+        rows.update(_slurm_rows(slurm, queued, history, now))
+        error = None if history.error == NO_ACCOUNTS else history.error
     for record in records:
         if record.executor == "local":
             rows[record.job_id] = _local_row(record, reports, now)
-    return rows
+    return Answer(rows, history, error)
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """Slurm for somebody who looks at one run again and again: asked seldom, remembered between."""
+
+    commands: SlurmCommands
+    answer: Answer = field(default_factory=lambda: Answer({}, History({})))
+    asked: float | None = None
+    """Monotonic time (s) of the last query."""
+    wait_s: float = ASK_EVERY_S
+    seen: Hashable = None
+    """What was on disk at the last query."""
+    known: History = field(default_factory=lambda: History({}))
+
+    def look(
+        self,
+        records: Sequence[JobRecord],
+        unexplained: Sequence[JobRecord],
+        *,
+        now: float,
+        monotonic: float,
+        reports: Mapping[str, ReplicaReport],
+    ) -> Answer:
+        """The last answer, or a new one when it is time. Never raises: see `Answer.error`."""
+        on_slurm = any(record.executor == "slurm" for record in (*records, *unexplained))
+        if not on_slurm or not self.commands.has("squeue"):  # nobody to spare
+            return ask(records, (), self.commands, now=now, reports=reports)
+        seen = _on_disk(records, unexplained, reports, now)
+        if self._is_due(seen, monotonic):
+            before = self.answer
+            self.answer = self._ask(records, unexplained, now, reports)
+            is_new = self.asked is None or self.seen != seen or before.rows != self.answer.rows
+            self.wait_s = ASK_EVERY_S if is_new else min(2 * self.wait_s, ASK_AT_MOST_EVERY_S)
+            self.asked, self.seen = monotonic, seen
+        return self.answer
+
+    def _is_due(self, seen: Hashable, monotonic: float) -> bool:
+        if self.asked is None:
+            return True
+        passed = monotonic - self.asked
+        return passed >= (ASK_SOON_S if seen != self.seen else self.wait_s)
+
+    def _ask(
+        self,
+        records: Sequence[JobRecord],
+        unexplained: Sequence[JobRecord],
+        now: float,
+        reports: Mapping[str, ReplicaReport],
+    ) -> Answer:
+        try:
+            found = ask(records, unexplained, self.commands, now=now, reports=reports)
+        except ClusterError as error:  # the last rows are old by now: better none than those
+            return Answer({}, self.known, error.message)
+        executions = {**self.known.executions, **found.history.executions}
+        self.known = History(executions, found.history.error)
+        return found._replace(history=self.known)
+
+
+def _on_disk(
+    records: Sequence[JobRecord],
+    unexplained: Sequence[JobRecord],
+    reports: Mapping[str, ReplicaReport],
+    now: float,
+) -> Hashable:
+    """What tells that Slurm may have news: jobs, and attempts that speak, end or fall silent."""
+    said = [(r.replica, r.attempt, r.state, r.is_fresh(now)) for r in reports.values()]
+    return (tuple(_ids(records)), tuple(_ids(unexplained)), tuple(sorted(said)))
 
 
 def live_elements(
@@ -83,24 +195,30 @@ def live_elements(
 
 
 def _slurm_rows(
-    records: Sequence[JobRecord], commands: SlurmCommands, now: float
+    records: Sequence[JobRecord], queued: Mapping[str, JobRow], history: History, now: float
 ) -> dict[str, JobRow]:
-    name = records[0].name
-    queued = commands.queue(_ids(records), name)
-    rest = [r for r in records if any(element not in queued for element in r.elements)]
-    since = min((record.time for record in rest), default=now) - SINCE_MARGIN_S
-    ended = commands.accounting(_ids(rest), name, since)
     rows = {}
     for record in records:
         for element in record.elements:
-            unknown = _unknown(element, record, now)
-            rows[element] = queued.get(element) or ended.get(element) or unknown
+            rows[element] = queued.get(element) or _ended_row(element, record, history, now)
     return rows
 
 
-def _unknown(element: str, record: JobRecord, now: float) -> JobRow:
+def _ended_row(element: str, record: JobRecord, history: History, now: float) -> JobRow:
+    """Of a job that is not in the queue."""
     new = now - record.time < VISIBLE_AFTER_S
-    reason = NOT_VISIBLE if new else FORGOTTEN
+    executions = history.of(element)
+    if executions:
+        last = executions[-1]
+        when = last.ended or last.started or last.submitted
+        is_behind = last.state in LIVE and when is not None and now - when > STALE_ROW_S
+        if not is_behind:
+            return last.to_row()
+        new = False
+    if history.error is not None and history.error != NO_ACCOUNTS:
+        reason = NO_ANSWER
+    else:
+        reason = NOT_VISIBLE if new else history.error or FORGOTTEN
     return JobRow(element, JobState.UNKNOWN, "", reason)
 
 

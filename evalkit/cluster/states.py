@@ -8,6 +8,10 @@ job was requeued after it is seen from the row that follows, not from here.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class JobState(StrEnum):
@@ -60,6 +64,7 @@ SLURM_STATES = {
     "UPDATE_DB": JobState.FINISHING,
     "REQUEUED": JobState.REQUEUED,
     "REQUEUE_FED": JobState.REQUEUED,
+    "EXPEDITING": JobState.REQUEUED,
     "REQUEUE_HOLD": JobState.HELD,
     "SPECIAL_EXIT": JobState.HELD,
     "RESV_DEL_HOLD": JobState.HELD,
@@ -79,22 +84,33 @@ SLURM_STATES = {
     "OUT_OF_MEMORY": JobState.OOM,
 }
 
-HOLD_REASONS = frozenset(
-    {
-        "JobHeldAdmin",
-        "JobHeldUser",
-        "DependencyNeverSatisfied",
-        "launch failed requeued held",
-        "launch_failed_requeued_held",
-    }
-)
-"""Reasons for which a pending job never starts by itself."""
+HOLD_REASONS: Mapping[str, str] = {
+    "JobHeldAdmin": "an administrator holds it: ask them, or `scontrol release {job}` when it may run",
+    "JobHeldUser": "`scontrol release {job}` lets it go",
+    "DependencyNeverSatisfied": "what it waits for has failed: `evalkit cancel`, then submit again",
+    "JobHoldMaxRequeue": "it was requeued too often (MaxBatchRequeue): see below why, then "
+    "`scontrol release {job}`",
+    "launch failed requeued held": "a node could not start it: `scontrol release {job}`, best with "
+    "that node in cluster.exclude",
+    "BadConstraints": "no node is as cluster.constraint asks: change it, cancel and submit again",
+}
+"""Reasons for which a pending job never starts by itself, and what to do."""
+RELEASE = "`scontrol release {job}` lets it go; or `evalkit cancel` and submit again"
+
+
+def what_to_do(job_id: str, reason: str) -> str:
+    """The next step for a job that is held."""
+    return HOLD_REASONS.get(_plain(reason), RELEASE).format(job=job_id)
 
 
 def job_state(raw: str, reason: str = "") -> JobState:
     """State from squeue's or sacct's word for it (`CANCELLED by 1000`, `FAILED+`) and the reason."""
     words = raw.strip().upper().rstrip("+").split()
     state = SLURM_STATES.get(words[0], JobState.UNKNOWN) if words else JobState.UNKNOWN
-    if state is JobState.PENDING and reason.strip("() ") in HOLD_REASONS:
+    if state is JobState.PENDING and _plain(reason) in HOLD_REASONS:
         return JobState.HELD
     return state
+
+
+def _plain(reason: str) -> str:
+    return reason.strip("() ").replace("_", " ")

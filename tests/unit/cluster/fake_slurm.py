@@ -117,10 +117,13 @@ def sacct(argv: list[str]) -> int:
     if (STATE / "no_accounting").exists():
         print("Slurm accounting storage is disabled", file=sys.stderr)
         return 1
+    (wanted,) = [a.partition("=")[2].split(",") for a in argv if a.startswith("--format=")]
     for _, job in jobs():
-        for e in job["elements"]:
-            if str(job["id"]) in asked(argv):
-                print("|".join([e, state(job, e), "0:0", "fake1", job["name"]]))
+        if str(job["id"]) in asked(argv):
+            now = {"ExitCode": "0:0", "NodeList": "fake1", "JobName": job["name"]}
+            rows = [{**now, "JobID": e, "State": state(job, e)} for e in job["elements"]]
+            for row in [{**now, **row} for row in job.get("history", rows)]:
+                print("|".join(row.get(name, "Unknown") for name in wanted))
     return 0
 
 
