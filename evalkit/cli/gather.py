@@ -72,6 +72,12 @@ def gather(folder: RunFolder, tasks: Sequence[str] = ()) -> RunResults:
 def show_run(folder: RunFolder, results: RunResults) -> None:
     """A run's table of results, and where its artifacts are."""
     show_results(out(), [row_of(task) for task in results.tasks])
+    continued = sum(task.counts.continued for task in results.tasks)
+    if continued:
+        saved = sum(task.tokens.saved for task in results.tasks)
+        units = "unit" if continued == 1 else "units"
+        text = f"{continued:,} {units} went on where an interruption had stopped them: "
+        out().print(Text(f"{text}{saved:,} tokens were saved"), soft_wrap=True)
     out().print(Text(f"artifacts: {folder.artifacts()}"), soft_wrap=True)
 
 

@@ -56,6 +56,8 @@ class Collector:
         self.prompt, self.completion, self.reasoning = (Tally(whole=True) for _ in range(3))
         self.latency = Tally(whole=False)
         self.calls = 0
+        self.continued = 0
+        self.saved_tokens = 0
         self._publishable = publishable
         self._states = array("B", bytes(task.n_units))  # index into REASONS, or _SCORED
         self._messages: dict[int, str] = {}
@@ -96,6 +98,7 @@ class Collector:
         self.by_outcome[unit.outcome.value] += 1
         self.no_answer += score.answer is None
         self.calls += len(unit.calls)
+        self.continued += any(call.continued for call in unit.calls)
         for call in unit.calls:
             usage = call.reply.usage
             self.prompt.add(usage.prompt_tokens)
@@ -103,6 +106,7 @@ class Collector:
             self.reasoning.add(usage.reasoning_tokens)
             self.latency.add(call.timing.latency_s)
             self.retries += call.timing.retries
+            self.saved_tokens += call.saved_tokens
 
     def _owe(self, position: int, outcome: Outcome, message: str) -> None:
         self._states[position] = REASONS.index(_reason(outcome))

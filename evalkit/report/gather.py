@@ -206,6 +206,7 @@ def _make_results(
             prompt=found.prompt.distribution(),
             completion=found.completion.distribution(),
             reasoning=found.reasoning.distribution(),
+            saved=found.saved_tokens,
         ),
         latency_s=found.latency.distribution(),
         settings=describe_settings(plan, task, benchmark),
@@ -240,6 +241,7 @@ def _counts(found: Collector) -> Counts:
         duplicates=found.duplicates,
         calls=found.calls,
         retries=found.retries,
+        continued=found.continued,
     )
 
 

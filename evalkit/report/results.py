@@ -79,6 +79,8 @@ class Counts(Frozen):
     """Finished model calls of the scored units."""
     retries: int
     """Requests that were sent again for these calls."""
+    continued: int = 0
+    """Scored units of which a generation was interrupted and went on where it had stopped."""
 
 
 class MissingUnit(Frozen):
@@ -134,6 +136,8 @@ class Tokens(Frozen):
     completion: Distribution
     """Reasoning included."""
     reasoning: Distribution
+    saved: int = 0
+    """Tokens that interrupted generations had when they went on: none of them was generated again."""
 
 
 class Difference(Frozen):
