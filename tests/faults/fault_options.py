@@ -7,13 +7,14 @@ It has two: its own, with every switch as an option, and vLLM's, in which it sta
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 VLLM_VERSION = "0.32.0"
 VLLM_MAIN = "from tests.faults.fault_server import main\n\nmain(as_vllm=True)\n"
@@ -43,6 +44,8 @@ class Switches:
     """One body in so many gets half of its JSON; 0 never."""
     drop_every: int = 0
     """The connection of one body in so many is cut in the middle of the answer; 0 never."""
+    drop_at_once: bool = False
+    """Those connections are cut before the answer begins."""
     wrong_model_every: int = 0
     """One body in so many is answered in another model's name; 0 never."""
     retry_after: str = ""
@@ -80,6 +83,9 @@ class Switches:
     """Abort so much later."""
     ledger: str = ""
     """A file that gets a JSON line for all that happens to a generation; it outlives a kill."""
+    mood: str = ""
+    """A file with switches (JSON) for one start: it is removed when it is read. `exit` ends the
+    process with that code, `port_taken` makes somebody listen on its port."""
 
 
 def hits(name: str, every: int) -> bool:
@@ -109,8 +115,9 @@ def parse_vllm_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--served-model-name", dest="model", default="model")
     parser.add_argument("--enable-scale-out", action="store_true")
     _add_switches(parser)
+    parser.set_defaults(scale_out=0)
     args, _ = parser.parse_known_args(argv)
-    args.scale_out = 200 if args.enable_scale_out else 403
+    args.scale_out = args.scale_out or (200 if args.enable_scale_out else 403)
     args.version = VLLM_VERSION
     args.api_key = os.environ.get("VLLM_API_KEY", "")
     args.exit_at_start, args.say = None, ""
@@ -126,18 +133,29 @@ def _add_switches(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(option, type=type(default), default=default)
 
 
-def switches_of(args: argparse.Namespace) -> Switches:
-    """The switches among the options."""
-    return Switches(**{f.name: getattr(args, f.name) for f in fields(Switches)})
+def switches_of(args: argparse.Namespace) -> tuple[Switches, dict[str, Any]]:
+    """The switches among the options with the mood of this start over them, and the mood's rest."""
+    values = {f.name: getattr(args, f.name) for f in fields(Switches)}
+    mood = _read_mood(args.mood)
+    own = {name: value for name, value in mood.items() if name in values}
+    return Switches(**values | own), {k: v for k, v in mood.items() if k not in own}
+
+
+def _read_mood(path: str) -> dict[str, Any]:
+    if not path or not Path(path).exists():
+        return {}
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    Path(path).unlink(missing_ok=True)
+    return found
 
 
 def write_vllm(folder: Path) -> None:
     """Make a package `vllm` in `folder`, for PYTHONPATH, whose `serve` is the fault server."""
     package = folder / "vllm"
-    for name in ("entrypoints/cli/main.py", "entrypoints/openai/api_server.py"):
-        path = package / name
+    for name in ("cli/main.py", "openai/api_server.py", "scale_out/derender/__init__.py"):
+        path = package / "entrypoints" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(VLLM_MAIN)
+        path.write_text(VLLM_MAIN if path.name != "__init__.py" else "")
     for made in (package, *(p for p in package.rglob("*") if p.is_dir())):
         (made / "__init__.py").touch()
     metadata = folder / f"vllm-{VLLM_VERSION}.dist-info"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from aiohttp import web
 
-from tests.faults.fault_tokens import Parser, decode, message_of
+from tests.faults.fault_tokens import Parser, chat_prompt, decode, encode, message_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -174,31 +174,56 @@ class Text(Reply):
         }
 
 
-def derender(body: dict[str, Any], model: str, mode: str) -> web.Response:
+def render(body: dict[str, Any], mode: str) -> dict[str, Any]:
+    """What a chat request becomes for the engine. A parser needs to see the markup."""
+    sampling = {"skip_special_tokens": mode not in FIELDS, "structured_outputs": None}
+    return {"token_ids": chat_prompt(body), "sampling_params": sampling}
+
+
+def derender_chat(body: dict[str, Any], mode: str) -> dict[str, Any]:
     """Tokens of a chat's answer, parsed as if the server had just generated them."""
     generated = body["generate_response"]
     if mode in FIELDS and body.get("chat_request") is None:
-        return error(400, "chat_request is required when a tool or reasoning parser is configured")
-    choices, count = [], 0
-    asked = body.get("chat_request") or {}
+        raise ValueError("chat_request is required when a parser is configured")
+    shows = bool((body.get("chat_request") or {}).get("return_token_ids"))
+    choices = []
     for given in generated["choices"]:
-        tokens = given.get("token_ids")
-        if not tokens:
-            return error(400, f"choice {given['index']} has empty or null token_ids")
-        count += len(tokens)
-        choices.append(
-            {
-                "index": given["index"],
-                "message": message_of(tokens, reasoning_field(mode)),
-                "finish_reason": given.get("finish_reason"),
-                "stop_reason": given.get("stop_reason"),
-                "token_ids": tokens if asked.get("return_token_ids") else None,
-            }
-        )
-    prompt = body.get("prompt_tokens") or 0
+        if not given.get("token_ids"):
+            raise ValueError(f"choice {given['index']} has empty or null token_ids")
+        part = {"message": message_of(given["token_ids"], reasoning_field(mode))}
+        choices.append(_choice(given, part, shows))
+    return _derendered(body, generated, choices, body.get("prompt_tokens") or 0)
+
+
+def derender_text(body: dict[str, Any], mode: str) -> dict[str, Any]:
+    """Tokens of completions as text. Markup is special, and may be left out, where it is parsed."""
+    skips = (body.get("completion_request") or {}).get("skip_special_tokens", True)
+    choices = [
+        _choice(given, {"text": decode(given["token_ids"], markup=not (skips and mode in FIELDS))})
+        for generated in body["generate_responses"]
+        for given in generated["choices"]
+    ]
+    return _derendered(body, body["generate_responses"][0], choices, 0)
+
+
+def _choice(given: dict[str, Any], part: dict[str, Any], shows: bool = False) -> dict[str, Any]:
+    kept = {name: given.get(name) for name in ("index", "finish_reason", "stop_reason")}
+    return {**kept, **part, "token_ids": given["token_ids"] if shows else None}
+
+
+def _derendered(
+    body: dict[str, Any], generated: dict[str, Any], choices: list[dict[str, Any]], prompt: int
+) -> dict[str, Any]:
+    count = sum(len(given["token_ids"]) for given in generated["choices"])
     used = {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
-    head = {"id": generated.get("request_id"), "created": 0, "object": "chat.completion"}
-    return web.json_response({**head, "model": model, "choices": choices, "usage": used})
+    head = {"id": generated.get("request_id"), "created": 0, "model": body.get("model")}
+    return {**head, "choices": choices, "usage": used}
+
+
+def tokenize(body: dict[str, Any], mode: str) -> dict[str, Any]:
+    """Tokens of a text."""
+    tokens = encode(body["prompt"])
+    return {"tokens": tokens, "count": len(tokens)}
 
 
 class Cut(NamedTuple):

@@ -16,11 +16,12 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -34,12 +35,19 @@ from tests.faults.fault_replies import (
     Cut,
     Reply,
     Text,
-    derender,
+    break_off,
+    derender_chat,
+    derender_text,
     error,
+    render,
     send_events,
     send_whole,
+    tokenize,
 )
 from tests.faults.fault_tokens import chat_prompt, text_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["FaultServer", "Switches", "body_hash"]
 
@@ -48,8 +56,9 @@ def body_hash(body: dict[str, Any]) -> str:
     """Names a request: equal bodies, equal hashes. How tokens are to be delivered is not in it."""
     asked = dict(body)
     if asked.pop("return_token_ids", None):
-        asked.pop("stream_options", None)
         asked["stream"] = False
+        for name in ("stream_options", "stream_interval"):
+            asked.pop(name, None)
     canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -62,6 +71,7 @@ class FaultServer:
         self.engine = Engine(switches)
         self.state = self.engine.state
         self.started = 0.0
+        self.port = 0
         self._numbers = 0
 
     def make_app(self) -> web.Application:
@@ -79,14 +89,17 @@ class FaultServer:
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/v1/completions", self._complete),
                 web.post("/inference/v1/abort_requests", self._abort),
-                web.post("/v1/chat/completions/derender", self._derender),
+                web.post("/v1/chat/completions/render", self._scale_out(render)),
+                web.post("/v1/chat/completions/derender", self._scale_out(derender_chat)),
+                web.post("/v1/completions/derender", self._scale_out(derender_text)),
+                web.post("/tokenize", self._scale_out(tokenize)),
             ]
         )
         return app
 
     async def _on_startup(self, _: web.Application) -> None:
         self.started = asyncio.get_running_loop().time()
-        self.engine.ledger.note("server")
+        self.engine.ledger.note("server", port=self.port)
 
     @web.middleware
     async def _gate(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -162,13 +175,21 @@ class FaultServer:
         asyncio.get_running_loop().call_later(delay, self.engine.abort, ids)
         return web.Response()
 
-    async def _derender(self, request: web.Request) -> web.Response:
-        if self.switches.scale_out != 200:
-            return error(self.switches.scale_out, "not here")
-        body = await request.json()
-        if body.get("model", self.model) != self.model:
-            return error(404, f"The model `{body['model']}` does not exist.")
-        return derender(body, self.model, self.switches.reasoning)
+    def _scale_out(self, answer: Callable[[dict[str, Any], str], Any]) -> Any:
+        """A route about tokens, where the server has them."""
+
+        async def handle(request: web.Request) -> web.Response:
+            if self.switches.scale_out != 200:
+                return error(self.switches.scale_out, "not here")
+            body = await request.json()
+            if body.get("model", self.model) != self.model:
+                return error(404, f"The model `{body['model']}` does not exist.")
+            try:
+                return web.json_response(answer(body, self.switches.reasoning))
+            except ValueError as problem:
+                return error(400, str(problem))
+
+        return handle
 
     async def _generate(self, request: web.Request, kind: type[Reply]) -> web.StreamResponse:
         body = await request.json()
@@ -181,6 +202,10 @@ class FaultServer:
         try:
             if (fault := self._misbehave(name)) is not None:
                 return fault
+            if self.switches.drop_at_once and self._passing(name, self.switches.drop_every):
+                self.engine.ledger.note("cut", body=name, abruptly=True)
+                break_off(request)
+                return web.Response()
             return await self._respond(request, body, name, kind)
         finally:
             self.state.in_flight -= 1
@@ -215,7 +240,8 @@ class FaultServer:
         generation = self.engine.make(asked, prompt, empty=empty)
         cut = self._cut(name)
         if body.get("stream"):
-            outputs = self.engine.run(generation, self.switches.stream_interval)
+            interval = int(body.get("stream_interval") or self.switches.stream_interval)
+            outputs = self.engine.run(generation, interval)
             half = len(generation.tokens) // 2
             response = await send_events(request, reply, outputs, half, cut)
         else:
@@ -243,7 +269,10 @@ def main(*, as_vllm: bool = False) -> None:
         print(args.say, flush=True)
     if args.exit_at_start is not None:
         sys.exit(args.exit_at_start)
-    switches = switches_of(args)
+    switches, mood = switches_of(args)
+    if "exit" in mood:
+        sys.exit(int(mood["exit"]))
+    taken = [socket.create_server((args.host, args.port))] if "port_taken" in mood else []
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     for _ in range(switches.spawn):
         child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
@@ -251,6 +280,7 @@ def main(*, as_vllm: bool = False) -> None:
     if switches.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server = FaultServer(args.model, args.api_key, switches)
+    server.port = args.port
     web.run_app(
         server.make_app(),
         host=args.host,
@@ -261,6 +291,8 @@ def main(*, as_vllm: bool = False) -> None:
         shutdown_timeout=1.0,
         access_log=None,
     )
+    for listener in taken:
+        listener.close()
 
 
 if __name__ == "__main__":

@@ -271,7 +271,7 @@ def bodies_of(folder: RunFolder) -> dict[str, str]:
             ManyCallsParams.model_validate(task.params), "card"
         )
         for key, mine in finished.items():
-            handle = DurableModel(NoClient(), builder, None, key, mine, NoClient().journal)  # type: ignore[arg-type]
+            handle = DurableModel(NoClient(), builder, None, key, Finished(mine))  # type: ignore[arg-type]
             asyncio.run(_solve(solver, samples[key.sample], handle))
     return known
 
@@ -285,10 +285,21 @@ class NoClient:
 
     server = 0
 
-    async def call(self, request: Request, think_tags: object) -> Any:
+    async def call(self, request: Request, think_tags: object, tokens: object = None) -> Any:
         """A finished run has every answer."""
         raise AssertionError("a call of a finished unit is not in the journal")
 
-    def journal(self, record: CallRecord) -> None:
-        """As above."""
+
+@dataclass(frozen=True)
+class Finished:
+    """A unit whose calls are all in the journal."""
+
+    finished_calls: dict[tuple[int, str], CallRecord]
+
+    def tokens(self, call: int, request: str) -> Any:
+        """Nothing is generated any more."""
+        raise AssertionError(f"call {call} is not in the journal")
+
+    def keep(self, record: CallRecord) -> None:
+        """Nor journaled."""
         raise AssertionError(record)
