@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from evalkit.recipe.schema import AnyServing, Cluster, Scalar
 
 MAX_TIMEOUTS = 50
-"""Requeues at the time limit before submitit gives up. Bounds a run that never gets anywhere; with
-limits of four hours this is more than a week, and a later submit starts again from zero."""
+"""submitit wants a number. It is not consulted for replicas, which requeue themselves: see
+`evalkit.cluster.requeue` for what bounds that."""
 GATHER_TIME_MIN = 120
 """A gather of a million records takes about a minute; graders that run code or judges take longer."""
 GATHER_MEMORY = "2GB"

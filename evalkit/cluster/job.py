@@ -3,10 +3,8 @@
 Both hold a folder and a name, nothing else: a requeued attempt imports the code and reads the disk.
 Exit codes and result pickles are for Slurm's records; nobody reads a result from them.
 
-Signals: USR2 (time limit, preemption) calls `checkpoint`, which drains the worker in the time that is
-left to the job; submitit then requeues it. TERM (scancel, preemption without warning) drains and
-exits; who sent it decides what becomes of the job, so it is never requeued from here. The drain has
-to end within Slurm's KillWait (30 s by default) then.
+submitit handles signals only until a callable runs: then a replica's are `evalkit.cluster.tenure`'s,
+and a gather, which can start over at any time, goes on after a preemption only.
 """
 
 from __future__ import annotations
@@ -16,15 +14,15 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import psutil
-from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmJobEnvironment
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
 from evalkit.cluster.credentials import read_secrets, remove_secrets, secrets_file
+from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.store.layout import RunFolder
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM, as shells report it."""
 WAIT_POLL_S = 1.0
+QUERY_TIMEOUT_S = 8.0
+"""For Slurm's commands in a job: it may have no more time than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class JobInfo:
     """CUDA_VISIBLE_DEVICES as the job got it."""
     ends: float | None
     """Projected end, Unix time (s); None when nobody says."""
+    kill_wait_s: float = DEFAULT_KILL_WAIT_S
+    """Time between a TERM and the KILL (s): Slurm's KillWait, which is the site's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +76,19 @@ class ReplicaJob:
 
     def __call__(self) -> None:
         """Work until nothing is left to lease. Exits with the worker's code when that is not 0."""
-        from evalkit.cluster import worker  # heavy: serving and client
+        early: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            # not to import in a handler what is being imported when it runs
+            signal.signal(number, lambda signum, _frame: early.append(signum))
+        from evalkit.cluster.tenure import Tenure  # heavy: it knows this module
 
-        def terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one changes nothing
-            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-            worker.request_drain("SIGTERM")
-            raise SystemExit(TERMINATED)
+        Tenure(RunFolder(Path(self.run_dir)), self.replica).hold(early)
 
-        signal.signal(signal.SIGTERM, terminate)
-        SlurmJobEnvironment._requeue = requeue_job  # type: ignore[method-assign, assignment]
-        load_secrets(RunFolder(Path(self.run_dir)))
-        code = worker.run_replica(Path(self.run_dir), self.replica, current_job())
-        if code:
-            raise SystemExit(code)
+    def checkpoint(self) -> None:
+        """What submitit's handler calls for a USR2 that came before `__call__`: never returns."""
+        from evalkit.cluster.tenure import Tenure
 
-    def checkpoint(self) -> DelayedSubmission:
-        """Drain, then let submitit requeue the same call (its handler of USR2 calls this)."""
-        from evalkit.cluster import worker
-
-        terminated: list[int] = []
-
-        def hurry(signum: int, _frame: FrameType | None) -> None:
-            terminated.append(signum)
-            worker.request_drain("SIGTERM", wait_s=0)
-
-        signal.signal(signal.SIGTERM, hurry)
-        worker.drain_before_end("SIGUSR2")
-        if terminated:  # cancelled, or Slurm requeues by itself: a requeue of ours would revive it
-            raise SystemExit(TERMINATED)
-        return DelayedSubmission(self)
+        Tenure(RunFolder(Path(self.run_dir)), self.replica).leave("SIGUSR2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +103,8 @@ class GatherJob:
         """Gather. Raises IncompleteError while units are missing; the job then counts as failed."""
         from evalkit.report.gather import gather_run
 
-        # submitit ignores it, but artifacts are published whole: a cancelled gather may just end
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, _interrupt_gather)
         for pid, started in self.after:
             while find_process(pid, started) is not None:
                 time.sleep(WAIT_POLL_S)
@@ -136,18 +121,22 @@ def load_secrets(folder: RunFolder) -> None:
     environment.export(read_secrets(secrets_file(folder, plan), plan))
 
 
-def requeue_job(job: SlurmJobEnvironment, countdown: int) -> None:
-    """In place of submitit's own: a job that Slurm requeued first (preemption) is no failure.
+def _interrupt_gather(signum: int, _frame: FrameType | None) -> None:
+    """Requeue a gather that is preempted in its grace time, which Slurm would not do if it just ended.
 
-    submitit takes scontrol's "Job is pending execution" for an error and records a failed result.
-    SIGTERM is ignored meanwhile, by scontrol too: a preemption without grace sends it to every
-    process of the job, right behind SIGUSR2.
+    Else a TERM ends it (artifacts are published whole), and the warning before a time limit does not.
     """
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        SlurmCommands(environment.read_environment()).requeue(job.job_id)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    env = environment.read_environment()
+    commands = SlurmCommands(env, QUERY_TIMEOUT_S)
+    if env.get("SUBMITIT_EXECUTOR") == "slurm":
+        job = slurm_id(env)
+        view = commands.show(job)
+        if view is not None and view.is_running and view.is_preempted and view.may_requeue:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the requeue sends one, to scontrol too
+            commands.requeue(job)
+            raise SystemExit(TERMINATED)
+    if signum == signal.SIGTERM:
+        raise SystemExit(TERMINATED)
 
 
 def current_job() -> JobInfo:
@@ -172,25 +161,30 @@ def current_job() -> JobInfo:
 
 def slurm_job(env: Mapping[str, str], host: str, nodes: tuple[str, ...]) -> JobInfo:
     """The job that Slurm's variables in `env` describe."""
-    raw_id = env["SLURM_JOB_ID"]
-    array = env.get("SLURM_ARRAY_JOB_ID")
     return JobInfo(
         executor="slurm",
-        job_id=f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else raw_id,
-        array_id=array,
+        job_id=slurm_id(env),
+        array_id=env.get("SLURM_ARRAY_JOB_ID"),
         restart_count=int(env.get("SLURM_RESTART_COUNT", "0")),
         nodes=nodes,
         host=host,
         gpus=env.get("CUDA_VISIBLE_DEVICES"),
-        ends=_end_time(env, raw_id),
+        ends=_end_time(env, env["SLURM_JOB_ID"]),
+        kill_wait_s=SlurmCommands(env, QUERY_TIMEOUT_S).kill_wait_s(),
     )
+
+
+def slurm_id(env: Mapping[str, str]) -> str:
+    """Id of the job that Slurm's variables describe. The plain id of an element may mean its array."""
+    array = env.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
 
 
 def _end_time(env: Mapping[str, str], raw_id: str) -> float | None:
     known = env.get("SLURM_JOB_END_TIME", "")
     if known.isdigit():
         return float(known)
-    text = SlurmCommands(env).end_time(raw_id)
+    text = SlurmCommands(env, QUERY_TIMEOUT_S).end_time(raw_id)
     return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) if text else None
 
 

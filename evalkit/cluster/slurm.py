@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
 from evalkit.cluster.states import JobState, job_state
 from evalkit.errors import ClusterError
 
@@ -38,6 +39,32 @@ class JobRow(NamedTuple):
     reason: str = ""
     nodes: str = ""
     exit_code: str = ""
+
+
+class JobView(NamedTuple):
+    """What the controller says of one job at one moment, as a decision to requeue needs it."""
+
+    state: str
+    """Slurm's word: RUNNING, COMPLETING (ends, for whatever reason), PENDING, ..."""
+    reason: str
+    restarts: int
+    """Requeues so far. Counted when a requeue is ordered, while the old attempt still runs."""
+    may_requeue: bool
+    is_preempted: bool
+    """Something with a higher priority wants its nodes, and it is in its grace time."""
+    excluded: str
+    """ExcNodeList as Slurm writes it; empty for none."""
+    partition: str
+
+    @property
+    def is_running(self) -> bool:
+        """Nobody has ended it: neither cancelled nor requeued nor at its time limit."""
+        return self.state == "RUNNING"
+
+    @property
+    def has_timed_out(self) -> bool:
+        """It is being ended because it reached its time limit."""
+        return self.state in ("COMPLETING", "TIMEOUT") and self.reason == "TimeLimit"
 
 
 class Finished(NamedTuple):
@@ -117,17 +144,48 @@ class SlurmCommands:
         if ended.returncode and "invalid job id" not in said and "already" not in said:
             raise ClusterError(f"scancel failed: {ended.stderr or ended.returncode}")
 
-    def requeue(self, job_id: str) -> None:
+    def requeue(self, job_id: str, *, even_ended: bool = False) -> None:
         """Put a running job back into the queue. Raises ClusterError with Slurm's words.
 
-        "Job is pending execution" is success: Slurm requeued it first (preemption).
+        "Job is pending execution" is success: Slurm requeued it first (preemption). With
+        `even_ended` also a job that is being ended; without, Slurm refuses to revive a cancelled one.
         """
-        ended = self.run("scontrol", "requeue", job_id)
+        option = [] if even_ended else ["incomplete"]
+        ended = self.run("scontrol", "requeue", *option, job_id)
         if ended.returncode and "pending execution" not in ended.stderr.lower():
             raise ClusterError(
                 f"Slurm did not requeue job {job_id}: {ended.stderr or ended.returncode}",
                 hint="Everything finished is kept: `evalkit submit` continues the run.",
             )
+
+    def show(self, job_id: str) -> JobView | None:
+        """What the controller says of a job or array element now; None when it does not answer."""
+        try:
+            ended = self.run("scontrol", "-o", "show", "job", job_id)
+        except ClusterError:
+            return None
+        return parse_job(ended.stdout) if ended.returncode == 0 else None
+
+    def exclude(self, job_id: str, nodes: Sequence[str]) -> None:
+        """Keep a job off these nodes and no others. Only for a job that waits or was just requeued.
+
+        Slurm refuses it for a running job. Raises ClusterError.
+        """
+        ended = self.run("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}")
+        if ended.returncode:
+            raise ClusterError(f"Slurm did not exclude {', '.join(nodes)}: {ended.stderr}")
+
+    def host_names(self, hostlist: str) -> tuple[str, ...]:
+        """Nodes of a list as Slurm writes it (`n[1-3,7]`). Raises ClusterError."""
+        if not hostlist:
+            return ()
+        return tuple(self.run("scontrol", "show", "hostnames", hostlist).stdout.split())
+
+    def partition_size(self, partition: str) -> int | None:
+        """Number of nodes in a partition; None if unknown. Raises ClusterError."""
+        ended = self.run("scontrol", "-o", "show", "partition", partition)
+        found = re.search(r"\bTotalNodes=(\d+)", ended.stdout)
+        return int(found[1]) if found else None
 
     def end_time(self, job_id: str) -> str | None:
         """Projected end of a running job as `YYYY-MM-DDTHH:MM:SS`, local time; None if unknown."""
@@ -142,10 +200,20 @@ class SlurmCommands:
         """Most elements of one array (Slurm's MaxArraySize)."""
         if not self.has("scontrol"):
             return DEFAULT_MAX_ARRAY_SIZE
-        found = re.search(
-            r"^MaxArraySize\s*=\s*(\d+)", self.run("scontrol", "show", "config").stdout, re.M
-        )
-        return int(found[1]) if found else DEFAULT_MAX_ARRAY_SIZE
+        return self._configured("MaxArraySize") or DEFAULT_MAX_ARRAY_SIZE
+
+    def kill_wait_s(self) -> float:
+        """Time between TERM and KILL on this cluster (s); Slurm's default where it is not said."""
+        try:
+            found = self._configured("KillWait")
+        except ClusterError:
+            return DEFAULT_KILL_WAIT_S
+        return DEFAULT_KILL_WAIT_S if found is None else float(found)
+
+    def _configured(self, key: str) -> int | None:
+        text = self.run("scontrol", "show", "config").stdout
+        found = re.search(rf"^{key}\s*=\s*(\d+)", text, re.M)
+        return int(found[1]) if found else None
 
 
 def parse_queue(text: str, name: str) -> dict[str, JobRow]:
@@ -173,6 +241,30 @@ def parse_accounting(text: str, name: str) -> dict[str, JobRow]:
         for element in expand_job_id(job_id):
             rows[element] = JobRow(element, job_state(raw), raw, "", _said(nodes), exit_code)
     return rows
+
+
+def parse_job(text: str) -> JobView | None:
+    """The job of `scontrol -o show job`; None when the text is of no job.
+
+    Values may hold blanks, and free ones (a comment) come late: the first of equal keys counts.
+    """
+    found: dict[str, str] = {}
+    for word in text.split():
+        key, is_pair, value = word.partition("=")
+        if is_pair:
+            found.setdefault(key, _said(value))
+    restarts = found.get("Restarts", "")
+    if "JobState" not in found or not restarts.isdecimal():
+        return None
+    return JobView(
+        state=found["JobState"],
+        reason=found.get("Reason", ""),
+        restarts=int(restarts),
+        may_requeue=found.get("Requeue") != "0",
+        is_preempted=bool(found.get("PreemptTime")),
+        excluded=found.get("ExcNodeList", ""),
+        partition=found.get("Partition", ""),
+    )
 
 
 def expand_job_id(text: str) -> Iterable[str]:

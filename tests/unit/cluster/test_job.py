@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import pytest
-from submitit.core.utils import DelayedSubmission
-from submitit.slurm.slurm import SlurmJobEnvironment
+from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
 import evalkit.cluster
 from evalkit.cluster.credentials import secrets_file, write_secrets
@@ -63,7 +62,6 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     fake = Worker()
     monkeypatch.setitem(sys.modules, "evalkit.cluster.worker", fake)
     monkeypatch.setattr(evalkit.cluster, "worker", fake, raising=False)
-    monkeypatch.setattr(SlurmJobEnvironment, "_requeue", SlurmJobEnvironment._requeue)
     monkeypatch.setenv("MY_KEY", "before")
     handlers = {number: signal.getsignal(number) for number in HANDLED}
     yield fake
@@ -106,22 +104,44 @@ def test_sigterm_drains_and_exits(run_folder: RunFolder, worker: Worker) -> None
     assert worker.calls[1:] == [("SIGTERM",)]
 
 
-def test_checkpoint_drains_and_asks_for_the_same_call(worker: Worker) -> None:
-    """The next attempt is the same call; nothing of this attempt travels in it."""
-    job = ReplicaJob("/runs/demo", 1)
-    delayed = job.checkpoint()
-    assert worker.calls == [("SIGUSR2", "before the end")]
-    assert isinstance(delayed, DelayedSubmission)
-    assert delayed.function == job
+def test_a_time_limit_drains_and_starts_again(run_folder: RunFolder, worker: Worker) -> None:
+    """USR2 drains in the time that is left; submitit's local controller then starts the next attempt."""
 
+    def warn_once() -> None:
+        if len(worker.calls) == 1:
+            os.kill(os.getpid(), signal.SIGUSR2)
 
-def test_termination_while_draining_requeues_nothing(worker: Worker) -> None:
-    """A cancelled job has to hurry, and is not revived by a requeue of ours."""
-    worker.during = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    worker.during = warn_once
     with pytest.raises(SystemExit) as caught:
-        ReplicaJob("/runs/demo", 1).checkpoint()
+        ReplicaJob(str(run_folder.root), 1)()
+    assert caught.value.code == LOCAL_REQUEUE_RETURN_CODE
+    assert worker.calls[1:] == [("SIGUSR2", "before the end")]
+
+
+def test_termination_while_draining_starts_nothing(run_folder: RunFolder, worker: Worker) -> None:
+    """A cancelled local job makes haste, and is not started again."""
+    signals = iter((signal.SIGUSR2, signal.SIGTERM))
+
+    def warn_then_end() -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+            break
+
+    worker.during = warn_then_end
+    with pytest.raises(SystemExit) as caught:
+        ReplicaJob(str(run_folder.root), 1)()
     assert caught.value.code == TERMINATED
-    assert worker.calls == [("SIGUSR2", "before the end"), ("SIGTERM",)]
+    assert worker.calls[1:] == [("SIGUSR2", "before the end"), ("SIGTERM",)]
+
+
+def test_a_signal_before_the_first_line_ends_the_attempt(
+    run_folder: RunFolder, worker: Worker
+) -> None:
+    """submitit's handler, which is there first, gets a requeue and never comes to its own books."""
+    with pytest.raises(SystemExit) as caught:
+        ReplicaJob(str(run_folder.root), 1).checkpoint()
+    assert caught.value.code == LOCAL_REQUEUE_RETURN_CODE
+    assert worker.calls == []
 
 
 def test_pickles_hold_a_folder_and_a_number() -> None:
@@ -171,9 +191,19 @@ def test_an_array_element_knows_its_array() -> None:
 
 
 def test_an_end_that_nobody_says_is_unknown() -> None:
-    """Without the variable and without squeue the end is None, not a guess."""
+    """Without the variable and without Slurm the end is None, not a guess; KillWait is the default."""
     job = slurm_job({"SLURM_JOB_ID": "12", "PATH": "/nonexistent"}, "n1", ("n1",))
     assert (job.ends, job.array_id, job.job_id, job.restart_count) == (None, None, "12", 0)
+    assert job.kill_wait_s == 30
+
+
+def test_kill_wait_is_the_sites(tmp_path: Path) -> None:
+    """The time to drain after a TERM is read from Slurm's configuration."""
+    program = tmp_path / "scontrol"
+    program.write_text("#!/bin/sh\necho 'KillOnBadExit = 0\nKillWait                = 5 sec'\n")
+    program.chmod(0o755)
+    env = {"SLURM_JOB_ID": "12", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert slurm_job(env, "n1", ("n1",)).kill_wait_s == 5
 
 
 def test_squeue_is_asked_for_the_end(tmp_path: Path) -> None:

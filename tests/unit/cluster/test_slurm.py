@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from evalkit.cluster.slurm import (
     JobRow,
+    JobView,
     SlurmCommands,
     expand_job_id,
     parse_accounting,
+    parse_job,
     parse_queue,
 )
 from evalkit.cluster.states import JobState
@@ -61,6 +63,7 @@ def test_no_output_breaks_the_parsers(text: str) -> None:
     """Whatever a command prints, parsing it raises nothing."""
     parse_queue(text, "ours")
     parse_accounting(text, "ours")
+    parse_job(text)
 
 
 def test_an_absent_command_says_where_to_go(no_slurm: dict[str, str]) -> None:
@@ -94,6 +97,55 @@ def test_missing_accounting_is_empty(fake_slurm: FakeSlurm) -> None:
     """A site without accounting has no rows, and no error."""
     fake_slurm.switch("no_accounting")
     assert SlurmCommands(fake_slurm.env).accounting(["1"], "x", 0.0) == {}
+
+
+def test_a_job_as_the_controller_shows_it() -> None:
+    """What a requeue needs is read, and a comment that looks like a field changes nothing."""
+    text = (
+        "JobId=12 ArrayJobId=10 ArrayTaskId=2 JobName=evalkit-demo JobState=COMPLETING "
+        "Reason=TimeLimit Dependency=(null) Requeue=1 Restarts=3 PreemptTime=2026-11-23T11:39:05 "
+        "Partition=low ReqNodeList=(null) ExcNodeList=n[1-2] Comment=take Restarts=9 Requeue=0"
+    )
+    view = parse_job(text)
+    assert view == JobView("COMPLETING", "TimeLimit", 3, True, True, "n[1-2]", "low")
+    assert (view.is_running, view.has_timed_out) == (False, True)
+    plain = parse_job(
+        "JobId=12 JobState=RUNNING Reason=None Requeue=0 Restarts=0 PreemptTime=None "
+        "Partition=low ExcNodeList=(null)"
+    )
+    assert plain == JobView("RUNNING", "", 0, False, False, "", "low")
+    assert plain.is_running
+    assert parse_job("slurm_load_jobs error: Invalid job id specified") is None
+
+
+def test_kill_wait_is_slurms_default_where_nobody_says(
+    fake_slurm: FakeSlurm, no_slurm: dict[str, str]
+) -> None:
+    """Without an answer, and without Slurm, the time between TERM and KILL is taken to be 30 s."""
+    assert SlurmCommands(no_slurm).kill_wait_s() == 30
+    fake_slurm.switch("broken")
+    assert SlurmCommands(fake_slurm.env).kill_wait_s() == 30
+    assert SlurmCommands(fake_slurm.env).show("1") is None
+    assert SlurmCommands(no_slurm).show("1") is None
+
+
+def test_a_cancelled_job_is_revived_only_on_demand(fake_slurm: FakeSlurm) -> None:
+    """An ordinary requeue leaves it to Slurm to refuse a job that has ended."""
+    fake_slurm.switch("requeue", "Job is pending execution for the job 1")
+    commands = SlurmCommands(fake_slurm.env)
+    commands.requeue("1")
+    commands.requeue("1", even_ended=True)
+    assert fake_slurm.calls("scontrol") == [["requeue", "incomplete", "1"], ["requeue", "1"]]
+
+
+def test_refused_exclusion_is_an_error(tmp_path: Path) -> None:
+    """Slurm refuses it for a job that runs, in its own words."""
+    program = tmp_path / "scontrol"
+    program.write_text("#!/bin/sh\necho $* Job is no longer pending execution >&2\nexit 1\n")
+    program.chmod(0o755)
+    said = "did not exclude n1, n2: update JobId=7_1 ExcNodeList=n1,n2 Job is no longer pending"
+    with pytest.raises(ClusterError, match=said):
+        SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"}).exclude("7_1", ["n1", "n2"])
 
 
 def test_requeue_of_a_job_that_slurm_requeued_is_success(fake_slurm: FakeSlurm) -> None:
