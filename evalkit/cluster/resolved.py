@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.registry import make_benchmark
-from evalkit.errors import RecipeError
+from evalkit.cluster.nodes import check_nodes
 from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
 from evalkit.recipe.template import load_template
 
@@ -44,11 +44,11 @@ def describe(loaded: LoadedRecipe, env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def cluster_settings(loaded: LoadedRecipe, env: Mapping[str, str]) -> Cluster:
-    """The recipe's cluster over its template. Raises RecipeError, also for nodes without a use."""
+    """The recipe's cluster over its template. Raises RecipeError, also for nodes that do not fit the servers."""
     name = str(loaded.recipe.cluster.get("template") or "default")
     template = load_template(name, base=loaded.base, env=env)
     cluster = resolve_cluster(loaded.recipe, template)
-    _check_nodes(loaded, cluster)
+    check_nodes(loaded.recipe, cluster)
     return cluster
 
 
@@ -93,19 +93,3 @@ def _describe_task(loaded: LoadedRecipe, name: str) -> dict[str, Any]:
             for model, each in settings.items()
         },
     }
-
-
-def _check_nodes(loaded: LoadedRecipe, cluster: Cluster) -> None:
-    recipe = loaded.recipe
-    pairs = ((model, task) for model in recipe.models for task in recipe.tasks)
-    for model, task in pairs if cluster.nodes > 1 else ():
-        kind = resolve_serving(recipe, model, task).kind
-        if kind == "command":
-            continue
-        raise RecipeError(
-            f"cluster.nodes is {cluster.nodes}, and a replica of serving.kind {kind} uses only its "
-            f"first node (models.{model}, tasks.{task})",
-            hint="Set cluster.nodes: 1; cluster.replicas gives more servers. A model that needs "
-            "several nodes takes serving.kind: command with a command that starts its other parts "
-            "with `srun --overlap`: evalkit does not spread vLLM over nodes itself yet.",
-        )

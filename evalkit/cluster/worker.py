@@ -29,6 +29,7 @@ from evalkit.cluster.env import read_environment
 from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.heartbeat import Heartbeat
+from evalkit.cluster.nodes import follower_srun_args, replica_nodes
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
@@ -320,6 +321,8 @@ class Worker:
             # Hexadecimal: a key that begins with a dash would be an option on a command line.
             api_key=secrets.token_hex(32),
             on_progress=self._tell,
+            nodes=replica_nodes(self._cluster, self._job, self._env),
+            srun_args=follower_srun_args(self._cluster),
         )
 
     def _tell(self, text: str) -> None:

@@ -120,6 +120,10 @@ class LocalServing(Serving):
     with a node that dies without a word. Answers that may have no more tokens are not streamed."""
     expose: bool = False
     """Listen on all interfaces instead of 127.0.0.1 (other nodes must reach the server)."""
+    min_free_gpu_memory: float | None = Field(None, ge=0, le=1)
+    """Share of each GPU's memory that must be free before the server starts, or the replica fails and
+    names the node and the processes there. By default what a vLLM is told to use, else 0.8; 0 does not
+    look."""
 
 
 class VllmServing(LocalServing):
@@ -313,8 +317,9 @@ class Cluster(Section):
     array_parallelism: int | None = Field(None, ge=1)
     """Most replicas at once."""
     nodes: int = Field(1, ge=1)
-    """Nodes of one replica. More than 1 is for `command` servers that start their own parts on the
-    other nodes."""
+    """Nodes of one replica. vLLM is spread over them by its parallel sizes: whole copies on each node
+    where `data_parallel_size` is a multiple, else parts of one copy. A `command` server starts its
+    parts on the other nodes itself."""
     time_min: int = Field(240, ge=1)
     """Wall-clock limit of one job, minutes."""
     signal_delay_s: int = Field(180, ge=10)

@@ -43,6 +43,10 @@ class ServerContext:
     """Random key that this server shall ask for."""
     on_progress: Callable[[str], None]
     """Called with a short sentence while the server starts."""
+    nodes: tuple[str, ...] = ()
+    """Nodes of the replica as Slurm calls them, this one first; empty where there is only this one."""
+    srun_args: tuple[str, ...] = ()
+    """Arguments of the srun that starts something on one further node, without the node itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,9 @@ class ServerFacts:
     max_model_len: int | None = None
     """Context length in tokens."""
     gpus: tuple[str, ...] = ()
-    """Names of the GPUs of this replica."""
+    """Names of the GPUs of the replica's first node."""
+    nodes: tuple[str, ...] = ()
+    """Nodes that parts of the server ran on, as far as evalkit started them; the first answers."""
     python: str | None = None
     """Version of the interpreter that runs the server."""
 
@@ -72,6 +78,7 @@ class ServerFacts:
             "launcher": self.launcher,
             "max_model_len": self.max_model_len,
             "gpus": list(self.gpus),
+            "nodes": list(self.nodes),
             "python": self.python,
         }
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, assert_never
 from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
 from evalkit.serving.contract import Deployment, ServerContext, ServerFacts
 from evalkit.serving.external import ExternalDeployment
-from evalkit.serving.local import LocalDeployment, Program
+from evalkit.serving.local import LocalDeployment
+from evalkit.serving.nodes import node_options, plan_layout
+from evalkit.serving.program import Place, Program
 from evalkit.serving.vllm import default_python, find_installation, render_vllm_command
 
 if TYPE_CHECKING:
@@ -41,28 +43,36 @@ def make_deployment(plan: DeploymentPlan, context: ServerContext) -> Deployment:
 
 
 def _make_vllm(plan: DeploymentPlan, serving: VllmServing, context: ServerContext) -> Program:
-    """Raises ServingError when the interpreter has no vLLM."""
+    """Raises ServingError when the interpreter has no vLLM, RecipeError for impossible sizes."""
+    nodes = max(1, len(context.nodes))
+    layout = plan_layout(serving, nodes) if nodes > 1 else None
     python = serving.python or default_python(context.prefix)
+    # Parts that do not answer calls are something that only `vllm serve` starts.
     found = find_installation(
-        python, env=context.env, prefix=context.prefix, launcher=serving.launcher
+        python,
+        env=context.env,
+        prefix=context.prefix,
+        launcher="serve" if layout else serving.launcher,
     )
 
-    def render(host: str, port: int) -> tuple[str, ...]:
+    def render(place: Place) -> tuple[str, ...]:
         return render_vllm_command(
             serving,
             model=plan.model_source,
             revision=plan.revision,
             served_model_name=plan.served_model_name,
-            host=host,
-            port=port,
+            host=place.listen,
+            port=place.port,
             launcher=found.launcher,
             python=python,
             can_salvage=found.can_salvage,
+            part=None if layout is None else node_options(layout, place),
         )
 
     return Program(
         kind="vllm",
         render=render,
+        nodes=nodes,
         launcher=found.launcher,
         version=found.version,
         python=found.python,
@@ -79,8 +89,8 @@ def _make_command(plan: DeploymentPlan, serving: CommandServing, context: Server
     }
     return Program(
         kind="command",
-        render=lambda host, port: render_command(
-            serving.command, {**values, "host": host, "port": str(port)}
+        render=lambda place: render_command(
+            serving.command, {**values, "host": place.listen, "port": str(place.port)}
         ),
         health_path=serving.health_path,
         local_model=os.path.isabs(plan.model_source),  # noqa: PTH117 - a text that may be a hub id

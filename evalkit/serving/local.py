@@ -6,19 +6,19 @@ Kinds differ in a `Program` alone: what is started. vLLM's is made in `evalkit.s
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from evalkit.errors import ServerStartError, ServingError
+from evalkit.errors import FailureKind, ServerStartError, ServingError
 from evalkit.serving import keeper, logs
+from evalkit.serving.assembly import Assembly
 from evalkit.serving.contract import ServerContext, ServerFacts
 from evalkit.serving.endpoint import Endpoint
-from evalkit.serving.environment import server_environment, start_environment
-from evalkit.serving.gpus import gpu_names
+from evalkit.serving.gpus import UNUSABLE, gpu_names
 from evalkit.serving.ports import Claim, claim_port, listens, plan_ports
+from evalkit.serving.program import EVERYWHERE, LOCALHOST, Program
 from evalkit.serving.ready import IdentityError, server_root, wait_ready
-from evalkit.serving.server import Server, describe_code, start_server
-from evalkit.serving.trouble import Trouble, explain_start
+from evalkit.serving.server import describe_code
+from evalkit.serving.trouble import explain_start
 from evalkit.serving.wire import Wire
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from evalkit.plan.model import DeploymentPlan
     from evalkit.recipe.schema import LocalServing
+    from evalkit.serving.parts import WholeServer
+    from evalkit.serving.trouble import Trouble
 
-LOCALHOST = "127.0.0.1"
-EVERYWHERE = "0.0.0.0"
 # Each start of a large model takes minutes; ports that are taken after a free probe are rare.
 MAX_STARTS = 4
 PROGRESS_S = 30.0
@@ -37,24 +37,8 @@ PROGRESS_S = 30.0
 UNREADY_GRACE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What is started."""
-
-    kind: Literal["vllm", "command"]
-    render: Callable[[str, int], tuple[str, ...]]
-    """(address to listen on, port) -> argv, without the prefix."""
-    health_path: str = "/health"
-    launcher: str | None = None
-    version: str | None = None
-    python: str | None = None
-    local_model: bool = False
-    """The model is a folder, so nothing has to be fetched."""
-    max_model_len: int | None = None
-
-
 class LocalDeployment:
-    """One server process tree. Implements `Deployment`."""
+    """One server, in one or several parts. Implements `Deployment`."""
 
     def __init__(
         self,
@@ -69,7 +53,7 @@ class LocalDeployment:
         self._context = context
         self._make_program = make_program
         self._program: Program | None = None
-        self._server: Server | None = None
+        self._server: WholeServer | None = None
         self._claim: Claim | None = None
         self._endpoint: Endpoint | None = None
         self._argv: tuple[str, ...] = ()
@@ -85,6 +69,8 @@ class LocalDeployment:
         self._require_secrets()
         self._endpoint = None
         self._program = await asyncio.to_thread(self._make_program)
+        assembly = Assembly(self._serving, self._context, self._program)
+        await assembly.prepare()
         deadline = asyncio.get_running_loop().time() + self._serving.ready_timeout_s
         listen = EVERYWHERE if self._serving.expose else LOCALHOST
         starts = 0
@@ -94,7 +80,7 @@ class LocalDeployment:
                 continue
             starts += 1
             try:
-                endpoint = await self._start_on(self._program, listen, port, deadline)
+                endpoint = await self._start_on(assembly, listen, port, deadline)
             except BaseException as error:
                 again = starts < MAX_STARTS and self._is_port_taken(error, port)
                 await self.stop()
@@ -137,44 +123,29 @@ class LocalDeployment:
             launcher=program.launcher,
             max_model_len=endpoint.max_model_len,
             gpus=await asyncio.to_thread(gpu_names, self._context.env),
+            nodes=() if self._server is None else self._server.nodes,
             python=program.python,
         )
 
     async def _start_on(
-        self, program: Program, listen: str, port: int, deadline: float
+        self, assembly: Assembly, listen: str, port: int, deadline: float
     ) -> Endpoint:
         host = self._context.host if self._serving.expose else LOCALHOST
-        self._argv = (*self._context.prefix, *program.render(listen, port))
-        marker = f"{self._context.attempt}:{port}"
-        env = start_environment(self._environment(program, host), port, marker)
-        self._server = start_server(
-            self._argv,
-            env,
-            self._context.log_path,
-            self._serving.shutdown_timeout_s,
-            self._context.cache_dir,
-        )
+        place = assembly.place(listen, port)
+        self._argv = assembly.argv(place)
+        self._server = assembly.start_first(place, host)
+        assembly.start_others(self._server, place, host)
         self._context.on_progress(f"server starts on {host}:{port}")
         endpoint = Endpoint(
             base_url=f"http://{bracket(host)}:{port}/v1",
             model=self._plan.served_model_name,
             api_key=self._context.api_key,
-            max_model_len=program.max_model_len,
+            max_model_len=assembly.program.max_model_len,
         )
-        health_url = server_root(endpoint.base_url) + program.health_path
+        health_url = server_root(endpoint.base_url) + assembly.program.health_path
         endpoint = await wait_ready(endpoint, health_url, self._make_check(deadline))
         self._context.on_progress(f"server is ready on {host}:{port}")
         return endpoint
-
-    def _environment(self, program: Program, host: str) -> dict[str, str]:
-        return server_environment(
-            self._context.env,
-            cache_dir=self._context.cache_dir,
-            local_model=program.local_model,
-            host=host,
-            recipe_env=self._serving.env,
-            api_key=self._context.api_key,
-        )
 
     def _make_check(self, deadline: float) -> Callable[[], None]:
         """Raises ServerStartError when the server is dead or late; reports progress meanwhile."""
@@ -184,7 +155,7 @@ class LocalDeployment:
 
         def check() -> None:
             nonlocal report
-            if self._server is not None and self._server.exit_code() is not None:
+            if self._server is not None and not self._server.is_alive:
                 raise self._start_error("died before it was ready", clock() - started)
             if clock() >= deadline:
                 raise self._start_error("was not ready in time", clock() - started)
@@ -195,26 +166,30 @@ class LocalDeployment:
         return check
 
     def _start_error(self, what: str, seconds: float) -> ServerStartError:
-        lines = [] if self._server is None else self._server.log()
-        code = None if self._server is None else self._server.exit_code()
+        part = None if self._server is None else self._server.culprit() or self._server.first
+        lines = [] if part is None else part.server.log()
+        code = None if part is None else part.exit_code
+        log_path = self._context.log_path if part is None else part.server.log_path
         end = logs.tail(lines, self._secrets) or "(it wrote nothing)"
         how = f"still running, ready_timeout_s is {self._serving.ready_timeout_s:g}"
         if code is not None:
             how = describe_code(code)
+        if self._server is not None and len(self._server.nodes) > 1 and part is not None:
+            how += f", node {part.node}"
         trouble = explain_start(
             f"the server for {self._plan.served_model_name!r} {what} ({seconds:.0f} s, {how}); "
             f"last lines of its log:\n{end}",
             lines,
-            self._context.log_path,
-            oom_killed=self._server is not None and self._server.was_oom_killed,
+            log_path,
+            oom_killed=part is not None and part.server.was_oom_killed,
             secrets=self._secrets,
         )
         hint = "" if trouble.hint is None else f"{trouble.hint}\n"
         seen = "" if trouble.cause is None else f"Seen: {trouble.cause}\n"
         return ServerStartError(
             trouble.reason,
-            hint=f"{hint}{seen}Whole log: {self._context.log_path}",
-            kind=trouble.kind,
+            hint=f"{hint}{seen}Whole log: {log_path}",
+            kind=FailureKind.GPU_PREFLIGHT if code == UNUSABLE else trouble.kind,
             evidence=trouble.evidence,
         )
 
@@ -224,12 +199,13 @@ class LocalDeployment:
         if server is None:
             return False
         if isinstance(error, IdentityError):
-            tree = keeper.find_tree({server.pid}, f"{self._context.attempt}:{port}")
+            first = server.first.server
+            tree = keeper.find_tree({first.pid}, f"{self._context.attempt}:{port}")
             return not listens([p.pid for p in tree], port)
         return (
             isinstance(error, ServerStartError)
-            and server.exit_code() is not None
-            and logs.says_address_in_use(server.log())
+            and not server.is_alive
+            and any(logs.says_address_in_use(part.server.log()) for part in server.parts)
         )
 
     def _require_secrets(self) -> None:

@@ -19,12 +19,13 @@ from evalkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from evalkit.recipe.schema import Scalar, VllmServing
+    from evalkit.serving.program import Place
 
 Options: TypeAlias = "dict[str, Scalar | list[Scalar] | None]"
 
-# Offsets into the server's block of ports; the last one is also MASTER_PORT in the environment.
+# Offsets into the server's block of ports, below that of MASTER_PORT in the environment.
+MASTER_PORT_OFFSET = 13
 RPC_PORT_OFFSET = 14
-MASTER_PORT_OFFSET = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +66,23 @@ def plan_layout(serving: VllmServing, nodes: int) -> Layout:
     )
 
 
-def node_options(layout: Layout, rank: int, address: str, port: int) -> Options:
-    """vLLM's options for the part on node `rank`, beside those that all parts share.
-
-    `address` is where other nodes reach the first one, `port` the server's own; the ports after it
-    are its too.
-    """
-    follower: Options = {"headless": True} if rank else {}
+def node_options(layout: Layout, place: Place) -> Options:
+    """vLLM's options for the part at `place`, beside those that all parts share."""
+    follower: Options = {"headless": True} if place.rank else {}
     if layout.how == "model":
         return {
             "nnodes": layout.nodes,
-            "node-rank": rank,
-            "master-addr": address,
-            "master-port": port + MASTER_PORT_OFFSET,
+            "node-rank": place.rank,
+            "master-addr": place.address,
+            "master-port": place.port + MASTER_PORT_OFFSET,
             "distributed-executor-backend": "mp",
             **follower,
         }
-    if rank:
-        follower["data-parallel-start-rank"] = rank * layout.copies
+    if place.rank:
+        follower["data-parallel-start-rank"] = place.rank * layout.copies
     return {
         "data-parallel-size-local": layout.copies,
-        "data-parallel-address": address,
-        "data-parallel-rpc-port": port + RPC_PORT_OFFSET,
+        "data-parallel-address": place.address,
+        "data-parallel-rpc-port": place.port + RPC_PORT_OFFSET,
         **follower,
     }

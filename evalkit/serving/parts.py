@@ -12,10 +12,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evalkit.serving import keeper
+from evalkit.serving import keeper, logs
+from evalkit.serving.server import describe_code
+from evalkit.serving.trouble import explain_death
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalkit.serving.server import Server
+    from evalkit.serving.trouble import Trouble
 
 ENDED = re.compile(re.escape(keeper.ENDED) + r" (\d+) at (\d+\.\d+)")
 
@@ -35,56 +40,74 @@ class Part:
                 return float(found[2]), int(found[1])
         return None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code, 128 + n after signal n; None while it runs."""
+        code, word = self.server.exit_code(), self.last_word
+        return code if word is None else word[1]
+
+    def explain_exit(self, secrets: Sequence[str], where: str) -> Trouble:
+        """Why a part that has ended did so. `where` begins the sentence; it may be empty."""
+        lines, log_path = self.server.log(), self.server.log_path
+        end = logs.tail(lines, secrets) or "(it wrote nothing)"
+        how = describe_code(self.exit_code or 0)
+        return explain_death(
+            f"{where}{how}; last lines of {log_path}:\n{end}",
+            lines,
+            log_path,
+            oom_killed=self.server.was_oom_killed,
+            secrets=secrets,
+        )
+
 
 class WholeServer:
     """A server in one or several parts; the first part is the one that answers."""
 
     def __init__(self, first: Part) -> None:
-        self._parts = [first]
+        self.parts = [first]
 
     def add(self, part: Part) -> None:
         """One more part."""
-        self._parts.append(part)
+        self.parts.append(part)
 
     @property
-    def first(self) -> Server:
+    def first(self) -> Part:
         """The part on this node."""
-        return self._parts[0].server
+        return self.parts[0]
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Nodes of the parts."""
-        return tuple(part.node for part in self._parts)
+        return tuple(part.node for part in self.parts)
 
     @property
     def is_alive(self) -> bool:
         """Whether all parts run."""
-        return all(part.server.is_alive for part in self._parts)
+        return all(part.server.is_alive for part in self.parts)
 
     def culprit(self) -> Part | None:
         """The part that ended first; None while all run."""
         if self.is_alive:
             return None
-        if len(self._parts) == 1:
-            return self._parts[0]
-        said = [(part.last_word, index) for index, part in enumerate(self._parts)]
+        if len(self.parts) == 1:
+            return self.first
+        said = [(part.last_word, index) for index, part in enumerate(self.parts)]
         ends = [(word[0], index) for word, index in said if word is not None]
         if ends:
-            return self._parts[min(ends)[1]]
-        return next(part for part in self._parts if not part.server.is_alive)
+            return self.parts[min(ends)[1]]
+        return next(part for part in self.parts if not part.server.is_alive)
 
-    def exit_code(self) -> int | None:
-        """Exit code of the part that ended first; None while all run."""
+    def explain_exit(self, secrets: Sequence[str]) -> Trouble | None:
+        """Why it is dead, with the end of the log of the part that ended first; None while it lives."""
         part = self.culprit()
         if part is None:
             return None
-        code = part.server.exit_code()
-        word = None if code is not None else part.last_word
-        return code if word is None else word[1]
+        where = "" if len(self.parts) == 1 else f"the part on node {part.node} ended first, with "
+        return part.explain_exit(secrets, where)
 
     async def stop(self, grace_s: float) -> None:
         """End all parts, at the same time. Raises ServingError when one cannot be ended."""
-        stops = (part.server.stop(grace_s) for part in self._parts)
+        stops = (part.server.stop(grace_s) for part in self.parts)
         for result in await asyncio.gather(*stops, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from evalkit.errors import ServingError
 from evalkit.serving import keeper, logs
 from evalkit.serving.memory import oom_kills
-from evalkit.serving.trouble import KILLED, Trouble, explain_death
+from evalkit.serving.trouble import KILLED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,21 +62,6 @@ class Server:
         """Whether the kernel killed in our control group since the start, and the server ended so."""
         before, now = self._kills_before, oom_kills()
         return self.exit_code() == KILLED and (now or 0) > (before or 0)
-
-    def explain_exit(self, secrets: Sequence[str]) -> Trouble | None:
-        """Exit code and end of the log; None while it runs."""
-        code = self.exit_code()
-        if code is None:
-            return None
-        lines = self.log()
-        end = logs.tail(lines, secrets) or "(it wrote nothing)"
-        return explain_death(
-            f"{describe_code(code)}; last lines of {self.log_path}:\n{end}",
-            lines,
-            self.log_path,
-            oom_killed=self.was_oom_killed,
-            secrets=secrets,
-        )
 
     async def stop(self, grace_s: float) -> None:
         """TERM, KILL after `grace_s`; returns when no process of the tree is left.

@@ -55,21 +55,35 @@ def test_description_is_the_plan(tmp_path: Path) -> None:
 COMMAND = {"kind": "command", "command": ["serve"]}
 
 
+EXTERNAL = {"kind": "external", "base_url": "http://x/v1"}
+
+
 @pytest.mark.parametrize(
-    ("serving", "kind"),
-    [({}, "vllm"), ({"kind": "external", "base_url": "http://x/v1"}, "external")],
-    ids=["vllm", "external"],
+    ("serving", "cluster", "message"),
+    [
+        ({}, {}, "does not divide the server's tensor_parallel_size 1"),
+        ({"data_parallel_size": 3}, {}, "3 copies cannot be shared out evenly"),
+        (EXTERNAL, {}, "serving.kind external starts nothing on any node"),
+        (COMMAND, {"executor": "local"}, "executor: local has only this machine"),
+    ],
+    ids=["one-gpu", "odd-copies", "external", "local"],
 )
-def test_nodes_without_a_use(tmp_path: Path, serving: dict[str, Any], kind: str) -> None:
-    """Several nodes are refused where only the first would be used, with the way out."""
-    loaded = load(tmp_path, serving=serving, cluster={"nodes": 2})
+def test_nodes_without_a_use(
+    tmp_path: Path, serving: dict[str, Any], cluster: dict[str, Any], message: str
+) -> None:
+    """Nodes that a server would not use are refused before anything is submitted."""
+    loaded = load(tmp_path, serving=serving, cluster={"nodes": 2, **cluster})
     with pytest.raises(RecipeError) as caught:
         cluster_settings(loaded, {})
-    assert caught.value.message == (
-        f"cluster.nodes is 2, and a replica of serving.kind {kind} uses only its first node "
-        "(models.m, tasks.addition)"
-    )
-    assert "srun --overlap" in str(caught.value.hint)
+    assert message in caught.value.message
+    assert "cluster.nodes" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("key", ["tensor_parallel_size", "data_parallel_size"])
+def test_nodes_of_vllm(tmp_path: Path, key: str) -> None:
+    """vLLM may have several nodes where its parallel sizes divide over them."""
+    loaded = load(tmp_path, serving={key: 4}, cluster={"nodes": 2})
+    assert cluster_settings(loaded, {}).nodes == 2
 
 
 def test_nodes_of_a_command(tmp_path: Path) -> None:
