@@ -24,7 +24,12 @@ Launcher: TypeAlias = Literal["serve", "module"]
 Option: TypeAlias = Scalar | list[Scalar] | None
 
 # Set by evalkit from the plan and the attempt; the key must never be in a recipe.
-RESERVED = ("model", "host", "port", "served-model-name", "api-key", "revision", "uds", "headless")
+RESERVED = (
+    *("model", "host", "port", "served-model-name", "api-key", "revision", "uds", "headless"),
+    # Which part of a server of several nodes is started: `cluster.nodes` and the parallel sizes.
+    *("nnodes", "node-rank", "master-addr", "master-port", "data-parallel-size-local"),
+    *("data-parallel-address", "data-parallel-rpc-port", "data-parallel-start-rank"),
+)
 OPTION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 SERVE_MODULE = "vllm.entrypoints.cli.main"
 API_MODULE = "vllm.entrypoints.openai.api_server"
@@ -83,21 +88,28 @@ def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by 
     launcher: Launcher,
     python: str,
     can_salvage: bool = False,
+    part: Mapping[str, Option] | None = None,
 ) -> tuple[str, ...]:
-    """argv of the server. Raises RecipeError for an option in `extra_args` that cannot be."""
+    """argv of the server, or of a part of it. `part` are the options of that part alone, see
+    `evalkit.serving.nodes`; a part that answers no calls has no host and port.
+
+    Raises RecipeError for an option in `extra_args` that cannot be.
+    """
     if launcher == "serve":
         start = (python, "-m", SERVE_MODULE, "serve", model)
     else:
         start = (python, "-m", API_MODULE, "--model", model)
+    part = part or {}
+    listens = "headless" not in part
     own: dict[str, Option] = {
         "served-model-name": served_model_name,
-        "host": host,
-        "port": port,
+        "host": host if listens else None,
+        "port": port if listens else None,
         "revision": revision,
         "enable-scale-out": can_salvage or None,
         "stream-interval": serving.stream_interval if can_salvage else None,
     }
-    options = {**own, **plan_options(serving)}
+    options = {**own, **plan_options(serving), **part}
     return (*start, *(part for name, value in options.items() for part in _render(name, value)))
 
 
