@@ -25,7 +25,6 @@ from evalkit.cluster.jobs import (
     JobRecord,
     job_name,
     latest_submission,
-    not_gone,
     read_jobs,
     write_fence,
 )
@@ -111,11 +110,10 @@ def cancel_run(
     on_slurm = any(record.executor == "slurm" for record in latest_submission(records))
     if on_slurm:
         _require_slurm(commands)
-    alive = not_gone(folder, records)
-    live = live_elements(alive, commands, now=clock.wall(), reports=read_reports(folder))
+    live = live_elements(records, commands, now=clock.wall(), reports=read_reports(folder))
     # the gather first: it would start as soon as the last replica is gone
     jobs = sorted(
-        (record for record in alive if live.intersection(record.elements)),
+        (record for record in records if live.intersection(record.elements)),
         key=lambda record: record.role,
     )
     last = max((record.submission for record in records), default=0)

@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.cluster.credentials import collect_secrets
 from evalkit.cluster.job import current_job
-from evalkit.cluster.jobs import (
-    JobRecord,
-    append_job,
-    job_name,
-    latest_submission,
-    not_gone,
-    read_jobs,
-)
+from evalkit.cluster.jobs import JobRecord, append_job, job_name, latest_submission, read_jobs
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.local import started_at
 from evalkit.cluster.replica_report import read_reports
@@ -76,8 +69,7 @@ def run_here(folder: RunFolder, plan: Plan, *, clock: Clock, env: Mapping[str, s
 def _register(folder: RunFolder, plan: Plan, clock: Clock, env: Mapping[str, str]) -> None:
     known = read_jobs(folder)
     reports = read_reports(folder)
-    alive = not_gone(folder, known)
-    live = live_elements(alive, SlurmCommands(env), now=clock.wall(), reports=reports)
+    live = live_elements(known, SlurmCommands(env), now=clock.wall(), reports=reports)
     if live:
         raise ClusterError(
             f"jobs of this run are still there: {', '.join(sorted(live))}",

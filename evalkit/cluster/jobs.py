@@ -51,6 +51,8 @@ class JobRecord:
     """Start of the local process, Unix time (s): proves that a process id is still ours."""
     gpus: str | None = None
     """CUDA_VISIBLE_DEVICES that a local replica was given; null for any other job."""
+    gone: bool = False
+    """A cancel has seen it gone. Comes from the fence when records are read, and is not in the file."""
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -67,7 +69,9 @@ def job_name(plan: Plan) -> str:
 
 def append_job(folder: RunFolder, record: JobRecord) -> None:
     """Add a job to the run's list, on disk when this returns. Raises StoreError."""
-    line = orjson.dumps(asdict(record)) + b"\n"
+    fields = asdict(record)
+    del fields["gone"]
+    line = orjson.dumps(fields) + b"\n"
     try:
         folder.cluster.mkdir(parents=True, exist_ok=True)
         with folder.jobs.open("ab") as file:
@@ -89,7 +93,9 @@ def read_jobs(folder: RunFolder) -> list[JobRecord]:
         return []
     except OSError as error:
         raise StoreError(f"cannot read {folder.jobs}: {error.strerror}") from error
-    return [_record(folder, line) for line in lines[:-1] if line]  # the last one is empty or torn
+    fence = read_fence(folder)
+    # the last line is empty or torn
+    return [_record(folder, line, fence) for line in lines[:-1] if line]
 
 
 def latest_submission(records: list[JobRecord]) -> list[JobRecord]:
@@ -121,12 +127,6 @@ def read_fence(folder: RunFolder) -> Fence:
         return Fence()
 
 
-def not_gone(folder: RunFolder, records: list[JobRecord]) -> list[JobRecord]:
-    """Without the jobs that a cancel has seen gone: Slurm may have forgotten them by then."""
-    fence = read_fence(folder)
-    return [job for job in records if not fence.gone or job.submission > fence.submission]
-
-
 def is_cancelled(folder: RunFolder, job_id: str) -> bool:
     """Whether a cancel came over this job, `123`, `123_4` or a process id. Raises StoreError.
 
@@ -140,9 +140,10 @@ def is_cancelled(folder: RunFolder, job_id: str) -> bool:
     return bool(mine) and mine[-1] <= last  # ids start again when a controller is reset
 
 
-def _record(folder: RunFolder, line: bytes) -> JobRecord:
+def _record(folder: RunFolder, line: bytes, fence: Fence) -> JobRecord:
     try:
         fields: dict[str, Any] = orjson.loads(line)
-        return JobRecord(**{**fields, "replicas": tuple(fields["replicas"])})
+        gone = fence.gone and fields["submission"] <= fence.submission
+        return JobRecord(**{**fields, "replicas": tuple(fields["replicas"]), "gone": gone})
     except (orjson.JSONDecodeError, TypeError, KeyError) as error:
         raise StoreError(f"{folder.jobs}: a line is not a job: {error}") from error

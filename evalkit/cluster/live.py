@@ -33,6 +33,7 @@ VISIBLE_AFTER_S = 120.0
 """A new job is in squeue or sacct by then; later it is lost (purged, or no accounting)."""
 NOT_VISIBLE = "not visible yet"
 FORGOTTEN = "Slurm no longer knows it"
+SEEN_GONE = "`evalkit cancel` has seen it gone"
 NO_ANSWER = "Slurm does not answer"
 NO_SLURM = "there is no Slurm on this machine to ask"
 ASK_EVERY_S = 30.0
@@ -208,6 +209,8 @@ def _ended_row(element: str, record: JobRecord, history: History, now: float) ->
     """Of a job that is not in the queue."""
     new = now - record.time < VISIBLE_AFTER_S
     executions = history.of(element)
+    if record.gone and not (executions and executions[-1].state.is_over):
+        return JobRow(element, JobState.CANCELLED, "", SEEN_GONE)
     if executions:
         last = executions[-1]
         when = last.ended or last.started or last.submitted

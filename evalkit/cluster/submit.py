@@ -17,7 +17,7 @@ from evalkit.benchmarks.registry import benchmark_class
 from evalkit.cluster import env as environment
 from evalkit.cluster.credentials import collect_secrets, secrets_file, write_secrets
 from evalkit.cluster.executor import check_folder
-from evalkit.cluster.jobs import JobRecord, not_gone, read_fence, read_jobs
+from evalkit.cluster.jobs import JobRecord, read_fence, read_jobs
 from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.replica_report import read_reports
@@ -127,9 +127,8 @@ class Submitter:
         known = read_jobs(self.folder)
         commands = SlurmCommands(self.env)
         reports = read_reports(self.folder)
-        alive = not_gone(self.folder, known)
-        live = live_elements(alive, commands, now=self.clock.wall(), reports=reports)
-        running = tuple(job for job in alive if live.intersection(job.elements))
+        live = live_elements(known, commands, now=self.clock.wall(), reports=reports)
+        running = tuple(job for job in known if live.intersection(job.elements))
         self._refuse_ending(running)
         if self.replicas is None and any(job.role == "replicas" for job in running):
             return Submission("already_running", {}, running)

@@ -9,7 +9,8 @@ import pytest
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.cancel import cancel_run
-from evalkit.cluster.jobs import Fence, is_cancelled, not_gone, read_fence, read_jobs, write_fence
+from evalkit.cluster.jobs import Fence, is_cancelled, read_fence, read_jobs, write_fence
+from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError
 from evalkit.plan.model import Shard
@@ -163,7 +164,9 @@ def test_what_a_cancel_saw_gone_is_not_asked_for(
     fake_slurm.switch("no_accounting")
     submit(run_folder, fake_slurm)
     cancel(run_folder, fake_slurm)
-    assert not_gone(run_folder, read_jobs(run_folder)) == []
+    assert all(job.gone for job in read_jobs(run_folder))
+    status = run_status(run_folder, clock=SYSTEM_CLOCK, env=fake_slurm.env)
+    assert {job.state for job in status.jobs} == {"cancelled"}
     assert submit(run_folder, fake_slurm).kind == "submitted"
 
 
