@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from evalkit.cluster.status import RunStatus
+    from evalkit.cluster.status_values import RunStatus
     from evalkit.store.layout import RunFolder
 
 

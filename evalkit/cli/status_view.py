@@ -1,11 +1,13 @@
-"""The status of a run for a terminal: a bar per task, the replicas, and what is wrong."""
+"""The status of a run for a terminal: a bar per task, the replicas, what it cost, and what is wrong."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -13,44 +15,69 @@ from rich.text import Text
 from evalkit.cluster.phase import brief
 
 if TYPE_CHECKING:
-    from evalkit.cluster.status import ReplicaStatus, RunStatus, TaskStatus
+    from collections.abc import Iterable, Sequence
 
-BAR_WIDTH = 24
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+    from evalkit.cluster.status_values import (
+        FailureGroup,
+        ReplicaStatus,
+        RunStatus,
+        TaskStatus,
+    )
+    from evalkit.cluster.usage import Usage
+
+BAR_WIDTH = 16
+BAR_FROM_COLUMNS = 100
+FURNITURE = 18
+"""Lines of a view besides those of tasks, replicas and failures."""
 OURS = ("infra_error", "scorer_error", "judge_error")
+GOOD = ("ready", "done")
+SHOWN_LINES = 3
+"""Log lines of one failure; all of them are in --json, and more in the log."""
 
 
-def status_view(status: RunStatus) -> RenderableType:
-    """All of a run's status."""
+def status_view(status: RunStatus, *, height: int | None = None) -> RenderableType:
+    """All of a run's status; with `height` (lines) only as many replicas as fit beside the rest."""
     head = Text.assemble((status.run, "bold"), f" {status.run_id}  ", (status.phase, "bold"))
     parts: list[RenderableType] = [head, Text(status.message)]
     if status.slurm_error:
         parts.append(Text(f"Slurm could not be asked: {status.slurm_error}", style="yellow"))
-    parts.append(_tasks(status))
+    parts += ["", TaskTable(status.tasks)]
     if status.replicas:
-        parts.append(_replicas(status))
+        parts += _replicas(status, None if height is None else _room(status, height))
         parts += _words(status)
+    parts += _costs(status)
+    if status.failures:
+        parts += _failures(status.failures)
     return Group(*parts)
 
 
-def _tasks(status: RunStatus) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("task", overflow="fold")
-    table.add_column("")
-    for name in ("done", "rate/s", "left", "score", "truncated", "empty", "errors"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for task in status.tasks:
-        table.add_row(
-            Text(task.name),
-            ProgressBar(total=max(task.expected, 1), completed=task.done, width=BAR_WIDTH),
-            f"{task.done:,}/{task.expected:,}",
-            "-" if not task.rate_per_s else f"{task.rate_per_s:.1f}",
-            duration(task.eta_s) if task.done < task.expected else "",
-            _score(task),
-            str(task.outcomes.get("truncated", 0)),
-            str(task.outcomes.get("empty", 0)),
-            str(sum(task.outcomes.get(name, 0) for name in OURS)),
-        )
-    return table
+@dataclass(frozen=True, slots=True)
+class TaskTable:
+    """A line per task; the bar goes first where the terminal is narrow."""
+
+    tasks: Sequence[TaskStatus]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        has_bar = options.max_width >= BAR_FROM_COLUMNS
+        names = ("done", "rate/s", "left", "score", "trunc", "empty", "errors")
+        table = _table("task", *([""] if has_bar else []))
+        _add_numbers(table, names)
+        for task in self.tasks:
+            bar = ProgressBar(total=max(task.expected, 1), completed=task.done, width=BAR_WIDTH)
+            table.add_row(
+                Text(task.name),
+                *([bar] if has_bar else []),
+                f"{task.done:,}/{task.expected:,}",
+                "-" if not task.rate_per_s else f"{task.rate_per_s:.1f}",
+                duration(task.eta_s) if task.done < task.expected else "",
+                _score(task),
+                str(task.outcomes.get("truncated", 0)),
+                str(task.outcomes.get("empty", 0)),
+                str(sum(task.outcomes.get(name, 0) for name in OURS)),
+            )
+        yield table
 
 
 def _score(task: TaskStatus) -> str:
@@ -58,58 +85,134 @@ def _score(task: TaskStatus) -> str:
     return "-" if task.score is None else f"{100 * task.score:.1f}"
 
 
-def _replicas(status: RunStatus) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("replica", "state", "server", "node", "job"):
-        table.add_column(name, overflow="fold")
-    for name in ("in flight", "tokens/s", "heartbeat"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for replica in status.replicas:
+def _replicas(status: RunStatus, room: int | None) -> list[RenderableType]:
+    """The table; where there is no room for all, those that are well are left out first."""
+    shown = list(status.replicas)
+    if room is not None and len(shown) > room:
+        by_trouble = sorted(shown, key=lambda replica: replica.state in GOOD)  # stable
+        chosen = {replica.name for replica in by_trouble[: max(room - 1, 1)]}
+        shown = [replica for replica in shown if replica.name in chosen]
+    table = _table("replica", "state", "node", "job")
+    _add_numbers(table, ("restarts", "calls", "tokens/s", "heard"))
+    for replica in shown:
         table.add_row(
             _name(replica),
             Text(replica.state, style=_style(replica)),
-            _server(replica),
             replica.node or "-",
             replica.job_id or "-",
+            str(replica.restarts),
             str(replica.in_flight),
             f"{replica.tokens_per_s:,.0f}",
-            "-" if replica.heartbeat_age_s is None else f"{replica.heartbeat_age_s:.0f} s ago",
+            "-" if replica.heartbeat_age_s is None else age(replica.heartbeat_age_s),
         )
-    return table
+    hidden = len(status.replicas) - len(shown)
+    more = [Text(f"and {hidden} more replicas", style="dim")] if hidden else []
+    return ["", table, *more]
+
+
+def _room(status: RunStatus, height: int) -> int:
+    """Lines for replicas when all else is shown."""
+    evidence = sum(2 + min(len(group.lines), SHOWN_LINES) for group in status.failures)
+    return max(1, height - len(status.tasks) - evidence - FURNITURE)
 
 
 def _name(replica: ReplicaStatus) -> str:
     return replica.name + (f".a{replica.attempt}" if replica.attempt else "")
 
 
-def _server(replica: ReplicaStatus) -> str:
-    """Of the last heartbeat: a replica that has ended has no server any more."""
-    server = replica.server
-    if not server:
-        return "-"
-    state = str(server.get("state", "-")) if replica.is_alive else "-"
-    restarts = server.get("restarts", 0)
-    return f"{state}, {restarts} restart{'s' * (restarts != 1)}" if restarts else state
-
-
 def _words(status: RunStatus) -> list[RenderableType]:
-    """What replicas say in words: what is wrong with them, unless the run's message is just that, and
-    what they wait for."""
+    """What replicas say in words: what is wrong with them, unless the run's message or a failure says
+    just that, and what they wait for."""
     lines: list[RenderableType] = []
+    known = [status.message, *(group.reason for group in status.failures)]
     for replica in status.replicas:
         if replica.error:
             error = brief(replica.error)
-            if error not in status.message:
+            if not any(error in text or text in error for text in known):
                 lines.append(Text(f"{_name(replica)}: {error}", style="red"))
         elif replica.detail:
             lines.append(Text(f"{_name(replica)}: {replica.detail}", style="dim"))
     return lines
 
 
+def _costs(status: RunStatus) -> list[RenderableType]:
+    """Attempts, restarts, hours, and nodes to stay off."""
+    if status.usage is None:
+        return []
+    attempts = _count(len(status.attempts), "attempt")
+    restarts = _count(sum(replica.restarts for replica in status.replicas), "server restart")
+    lines: list[RenderableType] = ["", Text(hours(status.usage)), Text(f"{attempts}, {restarts}")]
+    if status.bad_nodes:
+        text = f"nodes that failed repeatedly: {', '.join(status.bad_nodes)}"
+        lines.append(Text(text, style="yellow"))
+    return lines
+
+
+def hours(usage: Usage) -> str:
+    """`GPU-hours: 12.40 used, 1.10 wasted (9 %), about 3.0 left`."""
+    name = "GPU-hours" if usage.unit == "gpu" else "node-hours"
+    share = f" ({100 * usage.wasted_h / usage.used_h:.0f} %)" if usage.used_h else ""
+    left = "-" if usage.left_h is None else f"about {usage.left_h:.2f}"
+    return f"{name}: {usage.used_h:.2f} used, {usage.wasted_h:.2f} wasted{share}, {left} left"
+
+
+def _failures(groups: Sequence[FailureGroup]) -> list[RenderableType]:
+    table = _table("failure", "of")
+    _add_numbers(table, ("count",))
+    _add_words(table, ("last", "node", "reason"))
+    for group in groups:
+        table.add_row(
+            Text(str(group.kind), style="red"),
+            group.of,
+            f"{group.count:,}",
+            group.where,
+            group.node or "-",
+            Text(brief(group.reason)),
+        )
+    parts: list[RenderableType] = ["", table]
+    for group in groups:
+        if group.log is not None:
+            parts.append(Text.assemble((f"{group.kind}: ", "red"), group.log, overflow="fold"))
+        parts += [
+            Padding(Text(line, style="dim", overflow="fold"), (0, 0, 0, 2), expand=False)
+            for line in group.lines[-SHOWN_LINES:]
+        ]
+    return parts
+
+
+def _table(*names: str) -> Table:
+    """A table that begins with columns of words."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    _add_words(table, names)
+    return table
+
+
+def _add_words(table: Table, names: Iterable[str]) -> None:
+    for name in names:
+        table.add_column(name, overflow="fold")
+
+
+def _add_numbers(table: Table, names: Iterable[str]) -> None:
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+
+
 def _style(replica: ReplicaStatus) -> str:
     if replica.error:
         return "red"
-    return "green" if replica.state in ("ready", "done") else "yellow"
+    return "green" if replica.state in GOOD else "yellow"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def age(seconds: float) -> str:
+    """How long ago, in the largest unit that says enough: `3 s`, `12 min`, `5 h`, `2 d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def duration(seconds: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.live import Live
@@ -17,41 +18,70 @@ from evalkit.cluster.status import RunStatus, StatusReader
 from evalkit.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console, RenderableType
 
     from evalkit.store.layout import RunFolder
 
 LOCAL_POLL_S = 0.5
-SLURM_POLL_S = 5.0
-"""Slurm's controller is shared by everybody; progress itself is read from files."""
+POLL_S = 2.0
+"""Of files, as often as workers write them. Slurm is asked much less often: see `StatusReader`."""
 LINE_EVERY_S = 15.0
+BLIND_FOR_S = 75.0
+"""Where nobody can be asked, replicas have the time of a stale heartbeat and more to be heard."""
 
 
-def watch(folder: RunFolder, *, poll_s: float = SLURM_POLL_S) -> RunStatus:
-    """Show a run's status until it is over; returns the last one."""
+def watch(folder: RunFolder, *, poll_s: float = POLL_S) -> RunStatus:
+    """Show a run's status until it is over, or nobody here can tell any more; returns the last one."""
     console = err()
     reader = StatusReader(folder, clock=SYSTEM_CLOCK)
     if not console.is_terminal:
         return _watch_lines(reader, poll_s)
     status = reader.read()
-    with Live(status_view(status), console=console, refresh_per_second=4) as live:
-        while not status.is_over:
+    patience = Patience()
+    with Live(_fitting(status, console), console=console, refresh_per_second=4) as live:
+        while not patience.is_over(status):
             time.sleep(poll_s)
             status = reader.read()
-            live.update(status_view(status))
+            live.update(_fitting(status, console))
+        live.update(status_view(status))  # the last one stays, whole
     return status
+
+
+@dataclass(slots=True)
+class Patience:
+    """When to stop watching."""
+
+    monotonic: Callable[[], float] = SYSTEM_CLOCK.monotonic
+    blind_since: float | None = None
+
+    def is_over(self, status: RunStatus) -> bool:
+        """The run is over, or nothing could be known of it for a while."""
+        if not status.is_blind:
+            self.blind_since = None
+            return status.is_over
+        now = self.monotonic()
+        self.blind_since = now if self.blind_since is None else self.blind_since
+        return now - self.blind_since >= BLIND_FOR_S
+
+
+def _fitting(status: RunStatus, console: Console) -> RenderableType:
+    return status_view(status, height=console.height)
 
 
 def _watch_lines(reader: StatusReader, poll_s: float) -> RunStatus:
     console = err()
     said, when = "", float("-inf")
+    patience = Patience()
     while True:
         status = reader.read()
+        is_over = patience.is_over(status)
         line, now = status_line(status), SYSTEM_CLOCK.monotonic()
-        if status.is_over or (line != said and now - when >= LINE_EVERY_S):
+        if is_over or (line != said and now - when >= LINE_EVERY_S):
             console.print(Text(line), soft_wrap=True)
             said, when = line, now
-        if status.is_over:
+        if is_over:
             return status
         time.sleep(poll_s)
 
@@ -84,7 +114,7 @@ def _show_until(folder: RunFolder, stop: threading.Event) -> None:
         while True:
             is_last = stop.wait(LOCAL_POLL_S)
             with contextlib.suppress(StoreError):  # the work itself reports what is wrong on disk
-                live.update(status_view(reader.read()))
+                live.update(_fitting(reader.read(), console))
             if is_last:
                 break
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
@@ -26,6 +26,7 @@ from evalkit.store.publish import publish
 from evalkit.store.union import attempt_order
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from evalkit.clock import Clock
@@ -35,6 +36,7 @@ RECORD_EVERY_S = 30.0
 """A killed attempt's time is known to within this."""
 ATTEMPT_FOLDER = "attempt-"
 
+Signature: TypeAlias = tuple[int, int, int]
 End = Literal["done", "drained", "failed", "over_budget"]
 
 
@@ -80,6 +82,8 @@ class AttemptRecord:
     ends: float | None = None
     """When its job was to end at the latest; null where nobody said."""
     server_starts: int = 0
+    deployments: int = 0
+    """Deployments it started a server for."""
     startup_s: float = 0.0
     """Time before the first server of each deployment was ready."""
     restart_s: float = 0.0
@@ -99,6 +103,11 @@ class AttemptRecord:
     def wall_s(self) -> float:
         """How long it held its node, as far as is known (s)."""
         return max(0.0, (self.last if self.ended is None else self.ended) - self.started)
+
+    @property
+    def restarts(self) -> int:
+        """Servers that were started in place of another."""
+        return max(0, self.server_starts - self.deployments)
 
     @property
     def has_kept(self) -> bool:
@@ -132,7 +141,6 @@ class Recorder:
         *,
         units: int,
         completion_tokens: int,
-        server_starts: int,
         startup_s: float,
         restart_s: float,
     ) -> None:
@@ -142,10 +150,13 @@ class Recorder:
             last=self._clock.wall(),
             units=units,
             completion_tokens=completion_tokens,
-            server_starts=server_starts,
             startup_s=round(startup_s, 1),
             restart_s=round(restart_s, 1),
         )
+
+    def server_starts(self, servers: int, deployments: int) -> None:
+        """Take in that another server starts: how many that makes, and for how many deployments."""
+        self.record = replace(self.record, server_starts=servers, deployments=deployments)
 
     @property
     def is_due(self) -> bool:
@@ -166,13 +177,44 @@ class Recorder:
         self.write()
 
 
+class AttemptReader:
+    """Reads all records again and again; files that have not changed are not opened again."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._known: dict[Path, tuple[Signature, AttemptRecord]] = {}
+
+    def read(self) -> list[AttemptRecord]:
+        """As `read_attempts`."""
+        found: dict[Path, tuple[Signature, AttemptRecord]] = {}
+        for path in _paths(self._folder, "*"):
+            try:
+                about = path.stat()
+            except OSError:
+                continue
+            signature = (about.st_ino, about.st_mtime_ns, about.st_size)
+            known = self._known.get(path)
+            if known is not None and known[0] == signature:
+                found[path] = known
+            elif (record := read_attempt(path)) is not None:
+                found[path] = (signature, record)
+        self._known = found
+        return _in_order(record for _, record in found.values())
+
+
 def read_attempts(folder: RunFolder, replica: str | None = None) -> list[AttemptRecord]:
     """Records of all attempts (of one replica), in their order; unreadable ones are left out."""
-    logs = folder.stdout.parent
+    records = (read_attempt(path) for path in _paths(folder, replica or "*"))
+    return _in_order(record for record in records if record is not None)
+
+
+def _paths(folder: RunFolder, replica: str) -> Iterable[Path]:
     name = folder.attempt_record("", 0).name
-    found = logs.glob(f"{replica or '*'}/{ATTEMPT_FOLDER}*/{name}")
-    records = [read_attempt(path) for path in found]
-    return sorted((r for r in records if r is not None), key=lambda r: attempt_order(r.id))
+    return folder.stdout.parent.glob(f"{replica}/{ATTEMPT_FOLDER}*/{name}")
+
+
+def _in_order(records: Iterable[AttemptRecord]) -> list[AttemptRecord]:
+    return sorted(records, key=lambda record: attempt_order(record.id))
 
 
 def read_attempt(path: Path) -> AttemptRecord | None:

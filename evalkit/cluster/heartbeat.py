@@ -37,7 +37,6 @@ class Heartbeat:
         self._previous = clock.monotonic()
         self._tokens = (self._previous, 0)
         self.completion_tokens = 0
-        self.server_starts = 0
         self._recorder = recorder
         self._served: set[int] = set()
         self._startup_s = 0.0
@@ -74,7 +73,6 @@ class Heartbeat:
             self._recorder.update(
                 units=sum(tally.done for tally in report.tasks.values()),
                 completion_tokens=self.completion_tokens,
-                server_starts=self.server_starts,
                 startup_s=self._startup_s,
                 restart_s=self._restart_s,
             )

@@ -14,7 +14,7 @@ from evalkit.cluster.states import LIVE, JobState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evalkit.cluster.status import JobStatus, ReplicaStatus, TaskStatus
+    from evalkit.cluster.status_values import FailureGroup, JobStatus, ReplicaStatus, TaskStatus
 
 WORKING = frozenset({"ready", "draining", "stopping"})
 STARTING = frozenset({"starting", "loading"})
@@ -36,6 +36,8 @@ class Phase(NamedTuple):
     word: str
     message: str
     is_over: bool
+    is_blind: bool = False
+    """Nobody here can tell whether it is over."""
 
 
 def brief(error: str) -> str:
@@ -54,6 +56,7 @@ def describe_phase(
     tasks: Sequence[TaskStatus],
     replicas: Sequence[ReplicaStatus],
     jobs: Sequence[JobStatus],
+    failures: Sequence[FailureGroup] = (),
     *,
     is_gathered: bool,
 ) -> Phase:
@@ -70,7 +73,7 @@ def describe_phase(
     if busy:
         return _busy(busy, len(workers) or len(replicas), owed)
     if live:
-        return _waiting(live, owed)
+        return _waiting(live, owed, failures)
     if any(job.reason in UNCLEAR for job in workers):
         return _unclear(workers, owed)
     if not jobs and not replicas:
@@ -100,7 +103,7 @@ def _done(gathers: Sequence[JobStatus], *, is_gathered: bool, alive: bool) -> Ph
 def _unclear(workers: Sequence[JobStatus], owed: int) -> Phase:
     if all(job.reason == NO_SLURM for job in workers):
         here = f"{NO_SLURM}; `evalkit resume --here` continues the run here"
-        return Phase("unknown", f"{owed} units owed; {here}", False)
+        return Phase("unknown", f"{owed} units owed; {here}", False, is_blind=True)
     return Phase("unknown", f"{owed} units owed; Slurm does not show the jobs", False)
 
 
@@ -115,13 +118,14 @@ def _busy(busy: Sequence[ReplicaStatus], of: int, owed: int) -> Phase:
     return Phase("starting", f"{len(busy)} of {of} replicas load the model{trouble}", False)
 
 
-def _waiting(live: Sequence[JobStatus], owed: int) -> Phase:
+def _waiting(live: Sequence[JobStatus], owed: int, failures: Sequence[FailureGroup]) -> Phase:
     held = [job for job in live if job.state == JobState.HELD]
     if held:
+        first = held[0]
         return Phase(
             "waiting",
-            f"job {held[0].job_id} is held by Slurm ({held[0].reason or held[0].raw}): it does not "
-            "start by itself; `scontrol release` it, or `evalkit cancel` and submit again",
+            f"job {first.job_id} is held by Slurm ({first.reason or first.raw}) and does not start "
+            f"by itself: {first.advice}",
             False,
         )
     running = [job for job in live if job.state in (JobState.RUNNING, JobState.FINISHING)]
@@ -134,7 +138,10 @@ def _waiting(live: Sequence[JobStatus], owed: int) -> Phase:
         )
     reasons = sorted({job.reason for job in live if job.reason not in ("", "None")})
     why = f" ({', '.join(reasons)})" if reasons else ""
-    return Phase("waiting", f"{len(live)} jobs wait for Slurm{why}, {owed} units owed", False)
+    jobs = "1 job waits" if len(live) == 1 else f"{len(live)} jobs wait"
+    last = next((group for group in failures if group.of == "attempt"), None)
+    after = f"; last: {last.where} {last.reason}" if last else ""
+    return Phase("waiting", f"{jobs} for Slurm{why}, {owed} units owed{after}", False)
 
 
 def _stopped(

@@ -19,7 +19,7 @@ from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, decode, header, unit_key, unseal
 from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.markers import read_marker
-from evalkit.store.records import CallRecord, PartialRecord
+from evalkit.store.records import CallRecord, PartialRecord, UnitRecord
 from evalkit.store.union import attempt_order, list_journals
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class TaskProgress:
     """Units of finished shards whose score the worker wrote down."""
     score_sum: float = 0.0
     shards_done: int = 0
+    details: dict[str, str] = field(default_factory=dict)
+    """By outcome that is ours: what the last such failure said."""
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class OpenShard:
     errors: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     """Of the units in `finished` and `errors`."""
+    details: dict[str, str] = field(default_factory=dict)
 
     def update(self, folder: RunFolder) -> None:
         """Read what is new; everything again when a journal shrank or vanished."""
@@ -98,6 +101,7 @@ class OpenShard:
             self.finished.clear()
             self.errors.clear()
             self.outcomes.clear()
+            self.details.clear()
             self._read_new(paths)
 
     def _read_new(self, paths: dict[str, Path]) -> bool:
@@ -141,6 +145,7 @@ class OpenShard:
         else:
             outcome, ends_unit = record.outcome, True
         if not outcome.is_models_own:
+            self.details[str(outcome)] = _detail(record)
             known = self.errors.get(key)
             if key not in self.finished and (known is None or known[0] <= rank):
                 self._put(self.errors, key, rank, outcome)
@@ -214,7 +219,13 @@ class ProgressReader:
         state.update(self._folder)
         progress.done += len(state.finished)
         progress.outcomes += state.outcomes
+        progress.details |= state.details
         progress.shards_done += len(state.finished) == len(state.planned)
+
+
+def _detail(record: CallRecord | UnitRecord) -> str:
+    said = record.reply.detail if isinstance(record, CallRecord) else record.detail
+    return (said or "").partition("\n")[0]
 
 
 def _add_marker(progress: TaskProgress, marker: dict[str, Any]) -> None:

@@ -1,23 +1,34 @@
 """The state of a run: what is done (journals), who works (replicas), what Slurm says (jobs).
 
-Progress never depends on Slurm: when Slurm does not answer, that is shown beside numbers that hold.
+Markers, heartbeats and attempt records come first, and progress never depends on Slurm: when it does
+not answer, that is shown beside numbers that hold. Slurm is asked seldom, see `evalkit.cluster.live`.
 Nothing is written, so any number of people may watch one run.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
+from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
-from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
-from evalkit.cluster.live import NO_ANSWER, NO_SLURM, job_rows
+from evalkit.cluster.jobs import JobRecord, latest_submission, read_fence, read_jobs
+from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Answer, Scheduler
 from evalkit.cluster.phase import describe_phase
+from evalkit.cluster.postmortem import Scene, explain
 from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
-from evalkit.cluster.slurm import JobRow, SlurmCommands
-from evalkit.cluster.states import JobState
-from evalkit.errors import ClusterError
+from evalkit.cluster.requeue import bad_nodes
+from evalkit.cluster.slurm import SlurmCommands
+from evalkit.cluster.states import JobState, what_to_do
+from evalkit.cluster.status_values import (
+    AttemptStatus,
+    JobStatus,
+    ReplicaStatus,
+    RunStatus,
+    TaskStatus,
+)
+from evalkit.cluster.troubles import group_failures
+from evalkit.cluster.usage import count_usage
 from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
@@ -28,99 +39,22 @@ if TYPE_CHECKING:
     from evalkit.plan.model import TaskPlan
     from evalkit.store.layout import RunFolder
 
+__all__ = ["ReplicaStatus", "RunStatus", "StatusReader", "TaskStatus", "run_status"]
+
 QUEUED = frozenset({JobState.PENDING, JobState.REQUEUED, JobState.HELD})
+RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING})
+NOT_SAID = frozenset({NO_ANSWER, NOT_VISIBLE})
+"""Reasons for which nothing is concluded from a job that is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskStatus:
-    """One task."""
+class Parts(NamedTuple):
+    """What was read of a run, as of one moment."""
 
-    name: str
-    expected: int
-    """Planned units."""
-    done: int
-    outcomes: dict[str, int]
-    shards: int
-    shards_done: int
-    score: float | None
-    """Mean score so far, over `scored` units; null when no worker has scored yet."""
-    scored: int
-    rate_per_s: float | None
-    """Units per second now; null when nobody works on the task."""
-    eta_s: float | None
-    """Seconds until the task is done at this rate."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
-    """One replica."""
-
-    name: str
-    state: str
-    """The worker's own word (see `ReplicaReport.state`); `waiting` before its first, `silent` when its
-    heartbeat stands still, `ended` when its job is known to be over and it did not say so."""
-    job_id: str | None
-    node: str | None
-    log: str | None
-    """Path of the attempt's log, or of the job's output before the first attempt."""
-    is_alive: bool = False
-    """Its worker was heard lately, and its job is not known to be over."""
-    attempt: int | None = None
-    server: dict[str, Any] = field(default_factory=dict)
-    """`state`, `log` and `restarts` of its server, as the worker sees it."""
-    detail: str | None = None
-    """What it is doing, in words, while it runs."""
-    tokens_per_s: float = 0.0
-    in_flight: int = 0
-    heartbeat_age_s: float | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobStatus:
-    """One job or array element, as Slurm says."""
-
-    job_id: str
-    role: str
-    replica: str | None
-    state: str
-    raw: str
-    """Slurm's own word."""
-    reason: str
-    nodes: str
-    log: str | None
-    """Path of the job's own output, where a worker that never started says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    """Everything at one moment."""
-
-    run: str
-    run_id: str
-    folder: str
-    time: float
-    """Unix time (s)."""
-    phase: str
-    """One word: not_submitted, waiting, starting, running, gathering, complete, stopped, failed,
-    unknown."""
-    message: str
-    """The phase in a sentence, with the reason and a log path when something is wrong."""
-    is_over: bool
-    """Nothing of the run lives any more."""
-    expected: int
-    done: int
-    rate_per_s: float | None
-    eta_s: float | None
-    tasks: tuple[TaskStatus, ...]
-    replicas: tuple[ReplicaStatus, ...]
-    jobs: tuple[JobStatus, ...]
-    slurm_error: str | None = None
-    """Why the jobs' states are not known."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+    records: Sequence[JobRecord]
+    reports: Mapping[str, ReplicaReport]
+    attempts: Sequence[AttemptRecord]
+    answer: Answer
+    now: float
 
 
 class StatusReader:
@@ -132,42 +66,66 @@ class StatusReader:
         """`env` is where Slurm's commands are looked for. Raises UsageError, StoreError."""
         self._folder = folder
         self._clock = clock
-        self._env = env
         self._plan = load_plan(folder)
         self._progress = ProgressReader(folder, self._plan)
+        self._attempts = AttemptReader(folder)
+        self._scheduler = Scheduler(SlurmCommands(read_environment() if env is None else env))
 
     def read(self) -> RunStatus:
         """The run now. Raises StoreError when a journal cannot be read."""
-        folder, plan, now = self._folder, self._plan, self._clock.wall()
-        reports = read_reports(folder)
-        records = latest_submission(read_jobs(folder))
-        rows, slurm_error = _ask_slurm(records, self._env, now, reports)
-        jobs = tuple(_job_statuses(folder, records, rows))
-        replicas = tuple(_replica_statuses(folder, jobs, reports, now))
+        folder, plan = self._folder, self._plan
+        parts = self._look()
+        jobs = tuple(_job_statuses(folder, parts))
+        replicas = tuple(_replica_statuses(folder, jobs, parts))
         alive = frozenset(replica.name for replica in replicas if replica.is_alive)
+        progress = {task.name: self._progress.read(task) for task in plan.tasks}
         tasks = tuple(
-            _task_status(task, self._progress.read(task), reports, alive) for task in plan.tasks
+            _task_status(task, progress[task.name], parts.reports, alive) for task in plan.tasks
         )
         done = sum(task.done for task in tasks)
         rate = _total(task.rate_per_s for task in tasks)
-        phase = describe_phase(tasks, replicas, jobs, is_gathered=is_gathered(folder))
+        eta_s = (plan.n_units - done) / rate if rate else None
+        attempts = tuple(_attempt_statuses(folder, jobs, parts))
+        failures = group_failures(folder, attempts, jobs, parts.answer.rows, progress)
+        phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=is_gathered(folder))
+        working = frozenset(attempt.id for attempt in attempts if attempt.is_alive)
         return RunStatus(
             run=plan.run,
             run_id=plan.run_id,
             folder=str(folder.root),
-            time=now,
+            time=parts.now,
             phase=phase.word,
             message=phase.message,
             is_over=phase.is_over,
+            is_blind=phase.is_blind,
             expected=plan.n_units,
             done=done,
             rate_per_s=rate,
-            eta_s=(plan.n_units - done) / rate if rate else None,
+            eta_s=eta_s,
             tasks=tasks,
             replicas=replicas,
             jobs=jobs,
-            slurm_error=slurm_error,
+            attempts=attempts,
+            failures=failures,
+            usage=count_usage(parts.attempts, working, eta_s) if attempts else None,
+            bad_nodes=bad_nodes(parts.attempts),
+            slurm_error=parts.answer.error,
         )
+
+    def _look(self) -> Parts:
+        now = self._clock.wall()
+        reports = read_reports(self._folder)
+        attempts = self._attempts.read()
+        known = read_jobs(self._folder)
+        records = latest_submission(known)
+        answer = self._scheduler.look(
+            records,
+            _unexplained(known, attempts),
+            now=now,
+            monotonic=self._clock.monotonic(),
+            reports=reports,
+        )
+        return Parts(records, reports, attempts, answer, now)
 
 
 def run_status(
@@ -177,18 +135,21 @@ def run_status(
     return StatusReader(folder, clock=clock, env=env).read()
 
 
-def _ask_slurm(
-    records: Sequence[JobRecord],
-    env: Mapping[str, str] | None,
-    now: float,
-    reports: Mapping[str, ReplicaReport],
-) -> tuple[dict[str, JobRow], str | None]:
-    commands = SlurmCommands(read_environment() if env is None else env)
-    try:
-        rows = job_rows(records, commands, now=now, reports=reports)
-    except ClusterError as error:
-        return {}, error.message
-    return rows, NO_SLURM if any(row.reason == NO_SLURM for row in rows.values()) else None
+def _unexplained(
+    records: Sequence[JobRecord], attempts: Iterable[AttemptRecord]
+) -> list[JobRecord]:
+    """Jobs with attempts of which only Slurm knows how they ended; not those that may still run.
+
+    The latest attempt of a replica without an end is looked for in the queue first.
+    """
+    latest = {attempt.replica: attempt.id for attempt in attempts}
+    ids = {
+        attempt.job_id.partition("_")[0]
+        for attempt in attempts
+        if attempt.end != "done"
+        and (attempt.ended is not None or latest[attempt.replica] != attempt.id)
+    }
+    return [record for record in records if record.job_id in ids]
 
 
 def _task_status(
@@ -219,37 +180,37 @@ def _task_status(
     )
 
 
-def _job_statuses(
-    folder: RunFolder, records: Iterable[JobRecord], rows: Mapping[str, JobRow]
-) -> Iterable[JobStatus]:
-    for record in records:
+def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
+    silent = NOT_VISIBLE if parts.answer.error is None else NO_ANSWER
+    for record in parts.records:
         for index, element in enumerate(record.elements):
-            row = rows.get(element)
+            row = parts.answer.rows.get(element)
+            state = row.state if row else JobState.UNKNOWN
+            reason = row.reason if row else silent
             yield JobStatus(
                 job_id=element,
                 role=record.role,
                 replica=record.replicas[index] if record.replicas else None,
-                state=str(row.state) if row else "unknown",
+                state=str(state),
                 raw=row.raw if row else "",
-                reason=row.reason if row else NO_ANSWER,
+                reason=reason,
                 nodes=row.nodes if row else "",
-                log=_existing(folder.cluster / f"{element}_0_log.out"),
+                log=_existing(folder.job_log(element)),
+                advice=what_to_do(element, reason) if state is JobState.HELD else None,
             )
 
 
 def _replica_statuses(
-    folder: RunFolder,
-    jobs: Iterable[JobStatus],
-    reports: Mapping[str, ReplicaReport],
-    now: float,
+    folder: RunFolder, jobs: Iterable[JobStatus], parts: Parts
 ) -> Iterable[ReplicaStatus]:
     by_replica = {job.replica: job for job in jobs if job.replica is not None}
-    for name in sorted({*by_replica, *reports}, key=lambda name: (len(name), name)):
-        job, report = by_replica.get(name), reports.get(name)
+    for name in sorted({*by_replica, *parts.reports}, key=lambda name: (len(name), name)):
+        job, report = by_replica.get(name), parts.reports.get(name)
+        mine = [attempt for attempt in parts.attempts if attempt.replica == name]
         if report is None:
-            yield _unheard(name, job)
+            yield _unheard(name, job, len(mine))
             continue
-        fresh = report.is_fresh(now) and not (job and JobState(job.state).is_over)
+        fresh = report.is_fresh(parts.now) and not (job and JobState(job.state).is_over)
         yield ReplicaStatus(
             name=name,
             state=_replica_state(report, job, fresh=fresh),
@@ -257,11 +218,13 @@ def _replica_statuses(
             node=(job.nodes if job else "") or report.host,
             is_alive=fresh,
             attempt=report.attempt,
+            attempts=len(mine),
+            restarts=sum(attempt.restarts for attempt in mine),
             server=report.server,
             detail=report.detail if fresh else None,
             tokens_per_s=report.tokens_per_s if fresh else 0.0,
             in_flight=report.in_flight if fresh else 0,
-            heartbeat_age_s=max(0.0, now - report.heartbeat),
+            heartbeat_age_s=max(0.0, parts.now - report.heartbeat),
             error=report.error,
             log=_existing(folder.worker_log(name, report.attempt)),
         )
@@ -277,12 +240,54 @@ def _replica_state(report: ReplicaReport, job: JobStatus | None, *, fresh: bool)
     return "ended" if job is not None and JobState(job.state).is_over else "silent"
 
 
-def _unheard(name: str, job: JobStatus | None) -> ReplicaStatus:
+def _unheard(name: str, job: JobStatus | None, attempts: int) -> ReplicaStatus:
     """A replica whose worker has not written anything."""
     if job is None:
-        return ReplicaStatus(name, "waiting", None, None, None)
-    state = "waiting" if JobState(job.state).is_live else "ended"
-    return ReplicaStatus(name, state, job.job_id, job.nodes or None, job.log)
+        return ReplicaStatus(name, "waiting", None, None, None, attempts=attempts)
+    state = "waiting" if not JobState(job.state).is_over else "ended"
+    return ReplicaStatus(name, state, job.job_id, job.nodes or None, job.log, attempts=attempts)
+
+
+def _attempt_statuses(
+    folder: RunFolder, jobs: Sequence[JobStatus], parts: Parts
+) -> Iterable[AttemptStatus]:
+    alive = frozenset(_alive(jobs, parts))
+    fence = read_fence(folder).submission
+    known = read_jobs(folder)
+    cancelled = frozenset(record.job_id for record in known if record.submission <= fence)
+    scene = Scene(parts.answer.history, alive, cancelled, folder)
+    for attempt in parts.attempts:
+        yield AttemptStatus(
+            id=attempt.id,
+            replica=attempt.replica,
+            attempt=attempt.attempt,
+            job_id=attempt.job_id,
+            node=attempt.nodes[0] if attempt.nodes else attempt.host,
+            gpus=attempt.gpus,
+            started=attempt.started,
+            ended=attempt.last if attempt.ended is None else attempt.ended,
+            is_alive=attempt.id in alive,
+            end=attempt.end,
+            units=attempt.units,
+            completion_tokens=attempt.completion_tokens,
+            server_starts=attempt.server_starts,
+            failure=explain(attempt, scene),
+        )
+
+
+def _alive(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
+    """Attempts that run: heard lately, or the last of a job that runs, or of which nobody says else."""
+    of_job = {job.job_id: job for job in jobs}
+    latest = {attempt.replica: attempt for attempt in parts.attempts}
+    for name, attempt in latest.items():
+        report, job = parts.reports.get(name), of_job.get(attempt.job_id)
+        heard = (
+            report is not None and report.attempt == attempt.attempt and report.is_fresh(parts.now)
+        )
+        held = job is not None and (job.state in RUNNING or job.reason in NOT_SAID)
+        over = job is not None and JobState(job.state).is_over
+        if attempt.ended is None and (held or (heard and not over)):
+            yield attempt.id
 
 
 def _total(rates: Iterable[float | None]) -> float | None:

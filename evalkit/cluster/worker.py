@@ -183,6 +183,7 @@ class Worker:
         name = f"evalkit-{plan.run_id}-{attempt.id}-{secrets.token_hex(8)}"
         self._cache = Path(tempfile.gettempdir()) / name
         self._servers = 0
+        self._served: set[int] = set()
         self.thread = threading.Thread(target=self.run, name="evalkit-worker")
         self.error: BaseException | None = None
 
@@ -242,7 +243,7 @@ class Worker:
         attempt = self._all.attempt
         return classify(
             error,
-            node=self._report.host,
+            node=self._job.nodes[0] if self._job.nodes else self._job.host,
             log=self._folder.worker_log(attempt.replica, attempt.number),
             root=self._folder.root,
             secrets=[value for name in names if (value := self._env.get(name))],
@@ -305,7 +306,8 @@ class Worker:
 
     def _server_context(self, number: int) -> ServerContext:
         attempt = self._all.attempt
-        self._all.heartbeat.server_starts = number + 1
+        self._served.add(self._report.phase)
+        self._recorder.server_starts(number + 1, len(self._served))
         job = self._job.array_id or self._job.job_id
         digits = int("".join(c for c in job if c.isdigit()) or 0)
         index = int(attempt.replica.removeprefix("r")) + 8 * number

@@ -25,9 +25,7 @@ LINE_CHARS = 400
 # Servers print what they were doing right before an error, and its details right after it.
 BEFORE, AFTER = 1, 2
 LAST = 3
-ERROR = re.compile(
-    r"\b[\w.]*(?:Error|Exception|Interrupt)\b: |^error:|\bfatal\b", re.IGNORECASE
-)
+ERROR = re.compile(r"\b[\w.]*(?:Error|Exception|Interrupt)\b: |^error:|\bfatal\b", re.IGNORECASE)
 
 
 class Cause(NamedTuple):

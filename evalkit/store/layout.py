@@ -106,6 +106,10 @@ class RunFolder:
         """Number of the last submission that was cancelled (text)."""
         return self.cluster / "cancelled"
 
+    def job_log(self, element: str) -> Path:
+        """What a job itself wrote, all its executions: `123`, `123_4` for an element of an array."""
+        return self.cluster / f"{element}_0_log.out"
+
     @property
     def stdout(self) -> Path:
         """Log of the run as a whole: submissions, attempts, gathers."""

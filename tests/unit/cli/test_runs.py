@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from rich.console import Console
 
-from evalkit.cli.status_view import status_view
 from evalkit.cluster.jobs import JobRecord, append_job, read_jobs
-from evalkit.cluster.status import ReplicaStatus, RunStatus, TaskStatus
 from evalkit.store.layout import RunFolder
 from evalkit.store.run import load_plan
 from tests.builders import answer_all
@@ -100,48 +97,3 @@ def test_a_run_of_a_cluster_goes_on_without_it(
     assert said.code == 0
     assert [job.executor for job in read_jobs(folder)] == ["slurm", "local"]
     assert "no Slurm" not in shell("status", "test").out
-
-
-@pytest.mark.parametrize("width", [100, 130])
-def test_what_a_replica_says_fits(width: int) -> None:
-    """Server, restarts and words of each replica are shown; no line is wider than the terminal."""
-    replica = {"job_id": "1234567_0", "node": "node-0123", "log": None, "attempt": 2}
-    loading = ReplicaStatus(
-        name="r0",
-        state="loading",
-        is_alive=True,
-        server={"state": "loading", "restarts": 2},
-        detail="server is not ready after 60 s",
-        **replica,
-    )
-    broken = ReplicaStatus(
-        name="r1", state="failed", error="no memory\nlong log", server={"state": "x"}, **replica
-    )
-    task = TaskStatus("livecodebench", 100_000, 99_000, {"ok": 99_000}, 9, 8, 0.5, 1, 12.5, 80.0)
-    status = RunStatus(
-        run="demo",
-        run_id="01234567",
-        folder="/runs/demo",
-        time=0.0,
-        phase="starting",
-        message="1 of 2 replicas load the model",
-        is_over=False,
-        expected=100_000,
-        done=99_000,
-        rate_per_s=12.5,
-        eta_s=80.0,
-        tasks=(task,),
-        replicas=(loading, broken),
-        jobs=(),
-    )
-    console = Console(width=width)
-    with console.capture() as printed:
-        console.print(status_view(status))
-    text = printed.get()
-    assert "loading, 2 restarts" in text
-    assert "r0.a2: server is not ready after 60 s" in text
-    assert "r1.a2: no memory" in text
-    assert "long log" not in text
-    assert "livecodebench" in text
-    assert "99,000/100,000" in text
-    assert max(map(len, text.splitlines())) <= width

@@ -52,16 +52,19 @@ def test_record_through_an_attempt(tmp_path: Path) -> None:
     recorder.write()
     assert read_attempts(folder) == [make_record()]
     now[0] = RECORD_EVERY_S - 1
-    recorder.update(units=1, completion_tokens=10, server_starts=1, startup_s=20.04, restart_s=0.0)
+    recorder.server_starts(1, 1)
+    recorder.update(units=1, completion_tokens=10, startup_s=20.04, restart_s=0.0)
     assert not recorder.is_due
     now[0] = RECORD_EVERY_S
-    recorder.update(units=2, completion_tokens=30, server_starts=2, startup_s=20.0, restart_s=5.0)
+    recorder.server_starts(3, 2)
+    recorder.update(units=2, completion_tokens=30, startup_s=20.0, restart_s=5.0)
     assert recorder.is_due
     recorder.write()
     assert not recorder.is_due
     killed = read_attempts(folder)[0]
     assert (killed.ended, killed.last, killed.wall_s) == (None, 1030.0, 30.0)
     assert killed.has_kept
+    assert killed.restarts == 1
     now[0] = 40.0
     failure = Failure(FailureKind.OOM, "no memory", "n1", "logs/x", ("line",))
     recorder.end("failed", reason="SIGTERM", failure=failure)
@@ -71,7 +74,8 @@ def test_record_through_an_attempt(tmp_path: Path) -> None:
             ended=1040.0,
             end="failed",
             reason="SIGTERM",
-            server_starts=2,
+            server_starts=3,
+            deployments=2,
             startup_s=20.0,
             restart_s=5.0,
             units=2,

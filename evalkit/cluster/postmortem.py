@@ -1,0 +1,199 @@
+"""How every attempt ended that did not end as done: the worker's own word, or else Slurm's.
+
+A worker that is killed, or whose node dies, says nothing; one that drains on a signal cannot know who
+sent it. Slurm's accounting does: the execution that held the attempt is found by job and time. Where
+nobody knows, the attempt is `lost`: that is never taken for a good end.
+
+Pure, but for the last lines of logs, which are read where they are the only witness.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from evalkit import errors
+from evalkit.cluster.accounting import parse_time
+from evalkit.cluster.failures import Failure, FailureKind
+from evalkit.cluster.states import LIVE, JobState
+from evalkit.serving import logs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evalkit.cluster.accounting import Execution, History
+    from evalkit.cluster.attempts import AttemptRecord
+    from evalkit.cluster.slurm import JobRow
+    from evalkit.store.layout import RunFolder
+
+CLOCK_MARGIN_S = 120.0
+"""A node's clock may be off against the controller's, and a worker starts a while after its job."""
+NEAR_END_S = 900.0
+"""An attempt that was told to stop so close to its time limit was told because of it."""
+LOG_BYTES = 64 * 1024
+KINDS = {
+    JobState.PREEMPTED: FailureKind.PREEMPTED,
+    JobState.NODE_FAIL: FailureKind.NODE_FAILURE,
+    JobState.TIMEOUT: FailureKind.TIME_LIMIT,
+    JobState.OOM: FailureKind.OOM,
+    JobState.CANCELLED: FailureKind.CANCELLED,
+}
+SAID = {
+    FailureKind.PREEMPTED: "preempted by Slurm",
+    FailureKind.NODE_FAILURE: "its node failed",
+    FailureKind.TIME_LIMIT: "its job reached the time limit",
+    FailureKind.OOM: "its job used more memory than it had (cluster.mem)",
+    FailureKind.CANCELLED: "cancelled",
+}
+MEMORY_KINDS = frozenset({FailureKind.SERVER_CRASH, FailureKind.UNKNOWN, FailureKind.SERVER_START})
+"""What memory that ran out looks like to a worker whose server was killed for it."""
+OUR_ERROR = re.compile(r"^(?:evalkit\.errors\.)(\w+Error): (.*)$")
+STEP_OOM = re.compile(r"oom.kill event|Out Of Memory", re.IGNORECASE)
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+SLURM_SAID = re.compile(
+    r"CANCELLED AT|DUE TO|oom.kill event|Out Of Memory|slurmstepd: error|srun: error"
+)
+
+
+class Scene(NamedTuple):
+    """What is known around attempts."""
+
+    history: History
+    alive: frozenset[str]
+    """Attempts whose worker is heard, or whose job may run them still (`r0.a1`)."""
+    cancelled: frozenset[str]
+    """Jobs (without an array index) that `evalkit cancel` stopped."""
+    folder: RunFolder
+
+
+def explain(attempt: AttemptRecord, scene: Scene) -> Failure | None:
+    """Why an attempt ended; None when it ended as done, or may still run."""
+    if attempt.end == "done" or (attempt.ended is None and attempt.id in scene.alive):
+        return None
+    row = find_execution(attempt, scene.history)
+    if attempt.failure is not None:
+        return _corrected(attempt.failure, row)
+    kind, reason = _verdict(attempt, row, scene)
+    log, lines = _witness(attempt, kind, scene.folder)
+    return Failure(kind, reason, attempt.host, log, lines)
+
+
+def find_execution(attempt: AttemptRecord, history: History) -> Execution | None:
+    """The job's execution that held an attempt: the last that had started by then."""
+    started = [
+        row
+        for row in history.of(attempt.job_id)
+        if row.started is not None and row.started <= attempt.started + CLOCK_MARGIN_S
+    ]
+    return started[-1] if started else None
+
+
+def _corrected(failure: Failure, row: Execution | None) -> Failure:
+    """A worker sees its server killed; Slurm knows that memory was the reason."""
+    if row is not None and row.state is JobState.OOM and failure.kind in MEMORY_KINDS:
+        reason = f"{SAID[FailureKind.OOM]}: {failure.reason}"
+        return replace(failure, kind=FailureKind.OOM, reason=reason)
+    return failure
+
+
+def _verdict(
+    attempt: AttemptRecord, row: Execution | None, scene: Scene
+) -> tuple[FailureKind, str]:
+    if row is not None and row.state in KINDS:
+        kind = KINDS[row.state]
+        by = f" ({row.raw.lower()})" if " by " in row.raw else ""
+        return kind, SAID[kind] + by
+    if attempt.job_id.partition("_")[0] in scene.cancelled:
+        return FailureKind.CANCELLED, SAID[FailureKind.CANCELLED]
+    if attempt.end == "over_budget":
+        return FailureKind.OVER_BUDGET, attempt.reason or "the run's limits are reached"
+    if attempt.end is not None:
+        return _signalled(attempt, row)
+    if row is None or row.state in LIVE:
+        return FailureKind.LOST, "it was not heard any more, and nobody says why"
+    return FailureKind.LOST, f"it ended without a word (exit code {row.exit_code}, {row.raw})"
+
+
+def _signalled(attempt: AttemptRecord, row: Execution | None) -> tuple[FailureKind, str]:
+    """A drained attempt of which Slurm says no more than that it was requeued, or nothing."""
+    why = f"told to stop ({attempt.reason or 'no reason given'})"
+    if attempt.ends is not None and attempt.ends - attempt.last < NEAR_END_S:
+        return FailureKind.TIME_LIMIT, f"{why} before its time limit"
+    if attempt.executor != "slurm" or attempt.reason == "SIGINT":
+        return FailureKind.CANCELLED, why
+    if row is not None and row.state is JobState.REQUEUED:
+        return FailureKind.PREEMPTED, f"{why} and requeued"
+    return FailureKind.PREEMPTED, f"{why} by Slurm, which does not say why"
+
+
+def _witness(
+    attempt: AttemptRecord, kind: FailureKind, folder: RunFolder
+) -> tuple[str | None, tuple[str, ...]]:
+    """The log that tells most of an end without words, and its last lines.
+
+    Slurm writes why it ended a job into the job's own output, which all its executions share.
+    """
+    output = folder.job_log(attempt.job_id)
+    said = [line for line in _end(output) if _is_about(line, attempt, kind)]
+    if said:
+        return _within(output, folder), tuple(said[-logs.LAST :])
+    worker = folder.worker_log(attempt.replica, attempt.attempt)
+    lines = tuple(logs.last_lines(_end(worker)))
+    return (_within(worker, folder) if worker.exists() else None), lines
+
+
+def _is_about(line: str, attempt: AttemptRecord, kind: FailureKind) -> bool:
+    """Whether Slurm says this of the attempt: by the line's time, or by what it is about."""
+    if not SLURM_SAID.search(line):
+        return False
+    stamp = STAMP.search(line)
+    when = parse_time(stamp[0]) if stamp else None
+    if when is None:
+        return kind is FailureKind.OOM and STEP_OOM.search(line) is not None
+    return attempt.started - CLOCK_MARGIN_S <= when <= attempt.last + CLOCK_MARGIN_S
+
+
+def explain_job(row: JobRow, folder: RunFolder) -> Failure | None:
+    """Why a job is over of which no attempt tells; None when it is not, or ended well.
+
+    A worker that never started says why in the job's own log.
+    """
+    if row.state is JobState.DONE or not row.state.is_over:
+        return None
+    output = folder.job_log(row.job_id)
+    lines = _end(output)
+    log = _within(output, folder) if lines else None
+    killed = [line for line in lines if STEP_OOM.search(line)]
+    if row.state in KINDS or killed:
+        kind = KINDS.get(row.state, FailureKind.OOM)
+        said = [line for line in lines if SLURM_SAID.search(line)] or logs.last_lines(lines)
+        return Failure(kind, SAID[kind], row.nodes or None, log, tuple(said[-logs.LAST :]))
+    code = f" (exit code {row.exit_code})" if row.exit_code else ""
+    reason = row.reason or f"the job failed before its worker said anything{code}"
+    return _failed_job(reason, row.nodes or None, log, lines)
+
+
+def _failed_job(reason: str, node: str | None, log: str | None, lines: list[str]) -> Failure:
+    """From the last error of ours in the job's log, which Python writes with its class."""
+    for index in range(len(lines) - 1, -1, -1):
+        found = OUR_ERROR.match(lines[index])
+        known = getattr(errors, found[1], None) if found else None
+        if found and isinstance(known, type) and issubclass(known, errors.EvalkitError):
+            shown = logs.last_lines(lines[index : index + logs.LAST])
+            return Failure(known.kind, found[2], node, log, tuple(shown))
+    cause = logs.find_cause(lines)
+    if cause is not None:
+        return Failure(cause.kind, reason, node, log, cause.lines)
+    return Failure(FailureKind.UNKNOWN, reason, node, log, tuple(logs.find_errors(lines)))
+
+
+def _end(path: Path) -> list[str]:
+    try:
+        return logs.read_end(path, limit=LOG_BYTES)
+    except OSError:
+        return []
+
+
+def _within(path: Path, folder: RunFolder) -> str:
+    return str(path.relative_to(folder.root))

@@ -1,0 +1,107 @@
+"""The failure table of a run: by kind, how many, and the last of each with its log lines.
+
+Three things fail: attempts, jobs that no attempt tells of (a worker that never started, a job on hold,
+a gather), and units, which are owed again. A failure is counted once, where most is known of it. Pure,
+but for what `evalkit.cluster.postmortem` reads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from evalkit.cluster.failures import Failure, FailureKind
+from evalkit.cluster.postmortem import explain_job
+from evalkit.cluster.states import JobState
+from evalkit.cluster.status_values import FailureGroup
+from evalkit.store.records import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from evalkit.cluster.progress import TaskProgress
+    from evalkit.cluster.slurm import JobRow
+    from evalkit.cluster.status_values import AttemptStatus, JobStatus
+    from evalkit.store.layout import RunFolder
+
+UNIT_KINDS = {
+    Outcome.INFRA_ERROR: FailureKind.ENDPOINT,
+    Outcome.SCORER_ERROR: FailureKind.SCORER,
+    Outcome.JUDGE_ERROR: FailureKind.JUDGE,
+}
+
+
+class Case(NamedTuple):
+    """Failures of one kind that are known together."""
+
+    of: Literal["attempt", "job", "unit"]
+    where: str
+    time: float | None
+    failure: Failure
+    n: int = 1
+
+
+def group_failures(
+    folder: RunFolder,
+    attempts: Sequence[AttemptStatus],
+    jobs: Sequence[JobStatus],
+    rows: Mapping[str, JobRow],
+    progress: Mapping[str, TaskProgress],
+) -> tuple[FailureGroup, ...]:
+    """All failures of a run, the latest kind first."""
+    told = {attempt.job_id for attempt in attempts}
+    cases = [
+        *_of_attempts(attempts),
+        *_of_jobs(folder, [job for job in jobs if job.job_id not in told or _is_held(job)], rows),
+        *_of_units(progress),
+    ]
+    groups: dict[tuple[str, FailureKind], list[Case]] = {}
+    for case in cases:
+        groups.setdefault((case.of, case.failure.kind), []).append(case)
+    found = [_group(folder, members) for members in groups.values()]
+    return tuple(sorted(found, key=lambda group: -(group.time or 0.0)))
+
+
+def _of_attempts(attempts: Iterable[AttemptStatus]) -> Iterable[Case]:
+    for attempt in attempts:
+        if attempt.failure is not None:
+            yield Case("attempt", attempt.id, attempt.ended, attempt.failure)
+
+
+def _of_jobs(
+    folder: RunFolder, jobs: Iterable[JobStatus], rows: Mapping[str, JobRow]
+) -> Iterable[Case]:
+    for job in jobs:
+        row = rows.get(job.job_id)
+        if _is_held(job):
+            reason = f"held by Slurm ({job.reason or job.raw}): {job.advice}"
+            yield Case("job", job.job_id, None, Failure(FailureKind.HELD, reason))
+        elif row is not None and (failure := explain_job(row, folder)) is not None:
+            yield Case("job", job.job_id, None, failure)
+
+
+def _of_units(progress: Mapping[str, TaskProgress]) -> Iterable[Case]:
+    for task, counts in progress.items():
+        for outcome, kind in UNIT_KINDS.items():
+            if n := counts.outcomes.get(outcome, 0):
+                said = counts.details.get(outcome) or "see the worker's log"
+                yield Case("unit", task, None, Failure(kind, said), n)
+
+
+def _is_held(job: JobStatus) -> bool:
+    return job.state == JobState.HELD
+
+
+def _group(folder: RunFolder, cases: Sequence[Case]) -> FailureGroup:
+    last = max(cases, key=lambda case: case.time or 0.0)
+    failure = last.failure
+    return FailureGroup(
+        kind=failure.kind,
+        of=last.of,
+        count=sum(case.n for case in cases),
+        where=last.where,
+        time=last.time,
+        reason=failure.reason,
+        node=failure.node,
+        log=None if failure.log is None else str(folder.root / failure.log),
+        lines=failure.lines,
+    )

@@ -1,0 +1,195 @@
+"""How a run's status looks: everything is there, nothing is cut, no line is wider than the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from evalkit.cli.status_view import age, duration, status_view
+from evalkit.cli.watch import BLIND_FOR_S, Patience
+from evalkit.cluster.failures import FailureKind
+from evalkit.cluster.status_values import (
+    AttemptStatus,
+    FailureGroup,
+    ReplicaStatus,
+    RunStatus,
+    TaskStatus,
+)
+from evalkit.cluster.usage import Usage
+
+PLACE: dict[str, Any] = {"job_id": "1234567_0", "node": "node-0123", "log": None, "attempt": 2}
+LOADING = ReplicaStatus(
+    name="r0",
+    state="loading",
+    is_alive=True,
+    server={"state": "loading"},
+    restarts=2,
+    detail="server is not ready after 60 s",
+    heartbeat_age_s=3.0,
+    **PLACE,
+)
+BROKEN = ReplicaStatus(
+    name="r1", state="failed", error="no memory\nlong log", server={"state": "x"}, **PLACE
+)
+READY = ReplicaStatus(
+    name="r2",
+    state="ready",
+    is_alive=True,
+    server={"state": "ready"},
+    in_flight=512,
+    tokens_per_s=123_456.7,
+    heartbeat_age_s=1.0,
+    **PLACE,
+)
+TASK = TaskStatus("livecodebench", 100_000, 99_000, {"ok": 99_000}, 9, 8, 0.5, 1, 12.5, 80_000.0)
+FAILURE = FailureGroup(
+    kind=FailureKind.NODE_FAILURE,
+    of="attempt",
+    count=3,
+    where="r10.a12",
+    time=1.0,
+    reason="its node failed",
+    node="node-0123",
+    log="/runs/demo/logs/r10/attempt-12/worker.log",
+    lines=("line 1", "line 2", "line 3", "slurmstepd: error: *** JOB 7 DUE TO NODE FAILURE ***"),
+)
+ATTEMPT = AttemptStatus(
+    id="r0.a1",
+    replica="r0",
+    attempt=1,
+    job_id="1234567_0",
+    node="node-0123",
+    gpus=4,
+    started=0.0,
+    ended=1.0,
+    is_alive=True,
+    end=None,
+    units=1,
+    completion_tokens=1,
+    server_starts=3,
+    failure=None,
+)
+STATUS = RunStatus(
+    run="demo",
+    run_id="01234567",
+    folder="/runs/demo",
+    time=0.0,
+    phase="starting",
+    message="1 of 2 replicas load the model",
+    is_over=False,
+    is_blind=False,
+    expected=100_000,
+    done=99_000,
+    rate_per_s=12.5,
+    eta_s=80.0,
+    tasks=(TASK,),
+    replicas=(LOADING, BROKEN, READY),
+    jobs=(),
+    attempts=(ATTEMPT, ATTEMPT),
+    failures=(FAILURE,),
+    usage=Usage("gpu", 1234.5, 12.34, None),
+    bad_nodes=("node-0123", "node-0124"),
+)
+
+
+def render(status: RunStatus, width: int, height: int | None = None) -> str:
+    """The view as a terminal of that size shows it."""
+    console = Console(width=width)
+    with console.capture() as printed:
+        console.print(status_view(status, height=height))
+    return printed.get()
+
+
+def words(text: str) -> str:
+    """What is shown, however it is folded."""
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_everything_fits(width: int) -> None:
+    """Tasks, replicas, costs and failures are all there, folded where they must be."""
+    text = render(STATUS, width)
+    assert max(map(len, text.splitlines())) <= width
+    for part in (
+        "r0.a2: server is not ready after 60 s",
+        "r1.a2: no memory",
+        "livecodebench",
+        "99,000/100,000",
+        "22:13:20",
+        "123,457",
+        "GPU-hours: 1234.50 used, 12.34 wasted (1 %), - left",
+        "2 attempts, 2 server restarts",
+        "nodes that failed repeatedly: node-0123, node-0124",
+        "node_failure",
+        "r10.a12",
+        "its node failed",
+        "/runs/demo/logs/r10/attempt-12/worker.log",
+        "*** JOB 7 DUE TO NODE FAILURE ***",
+        "1234567_0",
+        "node-0123",
+    ):
+        assert words(part) in words(text), part
+    assert "long log" not in text
+    assert "line 1" not in text, "the last three lines of the evidence are enough here"
+
+
+def test_what_costs_nothing_is_not_shown() -> None:
+    """Before the first attempt there are no hours and no failures."""
+    bare = dataclasses.replace(STATUS, usage=None, failures=(), attempts=(), bad_nodes=())
+    text = render(bare, 100)
+    assert "hours" not in text
+    assert "failure" not in text
+
+
+def test_hours_of_nodes_and_what_is_left() -> None:
+    """A run without GPUs counts node-hours; what is left is an estimate."""
+    cheap = dataclasses.replace(STATUS, usage=Usage("node", 0.0, 0.0, 1.5))
+    assert "node-hours: 0.00 used, 0.00 wasted, about 1.50 left" in render(cheap, 100)
+
+
+def test_many_replicas_on_a_small_terminal() -> None:
+    """While watching, replicas in trouble are shown first, and the others counted."""
+    replicas = [dataclasses.replace(READY, name=f"r{n}") for n in range(60)]
+    replicas[50] = dataclasses.replace(BROKEN, name="r50")
+    many = dataclasses.replace(STATUS, replicas=tuple(replicas))
+    text = render(many, 120, height=40)
+    assert len(text.splitlines()) <= 40
+    assert "r50.a2" in text
+    assert "more replicas" in text
+    assert "more replicas" not in render(many, 120)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.2, "3 s"), (119, "119 s"), (600, "10 min"), (9000, "2 h"), (2e5, "2 d")],
+)
+def test_age(seconds: float, text: str) -> None:
+    """How long ago, in a unit that is short enough."""
+    assert age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (0.4, "0:00"), (61, "1:01"), (3661, "1:01:01")]
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    """Hours only where there are some."""
+    assert duration(seconds) == text
+
+
+def test_a_watch_ends_where_nobody_can_tell() -> None:
+    """A copied run, without Slurm and without a heartbeat, is watched for a while and no longer."""
+    now = [0.0]
+    patience = Patience(lambda: now[0])
+    blind = dataclasses.replace(STATUS, is_blind=True)
+    assert not patience.is_over(blind)
+    now[0] = BLIND_FOR_S - 1
+    assert not patience.is_over(blind)
+    assert not patience.is_over(STATUS), "a heartbeat came"
+    now[0] = BLIND_FOR_S + 1
+    assert not patience.is_over(blind)
+    now[0] = 2 * BLIND_FOR_S + 1
+    assert patience.is_over(blind)
+    assert patience.is_over(dataclasses.replace(STATUS, is_over=True))
