@@ -1,0 +1,205 @@
+"""What becomes of a job on a real Slurm: preempted in every way, cancelled, lost, failed, over budget.
+
+The worker is a stand-in that waits and notes drains; what requeues is the real thing. A drain that is
+warned with USR2, and preemption on a cluster that sends it, are in `test_submit`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.attempts import AttemptRecord, begin_attempt, read_attempts, write_attempt
+from evalkit.cluster.jobs import read_jobs
+from evalkit.cluster.slurm import JobView, SlurmCommands
+from evalkit.recipe.schema import VllmServing
+from tests.slurm.test_submit import Run
+from tests.unit.cluster.builders import make_plan, write_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.slurm.conftest import SlurmCluster
+
+
+@pytest.fixture
+def make_run(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Callable[[], Run]]:
+    """Runs of one replica on the shared cluster; their jobs are gone after the test."""
+    runs: list[Run] = []
+
+    def make() -> Run:
+        plan = make_plan(serving=VllmServing(gpus=1))
+        folder = write_run(tmp_path / "out" / f"run{len(runs)}", plan)
+        runs.append(Run(slurm_cluster, folder, plan))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.cancel()
+    ids = {job.job_id for run in runs for job in read_jobs(run.folder)}
+    queue = ("squeue", "-h", "-o", "%A")
+    slurm_cluster.wait_for(
+        "all is over", lambda: not ids.intersection(slurm_cluster.run(*queue).split())
+    )
+
+
+@pytest.fixture
+def set_grace(slurm_cluster: SlurmCluster) -> Iterator[Callable[[int], None]]:
+    """Sets the grace time of the partition `low` (s); it is 0 again after the test."""
+
+    def change(seconds: int) -> None:
+        slurm_cluster.run("scontrol", "update", "PartitionName=low", f"GraceTime={seconds}")
+
+    yield change
+    change(0)
+
+
+def preempt(cluster: SlurmCluster, node: str) -> str:
+    """Let an urgent job want a whole node, and return its id when it has it."""
+    urgent = cluster.run(
+        *("sbatch", "--parsable", "--partition", "high", "--nodelist", node, "--exclusive"),
+        *("--mem", "100MB", "--output", "/dev/null", "--wrap", "sleep 300"),
+    ).strip()
+    state = ("squeue", "-h", "-j", urgent, "-o", "%T")
+    cluster.wait_for("the urgent job runs", lambda: cluster.run(*state).strip() == "RUNNING")
+    return urgent
+
+
+def view(run: Run, job: str) -> JobView:
+    """What the controller says of a job."""
+    found = SlurmCommands(run.env).show(job)
+    assert found is not None
+    return found
+
+
+def log_of(run: Run) -> str:
+    return run.folder.stdout.read_text() if run.folder.stdout.exists() else ""
+
+
+def no_failed_result(run: Run) -> bool:
+    """submitit has recorded no result of a replica."""
+    return not list(run.folder.cluster.glob("*_result.pkl"))
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "state"),
+    [pytest.param(0, "PREEMPTED", id="no-grace"), pytest.param(20, "REQUEUED", id="grace")],
+)
+def test_preemption_without_a_warning(
+    make_run: Callable[[], Run], set_grace: Callable[[int], None], grace_s: int, state: str
+) -> None:
+    """TERM alone: without grace Slurm requeues; in the grace time we do, or the job would be lost."""
+    set_grace(grace_s)
+    run = make_run()
+    cluster = run.cluster
+    job = run.submit(partition="low").jobs[0].job_id
+    node = run.worker()["nodes"][0]
+    cluster.run("scancel", preempt(cluster, node))
+    assert run.drains() == ["SIGTERM"]
+    again = run.worker("r0", 1)
+    assert again["restart_count"] == 1
+    assert cluster.job_states(job)[0] == state
+    assert no_failed_result(run)
+
+
+def test_a_cancelled_job_is_never_revived(make_run: Callable[[], Run]) -> None:
+    """Plain scancel, also of a job that drains for its time limit: drained, ended, not requeued."""
+    runs = [make_run(), make_run()]
+    jobs = [run.submit().jobs[0].job_id for run in runs]
+    for run in runs:
+        run.worker()
+    cluster = runs[0].cluster
+    (runs[1].folder.root / "stubborn").touch()
+    cluster.run("scancel", "--signal", "USR2", jobs[1])
+    cluster.wait_for("it drains", lambda: runs[1].drains() == ["SIGUSR2"])
+    cluster.run("scancel", *jobs)
+    cluster.wait_for("it makes haste", lambda: runs[1].drains() == ["SIGUSR2", "SIGTERM"])
+    (runs[1].folder.root / "stubborn").unlink()
+    for run, job in zip(runs, jobs, strict=True):
+        cluster.wait_for(
+            "it is over", lambda job=job: cluster.job_states(job) == ["CANCELLED by 0"]
+        )
+        assert view(run, job).restarts == 0
+        assert no_failed_result(run)
+    assert runs[0].drains() == ["SIGTERM"]
+
+
+def test_a_lost_nodes_attempt_leaves_the_new_one_alone(make_run: Callable[[], Run]) -> None:
+    """The second attempt runs elsewhere while the first lives; what ends the first is not requeued."""
+    run = make_run()
+    cluster = run.cluster
+    job = run.submit().jobs[0].job_id
+    first = run.worker()
+    node = first["nodes"][0]
+    old = psutil.Process(first["pid"])
+    cluster.script("kill-node", node)
+    cluster.script("node-down", node)  # Slurm would find out by itself, in a minute
+    try:
+        second = run.worker("r0", 1)
+        assert (second["restart_count"], second["job_id"]) == (1, job)
+        assert second["nodes"] != first["nodes"]
+        assert old.is_running()
+        assert old.environ()["SLURM_JOB_ID"] == job
+        old.send_signal(signal.SIGTERM)
+        assert not psutil.wait_procs([old], timeout=30)[1]
+        assert "SIGTERM; Slurm has requeued it" in log_of(run)
+        assert view(run, job)[:3] == ("RUNNING", "", 1)
+        assert psutil.Process(second["pid"]).is_running()
+    finally:
+        if psutil.pid_exists(first["pid"]):
+            os.kill(first["pid"], signal.SIGKILL)
+        cluster.script("start-node", node)
+
+
+def test_a_failed_attempt_goes_to_another_node(make_run: Callable[[], Run]) -> None:
+    """The job is requeued without the node it failed on; what the recipe excludes stays excluded."""
+    run = make_run()
+    given = run.cluster.nodes[3]
+    (run.folder.root / "release").write_text("fail")
+    job = run.submit(replicas=2, exclude=given).jobs[0].job_id
+    failed_on = run.worker()["nodes"][0]
+    run.cluster.wait_for("both are requeued", lambda: log_of(run).count("goes back") == 2)
+    (run.folder.root / "release").unlink()
+    again = run.worker("r0", 1)
+    assert again["nodes"][0] not in (given, failed_on)
+    commands = SlurmCommands(run.env)
+    assert set(commands.host_names(view(run, f"{job}_0").excluded)) == {given, failed_on}
+    assert "server_crash; without" in log_of(run)
+    assert no_failed_result(run)
+
+
+def test_a_job_over_its_budget_is_not_requeued(make_run: Callable[[], Run]) -> None:
+    """With `max_hours` spent a warned job ends, and log, record and Slurm say so; a submit goes on."""
+    run = make_run()
+    job = run.submit(max_hours=1.0).jobs[0].job_id
+    info = run.worker()
+    now = SYSTEM_CLOCK.wall()
+    record = AttemptRecord(
+        replica="r0",
+        attempt=begin_attempt(run.folder, "r0").number,
+        executor="slurm",
+        job_id=job,
+        restart_count=0,
+        host=info["host"],
+        nodes=tuple(info["nodes"]),
+        gpus=1,
+        started=now - 4000,
+        last=now,
+        ended=now,
+        end="drained",
+    )
+    write_attempt(run.folder, record)
+    run.cluster.run("scancel", "--signal", "USR2", job)
+    run.cluster.wait_for("it ends", lambda: run.cluster.job_states(job) == ["FAILED"])
+    assert "r0 is not requeued: its 1 attempts took 1.11 h, and cluster.max_hours is 1" in log_of(
+        run
+    )
+    assert [attempt.end for attempt in read_attempts(run.folder)] == ["over_budget"]
+    run.cluster.wait_for("all is over", lambda: run.status().is_over)
+    assert run.submit().kind == "submitted"
