@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 MARKER = "EVALKIT_ATTEMPT"
 POLL_S = 0.2
@@ -132,14 +132,26 @@ def send(processes: Collection[Process], number: int) -> None:
                 os.kill(process.pid, number)
 
 
-def end_tree(roots: Collection[int], marker: str, grace_s: float) -> set[Process]:
-    """TERM, then KILL after `grace_s`, until the tree is gone. Returns who survived even that."""
+def patient() -> bool:
+    """Nothing cuts a grace period short."""
+    return False
+
+
+def end_tree(
+    roots: Collection[int], marker: str, grace_s: float, is_urgent: Callable[[], bool] = patient
+) -> set[Process]:
+    """TERM, then KILL after `grace_s`, until the tree is gone. Returns who survived even that.
+
+    Once `is_urgent`, at most SHORT_GRACE_S of the grace period are left.
+    """
     signalled: set[Process] = set()
-    deadline = time.monotonic() + grace_s
+    deadline, cut = time.monotonic() + grace_s, False
     while (tree := find_tree(roots, marker)) and time.monotonic() < deadline:
         send(tree - signalled, signal.SIGTERM)
         signalled |= tree
         time.sleep(POLL_S / 4)
+        if not cut and is_urgent():
+            deadline, cut = min(deadline, time.monotonic() + SHORT_GRACE_S), True
     deadline = time.monotonic() + KILL_WAIT_S
     while (tree := find_tree(roots, marker)) and time.monotonic() < deadline:
         send(tree, signal.SIGKILL)
@@ -195,6 +207,9 @@ class Line(Protocol):
     def is_gone(self) -> bool:
         """Whether nobody of evalkit is left to remove the caches of this node."""
 
+    def is_lost(self) -> bool:
+        """Whether evalkit was killed while it waited for the server's end."""
+
 
 class ParentLine:
     """evalkit is our parent, on this node."""
@@ -217,6 +232,11 @@ class ParentLine:
     def is_gone(self) -> bool:
         """See `Line.is_gone`."""
         return os.getppid() != self._parent
+
+    def is_lost(self) -> bool:
+        """A cancelled job's worker is killed after Slurm's KillWait, which is shorter than most grace
+        periods; the server is to be gone with it, also where no cgroup takes it down."""
+        return self.is_gone()
 
 
 class StdinLine:
@@ -245,6 +265,10 @@ class StdinLine:
         """See `Line.is_gone`."""
         return True
 
+    def is_lost(self) -> bool:
+        """Slurm ends the processes of a step with their srun."""
+        return False
+
 
 def keep(line: Line, cache_dir: str, command: Sequence[str]) -> int:
     """Run the server until it ends, evalkit is gone or asks for it. Returns the exit code.
@@ -263,7 +287,8 @@ def keep(line: Line, cache_dir: str, command: Sequence[str]) -> int:
         say_end(code)
     if code is not None or state == "gone":
         grace_s = min(grace_s, SHORT_GRACE_S)
-    end_tree({os.getpid()}, os.environ[MARKER], grace_s)  # noqa: TID251 - a program of its own
+    marker = os.environ[MARKER]  # noqa: TID251 - a program of its own
+    end_tree({os.getpid()}, marker, grace_s, line.is_lost)
     if line.is_gone():
         shutil.rmtree(cache_dir, ignore_errors=True)
     if code is None:

@@ -60,6 +60,14 @@ def test_stubborn_processes_are_killed() -> None:
         assert process.wait() == -signal.SIGKILL
 
 
+def test_no_grace_without_evalkit() -> None:
+    """When evalkit is killed while it waits for a server's end, the rest of the grace is not waited."""
+    name = f"unit-{os.getpid()}-urgent"
+    with running(STUBBORN, {keeper.MARKER: name}) as process:
+        assert end_tree(set(), name, 10_000.0, lambda: True) == set()
+        assert read_process(process.pid) is None
+
+
 def test_we_and_our_ancestors_are_spared() -> None:
     """However the roots are given, this process and those above it are never in a tree."""
     parent = os.getppid()
