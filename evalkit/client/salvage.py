@@ -154,7 +154,8 @@ class Salvager:
             raise MalformedReplyError(f"not a chat completion: {content[:200]!r}") from error
         if choice["finish_reason"] in INTERRUPTED:
             await self._end_interrupted(name, tokens)
-        reply = read_reply(answer, think_tags, self._target.model, content)
+        self._parsing.check_model(answer)
+        reply = read_reply(answer, think_tags, None, content)
         self._on_tokens(reply.usage.completion_tokens or 0)
         return Salvaged(reply)
 

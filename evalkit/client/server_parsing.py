@@ -73,7 +73,7 @@ class ServerParsing:
         called = choice["message"].get("tool_calls")
         choice["finish_reason"] = "tool_calls" if called else chain.finish_reason
         answer["usage"] = chain.usage or await self._usage(chain, choice["message"], think_tags)
-        return read_reply(answer, think_tags, self._target.model)
+        return read_reply(answer, think_tags, None)
 
     async def _derender(
         self, body: Mapping[str, Any], chain: TokenChain, spoken: Sequence[int]
@@ -170,8 +170,8 @@ class ServerParsing:
         )
 
     def check_model(self, event: Mapping[str, Any]) -> None:
-        """Raise WrongModelError for an answer by another model."""
-        if event.get("model") != self._target.model:
+        """Raise WrongModelError for an answer by another model, from a server of ours."""
+        if self._target.is_ours and event.get("model") != self._target.model:
             raise WrongModelError(
                 f"asked {self._target.model!r}, answered by {event.get('model')!r}"
             )

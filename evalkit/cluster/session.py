@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("evalkit.worker")
 
 TALLY_INTERVAL_S = 1.0
-SALVAGE_S = 3.0
-"""For taking the tokens of all calls in flight from the server at the end of a drain. It answers in
-milliseconds, but after the step that is running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +230,7 @@ class Session:
         self._all.report.state = "draining"
         self._queue.stop()
         await self._all.drain.end_of_grace()
-        if client.in_flight and (silent := await client.interrupt(SALVAGE_S)):
+        if client.in_flight and (silent := await client.interrupt(self._all.drain.times.salvage_s)):
             log.warning("%d calls in flight did not give their last tokens", silent)
         raise DrainedError(f"interrupted: {self._all.drain.reason}")
 

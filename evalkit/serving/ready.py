@@ -85,7 +85,7 @@ async def find_features(wire: Wire, endpoint: Endpoint) -> Endpoint:
     return dataclasses.replace(
         endpoint,
         metrics_url=url if has_counters else None,
-        can_continue=await _can_continue(wire, endpoint),
+        can_continue=has_counters and await _can_continue(wire, endpoint),
     )
 
 

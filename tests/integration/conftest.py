@@ -42,7 +42,15 @@ def vllm_serving(**changes: Any) -> VllmServing:
     values: dict[str, Any] = {
         "gpu_memory_utilization": 0.15,
         "enforce_eager": True,
-        "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+        # Long answers: the model has no positions, so the length of its training binds nobody.
+        "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
+        "dtype": "float32",
+        "max_model_len": 2048,
+        # vLLM's CPU build fails on Mamba prompts above 256 tokens with it.
+        "enable_prefix_caching": False,
+        "reasoning_parser": "deepseek_r1",
+        "tool_call_parser": "hermes",
+        "stream_interval": 64,
         "ready_timeout_s": START_TIMEOUT_S - 60,
     }
     return VllmServing(**{**values, **changes})
