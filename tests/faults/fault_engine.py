@@ -67,6 +67,9 @@ class Generation:
     """One answer, or the rest of it."""
 
     id: str
+    """As requests to abort name it."""
+    key: str
+    """As the ledger names it."""
     tokens: tuple[int, ...]
     finish: str
     done: int = 0
@@ -94,6 +97,7 @@ class Engine:
         self.state = State()
         self.ledger = Ledger(switches.ledger)
         self._live: dict[str, Generation] = {}
+        self._numbers = 0
 
     def make(self, asked: Asked, tokens: Sequence[int], *, empty: bool) -> Generation:
         """The generation that answers a prompt, which may hold a part of its answer."""
@@ -105,9 +109,10 @@ class Engine:
         rest = whole[start : start + limit]
         finish = "stop" if rest[-1:] == (EOS,) else "length"
         facts = {"start": start, "needs": len(rest), "odd": asked.odd}
-        key = prompt_key(prompt)
-        self.ledger.note("call", id=asked.id, body=asked.name, prompt=key, limit=limit, **facts)
-        return Generation(asked.id, rest, finish)
+        key, self._numbers = f"{os.getpid()}-{self._numbers}", self._numbers + 1
+        name = prompt_key(prompt)
+        self.ledger.note("call", id=key, body=asked.name, prompt=name, limit=limit, **facts)
+        return Generation(asked.id, key, rest, finish)
 
     def abort(self, ids: Sequence[str]) -> int:
         """End generations with what they have; unknown ids are none of ours. Returns how many."""
@@ -130,15 +135,15 @@ class Engine:
                 finish = generation.finish if sent >= total else None
                 finish = "abort" if generation.aborted.is_set() and finish is None else finish
                 if finish is None:
-                    self.ledger.note("tokens", id=generation.id, done=sent)
+                    self.ledger.note("tokens", id=generation.key, done=sent)
                 else:
                     why = finish
-                    self.ledger.note("end", id=generation.id, done=sent, why=why)
+                    self.ledger.note("end", id=generation.key, done=sent, why=why)
                 yield Output(tokens, finish)
         finally:
             del self._live[generation.id]
             if why == "gone":
-                self.ledger.note("end", id=generation.id, done=generation.done, why=why)
+                self.ledger.note("end", id=generation.key, done=generation.done, why=why)
 
     async def _reach(self, generation: Generation, goal: int) -> None:
         """Generate up to `goal` tokens; returns before when it is aborted."""

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from aiohttp import web
 
-from tests.faults.fault_tokens import Parser, chat_prompt, decode, encode, message_of
+from tests.faults.fault_tokens import (
+    Parser,
+    chat_prompt,
+    count_thought,
+    decode,
+    encode,
+    message_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -69,7 +76,7 @@ class Reply:
             choice["stop_reason"] = None
         return {**self.head, "object": self.part, "choices": [choice]}
 
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> dict[str, Any]:
         """Tokens so far."""
         prompt, answer = len(self.prompt), len(self.tokens)
         return {
@@ -103,6 +110,13 @@ class Chat(Reply):
     def abort_id(cls, number: str) -> str:
         """As its own id."""
         return f"{cls.prefix}-{number}"
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens so far, those of reasoning too where there is a parser."""
+        used: dict[str, Any] = super().usage()
+        if reasoning_field(self.mode) is not None:
+            used["completion_tokens_details"] = {"reasoning_tokens": count_thought(self.tokens)}
+        return used
 
     def begin(self) -> dict[str, Any]:
         """The role, and the prompt's tokens for the whole reply."""

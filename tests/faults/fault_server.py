@@ -232,11 +232,12 @@ class FaultServer:
         prompt = text_prompt(body["prompt"]) if "prompt" in body else chat_prompt(body)
         stranger = self._passing(name, self.switches.wrong_model_every)
         reply = kind("stranger" if stranger else body["model"], number, body, prompt)
-        is_null = hits(name, self.switches.null_every)
+        empty = False
         if isinstance(reply, Chat):
-            reply.mode, reply.is_null = self.switches.reasoning, is_null
+            reply.mode = self.switches.reasoning
+            reply.is_null = hits(name, self.switches.null_every)
+            empty = reply.is_null or hits(name, self.switches.empty_every)
         asked = Asked(kind.abort_id(number), name, body, stranger)
-        empty = is_null or hits(name, self.switches.empty_every)
         generation = self.engine.make(asked, prompt, empty=empty)
         cut = self._cut(name)
         if body.get("stream"):

@@ -114,6 +114,12 @@ def answer_text(text: str, number: int) -> str:
     return rf"The answer is ({LETTERS[number % 4]}), that is \boxed{{{number % 1000}}}."
 
 
+def count_thought(tokens: Sequence[int]) -> int:
+    """Tokens between the tags of reasoning, or from the first on where they never end."""
+    begins = tokens.index(THINK) + 1 if THINK in tokens else 0
+    return (tokens.index(END_THINK) if END_THINK in tokens else len(tokens)) - begins
+
+
 class Parser:
     """A server's parser of reasoning and tool calls, fed with any number of tokens at a time."""
 

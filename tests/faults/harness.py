@@ -263,13 +263,12 @@ def bodies_of(folder: RunFolder) -> dict[str, str]:
         for call in calls[task.name]:
             key = UnitKey(call.sample, call.repeat)
             finished.setdefault(key, {})[call.call, call.request] = call
-        if task.name == "addition":
+        kind = {"chain": Chain, "fan": Fan}.get(task.benchmark)
+        if kind is None:
             for key in finished:
                 builder.chat(samples[key.sample].messages, key.repeat)
             continue
-        solver = {"chain": Chain, "fan": Fan}[task.name](
-            ManyCallsParams.model_validate(task.params), "card"
-        )
+        solver = kind(ManyCallsParams.model_validate(task.params), "card")
         for key, mine in finished.items():
             handle = DurableModel(NoClient(), builder, None, key, Finished(mine))  # type: ignore[arg-type]
             asyncio.run(_solve(solver, samples[key.sample], handle))

@@ -22,6 +22,7 @@ ENTRY_POINTS = """\
 [evalkit.benchmarks]
 chain = tests.faults.many_calls:Chain
 fan = tests.faults.many_calls:Fan
+essay = tests.faults.many_calls:Essay
 """
 
 
@@ -32,6 +33,9 @@ class ManyCallsParams(BenchmarkParams):
     """Number of samples."""
     calls: int = Field(5, ge=1)
     """Calls of one unit."""
+    tokens: int = Field(0, ge=0)
+    """How long the fault server shall make each answer; 0 leaves it at a sentence. One essay is up
+    to twice as long."""
 
 
 class Chain(Benchmark[ManyCallsParams]):
@@ -62,6 +66,7 @@ class Chain(Benchmark[ManyCallsParams]):
         for step in range(self.params.calls):
             before = said[-1] if said else "nothing"
             text = f"{self.name} {sample.data['number']}.{step}: what follows {before!r}?"
+            text += f" Say it in {self.params.tokens} tokens." if self.params.tokens else ""
             said.append((await model.chat(ask(text))).content)
         return Solution(" ".join(said), data={"said": said})
 
@@ -89,6 +94,33 @@ class Fan(Chain):
         said = [part.content for part in parts]
         last = await model.chat(ask(f"fan {number}: what do {said!r} make?"))
         return Solution(last.content, data={"said": said})
+
+
+class Essay(Chain):
+    """One call per unit, with a long answer."""
+
+    name = "essay"
+    title = "Essay"
+    description = "Long generations."
+    single_call = True
+
+    def load(self, access: DataAccess) -> Dataset:
+        """Samples with their prompts, which differ in length of the answer."""
+        dataset = super().load(access)
+        tokens = self.params.tokens
+        texts = [
+            f"essay {i}: write in {tokens + tokens * i // len(dataset.samples)} tokens"
+            for i in range(len(dataset.samples))
+        ]
+        samples = [
+            Sample(id=sample.id, messages=tuple(ask(text)), data=sample.data)
+            for sample, text in zip(dataset.samples, texts, strict=True)
+        ]
+        return Dataset(samples, dataset.provenance)
+
+    async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
+        """One call."""
+        return Solution.of(await model.chat(sample.messages))
 
 
 def ask(text: str) -> list[Message]:

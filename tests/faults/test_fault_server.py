@@ -107,7 +107,7 @@ async def test_a_generation_in_three_parts(vllm: Vllm, tools: list[Any] | None) 
         },
     )
     assert derendered["choices"][0]["message"] == whole["choices"][0]["message"]
-    assert derendered["usage"] == whole["usage"]
+    assert derendered["usage"].items() <= whole["usage"].items()
 
 
 async def test_abort_before_the_first_token(vllm: Vllm, server: Server) -> None:

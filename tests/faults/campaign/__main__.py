@@ -1,0 +1,38 @@
+"""`python -m tests.faults.campaign`: plays a campaign and says what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.faults.campaign.report import render_report
+from tests.faults.campaign.volume import Progress, play_volume
+
+
+def main() -> int:
+    """0 when everything held."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(": ")[2])
+    parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is shown")
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--only", default="", help="faults with this in their name")
+    parser.add_argument("--mode", default="", help="one kind of server")
+    parser.add_argument("--keep", type=Path, help="a folder for the runs, which stay there")
+    arguments = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
+    print(f"seed {seed}", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="evalkit-faults-") as temporary:
+        root = arguments.keep or Path(temporary)
+        outcomes = play_volume(
+            root, seed, arguments.faults, Progress(print), arguments.only, arguments.mode
+        )
+    print(render_report(outcomes, time.monotonic() - began))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
