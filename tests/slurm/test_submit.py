@@ -12,7 +12,7 @@ import pytest
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import read_jobs
-from evalkit.cluster.logs import follow
+from evalkit.cluster.logs import Wanted, follow
 from evalkit.cluster.script import render_scripts
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
@@ -218,7 +218,7 @@ def test_a_site_without_requeue_is_told_so(make_run: Callable[..., Run]) -> None
     assert run.drains() == ["SIGUSR2"]
     (log,) = [job.log for job in status.jobs if job.role == "replicas"]
     assert log is not None
-    assert "Slurm did not requeue job" in Path(log).read_text()
+    assert "r0 is not requeued: its settings or the site's forbid requeue" in Path(log).read_text()
 
 
 @pytest.mark.parametrize(("grace_time", "signals"), [("0", None), ("20", ["SIGUSR2"])])
@@ -271,5 +271,5 @@ def test_a_run_from_submit_to_results(make_run: Callable[..., Run]) -> None:
     results = json.loads(run.folder.results("sums").read_bytes())
     assert results["complete"] is True
     assert run.submit().kind == "nothing_owed"
-    lines = [str(line) for line in follow(run.folder, follow=False, server=True)]
+    lines = [str(line) for line in follow(run.folder, Wanted(server=True), follow=False)]
     assert any(line.startswith("r0.a1 worker| ") for line in lines)
