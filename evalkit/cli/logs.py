@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from evalkit.cli.console import out
 from evalkit.cli.runs import runs_of
-from evalkit.cluster.logs import follow
+from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.log_times import parse_since
+from evalkit.cluster.logs import Wanted, follow
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,17 +26,32 @@ def command_logs(arguments: argparse.Namespace) -> int:
     if len(runs) > 1:
         names = ", ".join(str(run.root) for run in runs)
         raise UsageError(f"that is a sweep; name one of its runs: {names}")
-    console = out()
-    colours: dict[str, str] = {}
-    lines = follow(
-        runs[0],
-        follow=arguments.follow,
+    wanted = Wanted(
         replica=arguments.replica,
         server=arguments.server,
+        since=parse_since(arguments.since, SYSTEM_CLOCK.wall()) if arguments.since else None,
+        grep=_pattern(arguments.grep),
         lines=arguments.lines,
     )
-    for line in lines:
+    console = out()
+    colours: dict[str, str] = {}
+    for line in follow(runs[0], wanted, follow=arguments.follow):
         colour = colours.setdefault(line.attempt, COLOURS[len(colours) % len(COLOURS)])
-        prefix = f"{line.attempt} {line.source}| "
-        console.print(Text(prefix, style=colour) + Text(line.text), soft_wrap=True)
+        style = colour if line.source == "worker" else f"dim {colour}"
+        text = Text(line.text)
+        if wanted.grep is not None:
+            text.highlight_regex(wanted.grep, "bold")
+        console.print(Text(f"{line.attempt} {line.source}| ", style=style) + text, soft_wrap=True)
     return 0
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    if text is None:
+        return None
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(
+            f"--grep: {text!r} is no regular expression: {error}",
+            hint="It is Python's syntax: \\( for a bracket, (?i) in front to ignore case.",
+        ) from error

@@ -153,10 +153,26 @@ def _add_status(command: argparse.ArgumentParser) -> None:
 def _add_logs(command: argparse.ArgumentParser) -> None:
     _add_runs(command)
     command.add_argument("-f", "--follow", action="store_true", help="wait for more")
-    command.add_argument("--replica", metavar="NAME", help="only this replica, such as r0")
-    command.add_argument("--server", action="store_true", help="the servers' logs too")
     command.add_argument(
-        "-n", "--lines", type=int, default=20, metavar="N", help="last lines per file (default: 20)"
+        "--replica", metavar="NAME", help="only this replica (r0), or this attempt of it (r0.a2)"
+    )
+    command.add_argument(
+        "--server", action="store_true", help="the servers' logs beside the workers'"
+    )
+    command.add_argument(
+        "--since",
+        metavar="TIME",
+        help="only lines written since: a time ago (10m, 2h, 1d) or local time (2026-01-31T23:59)",
+    )
+    command.add_argument(
+        "--grep", metavar="REGEX", help="only lines in which this regular expression is found"
+    )
+    command.add_argument(
+        "-n",
+        "--lines",
+        type=_natural,
+        metavar="N",
+        help="last lines of each file (default: 20; all with --since or --grep)",
     )
 
 
@@ -227,4 +243,10 @@ def _seconds(text: str) -> float:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
     return int(text)

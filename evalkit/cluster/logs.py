@@ -1,21 +1,24 @@
 """Follow the logs of all replicas and attempts of a run as one stream of prefixed lines.
 
 Plain files are polled: they grow on other nodes, where no notification reaches us, and new ones appear
-with every attempt. A file that shrinks or is replaced is read again from its start. Log text decides
-nothing anywhere in evalkit; it is for people.
+with every attempt. A file that shrinks or is replaced is read again from its start, after what was left
+of the old one where it was only renamed. Log text decides nothing anywhere here; it is for people.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.attempts import read_attempt
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.live import live_elements
+from evalkit.cluster.log_times import line_time
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError, UsageError
@@ -23,19 +26,23 @@ from evalkit.store.layout import attempt_id
 from evalkit.store.union import attempt_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.store.layout import RunFolder
 
 POLL_S = 0.25
+DISCOVER_ROUNDS = 8
+"""New files are looked for, and files without news looked at, every 8th poll: a run may have thousands."""
 ASK_SLURM_EVERY_S = 30.0
 """Slurm is asked whether a job lives only when no replica says so."""
 TAIL_BLOCK = 64 * 1024
 MAX_READ = 4 * 1024 * 1024
 """Bytes of one file between two looks at the others."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
+SOURCE = re.compile(r"worker|server|server-node(\d+)")
+DEFAULT_LINES = 20
 
 
 class LogLine(NamedTuple):
@@ -44,12 +51,47 @@ class LogLine(NamedTuple):
     attempt: str
     """`r0.a1`."""
     source: str
-    """`worker` or `server`."""
+    """`worker`, `server`, or `server@1` for the server's part on the replica's second node."""
     text: str
     """Without its line break."""
 
     def __str__(self) -> str:
         return f"{self.attempt} {self.source}| {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines are asked for."""
+
+    replica: str | None = None
+    """A replica, `r0`, or an attempt, `r0.a2`."""
+    server: bool = False
+    """The servers' logs beside the workers'."""
+    since: float | None = None
+    """Unix time (s): only what was written then or later."""
+    grep: re.Pattern[str] | None = None
+    """Only lines that it is found in."""
+    lines: int | None = None
+    """Most lines of each file that were there before; None: all when `since` or `grep` choose, and
+    `DEFAULT_LINES` else."""
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether lines are chosen by what they are."""
+        return self.since is not None or self.grep is not None
+
+    @property
+    def backlog(self) -> int | None:
+        """Most lines of what was there before."""
+        return DEFAULT_LINES if self.lines is None and not self.is_filtered else self.lines
+
+    def has_source(self, source: str) -> bool:
+        """Whether lines of this source are asked for."""
+        return self.server or source == "worker"
+
+    def has_attempt(self, attempt: str) -> bool:
+        """Whether lines of this attempt are asked for."""
+        return self.replica in (None, attempt, attempt.rpartition(".")[0])
 
 
 @dataclass(slots=True)
@@ -62,6 +104,10 @@ class Tail:
     offset: int = 0
     inode: int | None = None
     rest: bytes = b""
+    time: float | None = None
+    """Of the last line that had one; before it, when the attempt started."""
+    quiet: bool = False
+    """Nothing new came at the last look."""
 
     def skip_to_last(self, lines: int) -> None:
         """Start before the last `lines` lines of what is there now."""
@@ -73,20 +119,38 @@ class Tail:
 
     def read(self) -> list[LogLine]:
         """Lines that were completed since the last call."""
+        block = b""
         try:
             with self.path.open("rb") as file:
                 about = self.path.stat()
-                is_other = self.inode is not None and about.st_ino != self.inode
-                if is_other or about.st_size < self.offset:
+                if self.inode is not None and about.st_ino != self.inode:
+                    block = self._left_behind()
+                    self.offset = 0
+                elif about.st_size < self.offset:
                     self.offset, self.rest = 0, b""
                 self.inode = about.st_ino
                 file.seek(self.offset)
-                block = file.read(MAX_READ)
+                new = file.read(MAX_READ)
         except OSError:
             return []  # vanished, or not visible on this node yet: looked at again
-        self.offset += len(block)
-        *whole, self.rest = (self.rest + block).split(b"\n")
+        self.offset += len(new)
+        *whole, self.rest = (self.rest + block + new).split(b"\n")
+        self.quiet = not new
         return [self._line(line) for line in whole]
+
+    def _left_behind(self) -> bytes:
+        """The unread end of a file that was rotated away; its last line is ended."""
+        for path in self.path.parent.glob(f"{self.path.name}*"):
+            try:
+                with path.open("rb") as file:
+                    if path.stat().st_ino == self.inode:
+                        file.seek(self.offset)
+                        left = file.read(MAX_READ)
+                        return left if (self.rest + left)[-1:] in (b"", b"\n") else left + b"\n"
+            except OSError:
+                continue
+        self.rest = b""
+        return b""
 
     def finish(self) -> list[LogLine]:
         """The last line, when the file does not end in a line break."""
@@ -103,55 +167,81 @@ class Follower:
     """All logs of a run that were asked for."""
 
     folder: RunFolder
-    replica: str | None
-    sources: tuple[str, ...]
+    wanted: Wanted
+    now: Callable[[], float] = SYSTEM_CLOCK.wall
     tails: dict[Path, Tail] = field(default_factory=dict)
 
-    def discover(self, lines: int | None) -> None:
-        """Take in files that are new; only their last `lines` lines, None for all."""
-        for path, attempt, source in find_logs(self.folder, self.replica, self.sources):
-            if path not in self.tails:
-                self.tails[path] = Tail(path, attempt, source)
-                if lines is not None:
-                    self.tails[path].skip_to_last(lines)
+    def begin(self) -> Iterator[LogLine]:
+        """What is there already, file by file, as much of it as was asked for."""
+        self.discover()
+        last = self.wanted.backlog
+        for tail in self.tails.values():
+            if last is not None and not self.wanted.is_filtered:
+                tail.skip_to_last(last)
+            found = self._chosen(tail)
+            yield from found if last is None else deque(found, maxlen=last)
 
-    def read(self) -> Iterator[LogLine]:
-        """All new lines, file by file."""
+    def discover(self) -> None:
+        """Take in files that are new."""
+        for path, attempt, source in find_logs(self.folder, self.wanted):
+            if path not in self.tails:
+                record = read_attempt(self.folder.attempt_record(*_split(attempt)))
+                started = None if record is None else record.started
+                self.tails[path] = Tail(path, attempt, source, time=started)
+
+    def read(self, *, thorough: bool = True) -> Iterator[LogLine]:
+        """All new lines, file by file; of files without news lately only when `thorough`."""
         for tail in list(self.tails.values()):
-            while found := tail.read():
-                yield from found
+            if thorough or not tail.quiet:
+                yield from self._chosen(tail)
 
     def finish(self) -> Iterator[LogLine]:
         """What is left without a line break."""
         for tail in self.tails.values():
-            yield from tail.finish()
+            yield from self._filter(tail, tail.finish())
+
+    def _chosen(self, tail: Tail) -> Iterator[LogLine]:
+        while found := tail.read():
+            yield from self._filter(tail, found)
+
+    def _filter(self, tail: Tail, lines: Iterable[LogLine]) -> Iterator[LogLine]:
+        since, grep = self.wanted.since, self.wanted.grep
+        for line in lines:
+            if since is not None:
+                when = line_time(line.text, self.now())
+                tail.time = tail.time if when is None else when
+                if tail.time is not None and tail.time < since:
+                    continue
+            if grep is None or grep.search(line.text):
+                yield line
 
 
 def follow(
     folder: RunFolder,
+    wanted: Wanted,
     *,
     follow: bool,
-    replica: str | None = None,
-    server: bool = False,
-    lines: int = 20,
     is_over: Callable[[], bool] | None = None,
 ) -> Iterator[LogLine]:
-    """The last `lines` lines of each log, then, with `follow`, what comes until the run is over.
+    """The lines that are there, then, with `follow`, what comes until the run is over.
 
-    `replica` names one of them, `server` adds the servers' logs. `is_over` tells when nothing of the
-    run lives any more; by default the replicas' reports and Slurm do. Raises UsageError.
+    `is_over` tells when nothing of the run lives any more; by default the replicas' reports and Slurm
+    do. Raises UsageError.
     """
-    _check_replica(folder, replica)
-    follower = Follower(folder, replica, ("worker", "server") if server else ("worker",))
+    _check_replica(folder, wanted.replica)
+    follower = Follower(folder, wanted)
     over = is_over or RunWatch(folder).is_over
-    follower.discover(lines)
-    yield from follower.read()
+    yield from follower.begin()
+    rounds = 0
     while follow:
         ending = over()  # asked before the last look: nothing written before it is lost
-        follower.discover(None)
-        yield from follower.read()
+        thorough = ending or rounds % DISCOVER_ROUNDS == 0
+        if thorough:
+            follower.discover()
+        yield from follower.read(thorough=thorough)
         if ending:
             break
+        rounds += 1
         time.sleep(POLL_S)
     yield from follower.finish()
 
@@ -186,18 +276,25 @@ class RunWatch:
             return True  # not known: keep following
 
 
-def find_logs(
-    folder: RunFolder, replica: str | None, sources: tuple[str, ...]
-) -> list[tuple[Path, str, str]]:
+def find_logs(folder: RunFolder, wanted: Wanted) -> list[tuple[Path, str, str]]:
     """Logs that exist, as (path, attempt, source), in the order of replicas and attempts."""
-    logs = folder.stdout.parent
     found = []
-    for path in logs.glob("*/attempt-*/*.log"):
+    for path in folder.stdout.parent.glob("*/attempt-*/*.log"):
         number = ATTEMPT.fullmatch(path.parent.name)
-        owner = path.parent.parent.name
-        if number and path.stem in sources and replica in (None, owner):
-            found.append((path, attempt_id(owner, int(number[1])), path.stem))
-    return sorted(found, key=lambda log: (attempt_order(log[1]), log[2]))
+        kind = SOURCE.fullmatch(path.stem)
+        if number is None or kind is None:
+            continue
+        attempt = attempt_id(path.parent.parent.name, int(number[1]))
+        source = path.stem if kind[1] is None else f"server@{kind[1]}"
+        if wanted.has_source(source) and wanted.has_attempt(attempt):
+            found.append((path, attempt, source))
+    return sorted(found, key=lambda log: (attempt_order(log[1]), attempt_order(log[2])))
+
+
+def _split(attempt: str) -> tuple[str, int]:
+    """Replica and number of an attempt's name."""
+    replica, _, number = attempt.rpartition(".a")
+    return replica, int(number)
 
 
 def tail_offset(
@@ -222,13 +319,22 @@ def tail_offset(
 
 
 def _check_replica(folder: RunFolder, replica: str | None) -> None:
+    """Raise UsageError for a replica or attempt that the run does not have."""
     if replica is None:
         return
     planned = {name for record in read_jobs(folder) for name in record.replicas}
-    logged = {p.name for p in folder.stdout.parent.glob("*") if p.is_dir()}
+    logs = folder.stdout.parent
+    logged = {path.name for path in logs.glob("*") if path.is_dir()}
     known = sorted(planned | logged, key=attempt_order)
-    if replica not in known:
-        raise UsageError(
-            f"no replica {replica!r} in this run",
-            hint=f"Replicas: {', '.join(known) or 'none yet'}.",
+    numbers = [
+        (path.parent.name, ATTEMPT.fullmatch(path.name)) for path in logs.glob("*/attempt-*")
+    ]
+    attempts = sorted((attempt_id(r, int(n[1])) for r, n in numbers if n), key=attempt_order)
+    if replica not in (*known, *attempts):
+        of = replica.rpartition(".a")[0]
+        own = [attempt for attempt in attempts if attempt.rpartition(".a")[0] == of]
+        choice = (
+            f"Attempts: {', '.join(own)}" if own else f"Replicas: {', '.join(known) or 'none yet'}"
         )
+        what = "attempt" if own else "replica"
+        raise UsageError(f"no {what} {replica!r} in this run", hint=f"{choice}.")

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.cluster.logs import Follower, RunWatch, Tail, follow, tail_offset
+from evalkit.cluster.attempts import write_attempt
+from evalkit.cluster.logs import Follower, RunWatch, Tail, Wanted, follow, tail_offset
 from evalkit.errors import UsageError
 from tests.unit.cluster.builders import make_plan, write_run
+from tests.unit.cluster.test_attempts import make_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.store.layout import RunFolder
+
+
+SINCE = 1_800_000_000.0
 
 
 def write(path: Path, text: str) -> None:
@@ -26,8 +33,7 @@ def write(path: Path, text: str) -> None:
 
 
 def shown(folder: RunFolder, **options: object) -> list[str]:
-    given = {"follow": False, **options}
-    return [str(line) for line in follow(folder, **given)]  # type: ignore[arg-type]
+    return [str(line) for line in follow(folder, Wanted(**options), follow=False)]  # type: ignore[arg-type]
 
 
 def test_lines_carry_attempt_and_source(run_folder: RunFolder) -> None:
@@ -53,6 +59,10 @@ def test_servers_and_replicas_are_chosen(run_folder: RunFolder) -> None:
     (run_folder.replica_logs("r0") / "latest").symlink_to("attempt-1")
     assert shown(run_folder, server=True, replica="r1") == ["r1.a1 server| s", "r1.a1 worker| w"]
     assert len(shown(run_folder, server=True)) == 4
+    assert shown(run_folder, replica="r1.a1") == ["r1.a1 worker| w"]
+    with pytest.raises(UsageError, match=r"no attempt 'r1\.a2'") as caught:
+        shown(run_folder, replica="r1.a2")
+    assert caught.value.hint == "Attempts: r1.a1."
     with pytest.raises(UsageError, match="no replica 'r7'") as caught:
         shown(run_folder, replica="r7")
     assert caught.value.hint == "Replicas: r0, r1."
@@ -84,7 +94,8 @@ def test_following_finds_new_lines_and_new_attempts(run_folder: RunFolder) -> No
             step()
         return step is None
 
-    lines = [line.text for line in follow(run_folder, follow=True, lines=1, is_over=is_over)]
+    wanted = Wanted(lines=1)
+    lines = [line.text for line in follow(run_folder, wanted, follow=True, is_over=is_over)]
     assert lines == ["start", "half line", *map(str, range(30)), "end"]
 
 
@@ -146,8 +157,85 @@ def test_a_run_without_jobs_is_over(tmp_path: Path) -> None:
 
 def test_a_follower_skips_nothing_of_new_files(run_folder: RunFolder) -> None:
     """Files that appear later are read from their first line."""
-    follower = Follower(run_folder, None, ("worker",))
-    follower.discover(1)
+    follower = Follower(run_folder, Wanted(lines=1))
+    assert list(follower.begin()) == []
     write(run_folder.worker_log("r0", 1), "a\nb\n")
-    follower.discover(None)
+    follower.discover()
     assert [line.text for line in follower.read()] == ["a", "b"]
+
+
+def test_files_without_news_are_looked_at_less(run_folder: RunFolder) -> None:
+    """A quiet file is left alone until a thorough look, which misses nothing."""
+    path = run_folder.worker_log("r0", 1)
+    write(path, "a\n")
+    follower = Follower(run_folder, Wanted())
+    assert [line.text for line in follower.begin()] == ["a"]
+    write(path, "b\n")
+    assert list(follower.read(thorough=False)) == []
+    assert [line.text for line in follower.read()] == ["b"]
+
+
+def test_a_rotated_log_is_read_to_its_end(tmp_path: Path) -> None:
+    """What was not read yet of a file that was renamed comes before its successor."""
+    path = tmp_path / "server.log"
+    tail = Tail(path, "r0.a1", "server")
+    path.write_text("one\ntw")
+    assert [line.text for line in tail.read()] == ["one"]
+    write(path, "o\nthree")
+    path.rename(tmp_path / "server.log.1")
+    path.write_text("four\n")
+    assert [line.text for line in tail.read()] == ["two", "three", "four"]
+    assert tail.read() == []
+
+
+def test_every_part_of_a_server(run_folder: RunFolder) -> None:
+    """The logs of a server's parts on further nodes come with their number; other files do not."""
+    logs = run_folder.attempt_logs("r0", 1)
+    names = ("server-node10.log", "server-node2.log", "server.log", "worker.log", "other.log")
+    for name in names:
+        write(logs / name, "x\n")
+    write(run_folder.replica_logs("r0") / "attempt-x" / "worker.log", "x\n")
+    assert shown(run_folder, server=True) == [
+        "r0.a1 server| x",
+        "r0.a1 server@2| x",
+        "r0.a1 server@10| x",
+        "r0.a1 worker| x",
+    ]
+
+
+def stamp(offset_s: float) -> str:
+    """A worker's time, so long after SINCE."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(SINCE + offset_s))
+
+
+def test_lines_since_a_time(run_folder: RunFolder) -> None:
+    """Lines without a time go with the line before them; all of them are shown, not the last 20."""
+    old = f"{stamp(-60)},123 INFO old\n  goes on\n"
+    new = f"{stamp(60)},123 INFO new\n  goes on\n"
+    write(run_folder.worker_log("r0", 1), old + new * 15)
+    found = shown(run_folder, since=SINCE)
+    assert len(found) == 30
+    assert not any("old" in line for line in found)
+    assert len(shown(run_folder, since=SINCE, lines=3)) == 3
+    assert shown(run_folder, since=SINCE + 120) == []
+
+
+@pytest.mark.parametrize(("started", "n"), [(-60.0, 0), (60.0, 2)])
+def test_a_log_without_times(run_folder: RunFolder, started: float, n: int) -> None:
+    """A log that never says the time is as old as its attempt; of unknown age it is shown."""
+    write(run_folder.worker_log("r0", 1), "a\nb\n")
+    assert len(shown(run_folder, since=SINCE)) == 2
+    write_attempt(run_folder, make_record(started=SINCE + started))
+    assert len(shown(run_folder, since=SINCE)) == n
+
+
+def test_lines_that_match(run_folder: RunFolder) -> None:
+    """`grep` searches the whole backlog; `lines` then counts those that match."""
+    write(run_folder.worker_log("r0", 1), "".join(f"line {n}\n" for n in range(100)) + "line 4x")
+    pattern = re.compile(r"line 4")
+    assert len(shown(run_folder, grep=pattern)) == 12
+    assert shown(run_folder, grep=pattern, lines=1) == [
+        "r0.a1 worker| line 49",
+        "r0.a1 worker| line 4x",
+    ]
+    assert shown(run_folder, grep=re.compile("nothing")) == []

@@ -1,0 +1,54 @@
+"""`evalkit logs`: what its options choose, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evalkit.store.layout import RunFolder
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Shell
+
+
+@pytest.fixture
+def folder(shell: Shell) -> RunFolder:
+    """A run with a worker's and a server's log."""
+    shell("prepare", "recipe.yaml")
+    folder = RunFolder(shell.folder / "runs" / "test")
+    for path, text in (
+        (folder.worker_log("r0", 1), "2020-01-01 00:00:00,000 INFO old\nshort\n"),
+        (folder.server_log("r0", 1), "served [bold]1[/bold]\n"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_choosing_lines(shell: Shell, folder: RunFolder) -> None:
+    """Sources, times and patterns add up; what a log says is never taken for markup."""
+    assert shell("logs", "test", "-n", "1").out == "r0.a1 worker| short\n"
+    assert shell("logs", "test", "--server", "--grep", "s[eh]").out == (
+        "r0.a1 server| served [bold]1[/bold]\nr0.a1 worker| short\n"
+    )
+    assert shell("logs", "test", "--since", "1h", "--replica", "r0.a1").out == ""
+    assert len(shell("logs", "test", "--since", "2019-12-31").out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--grep", "a("), "--grep: 'a(' is no regular expression"),
+        (("--since", "soon"), "--since: 'soon' is no time"),
+        (("--replica", "r3"), "no replica 'r3' in this run"),
+        (("-n", "-1"), "-1 is not a number from 0 on"),
+    ],
+)
+def test_what_cannot_be_meant(
+    shell: Shell, folder: RunFolder, options: tuple[str, ...], text: str
+) -> None:
+    """An option that means nothing is refused, and the message says why."""
+    said = shell("logs", "test", *options)
+    assert said.code == 2
+    assert text in said.err
