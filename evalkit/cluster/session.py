@@ -18,6 +18,7 @@ from evalkit.client.calls import CallClient
 from evalkit.client.preflight import preflight
 from evalkit.client.target import Target
 from evalkit.cluster.drain import DrainedError
+from evalkit.cluster.failures import is_retryable
 from evalkit.cluster.units import do_unit
 from evalkit.errors import EvalkitError, InfraError, ServerDiedError
 from evalkit.recipe.schema import LocalServing
@@ -94,7 +95,8 @@ class Session:
                 await self._preflight(server, endpoint)
                 await self._feed(server, endpoint)
             except ServerDiedError as error:
-                if restarts == 0 or self._all.drain.requested:
+                may_help = is_retryable(error.kind) and not self._all.drain.requested
+                if restarts == 0 or not may_help:
                     raise
                 restarts -= 1
                 log.warning("%s\nstarting a new server; %d restarts left", error, restarts)
@@ -215,13 +217,17 @@ class Session:
         )
 
     async def _tally(self, client: CallClient) -> None:
-        """Carry the client's counters into the report."""
+        """Carry the client's counters into the report, up to its end."""
         tokens = 0
-        while True:
-            self._all.report.in_flight = client.in_flight
+        try:
+            while True:
+                self._all.report.in_flight = client.in_flight
+                self._all.heartbeat.completion_tokens += client.completion_tokens - tokens
+                tokens = client.completion_tokens
+                await asyncio.sleep(TALLY_INTERVAL_S)
+        finally:
             self._all.heartbeat.completion_tokens += client.completion_tokens - tokens
-            tokens = client.completion_tokens
-            await asyncio.sleep(TALLY_INTERVAL_S)
+            self._all.report.in_flight = 0
 
     async def _end_drain(self, client: CallClient) -> None:
         """After a request to stop: hand out nothing more, wait, then keep the tokens of what is left
