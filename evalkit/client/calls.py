@@ -94,6 +94,11 @@ class CallClient:
         """Number of the server within the attempt, from 0."""
         return self._target.server
 
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether calls are given a place for their tokens."""
+        return self._salvager is not None
+
     async def call(
         self,
         request: Request,

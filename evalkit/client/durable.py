@@ -102,7 +102,8 @@ class DurableModel:
         assert caller is not None
         self._callers.add(caller)
         try:
-            tokens = self._unit.tokens(number, request.digest)
+            keeps = self._client.keeps_tokens
+            tokens = self._unit.tokens(number, request.digest) if keeps else None
             answer = await self._client.call(request, self._think_tags, tokens)
         finally:
             self._callers.discard(caller)

@@ -23,6 +23,7 @@ class FakeClient:
     """Answers each request with how many came before it."""
 
     server = 3
+    keeps_tokens = True
 
     def __init__(self) -> None:
         self.sent: list[Request] = []

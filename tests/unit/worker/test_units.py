@@ -43,6 +43,7 @@ class Client:
     """Answers every call with the same, or raises."""
 
     server = 0
+    keeps_tokens = False
 
     def __init__(self, result: Exception | str = "42") -> None:
         self.result = result
