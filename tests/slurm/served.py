@@ -1,0 +1,133 @@
+"""Runs on the real Slurm with real workers, each beside a fault server of its own.
+
+How a replica's server behaves comes from the variable FAULTS of its job, so that replicas of one run
+can differ: slow and fast ones, servers that never get ready, servers that do not end.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.cancel import cancel_run
+from evalkit.cluster.jobs import read_jobs
+from evalkit.cluster.status import run_status
+from evalkit.cluster.submit import submit_run
+from evalkit.recipe.schema import Client, CommandServing
+from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
+
+if TYPE_CHECKING:
+    from evalkit.cluster.cancel import Cancelled
+    from evalkit.cluster.status import RunStatus
+    from evalkit.cluster.submit import Submission
+    from tests.slurm.conftest import SlurmCluster
+
+REPOSITORY = Path(__file__).parents[2]
+SERVER = (
+    *("bash", "-c", 'exec "$@" $FAULTS', "sh"),
+    *(sys.executable, "-m", "tests.faults.fault_server", "--port", "{port}"),
+    *("--api-key", "{api_key}", "--model", "{served_model_name}"),
+)
+SETTINGS: dict[str, Any] = {
+    "time_min": 10,
+    "signal_delay_s": 60,
+    "mem": "400MB",
+    "gather": {"mem": "400MB"},
+}
+
+
+class ServedRun:
+    """One run on the cluster, and what its tests ask of it."""
+
+    def __init__(
+        self, cluster: SlurmCluster, root: Path, *, units: int, shards: int, parallelism: int = 4
+    ) -> None:
+        serving = CommandServing(kind="command", command=SERVER, gpus=1, max_model_len=4096)
+        plan = make_plan(make_task(n_samples=units, n_shards=shards), serving=serving)
+        client = Client(parallelism=parallelism)
+        self.cluster = cluster
+        self.plan = plan.model_copy(update={"client": client})
+        self.folder = write_run(root, self.plan)
+
+    def submit(
+        self, faults: str = "", replicas: int | None = None, setup: str = "true", **changes: Any
+    ) -> Submission:
+        """Submit replicas whose servers have these faults."""
+        lines = [setup, f"export PYTHONPATH={REPOSITORY}"]
+        settings = {**SETTINGS, "env": {"FAULTS": faults}, "setup": lines, **changes}
+        return submit_run(
+            self.folder,
+            self.plan,
+            make_cluster(**settings),
+            clock=SYSTEM_CLOCK,
+            env=self.cluster.env,
+            replicas=replicas,
+        )
+
+    def cancel(self, wait_s: float | None = None) -> Cancelled:
+        """Cancel the run."""
+        return cancel_run(self.folder, clock=SYSTEM_CLOCK, env=self.cluster.env, wait_s=wait_s)
+
+    def status(self) -> RunStatus:
+        """The run now."""
+        return run_status(self.folder, clock=SYSTEM_CLOCK, env=self.cluster.env)
+
+    def wait_for_state(self, element: str, state: str, limit_s: float = 60) -> None:
+        """Until squeue says so of a job; `""` when it has gone."""
+
+        def reached() -> bool:
+            rows = self.cluster.run("squeue", "-h", "-r", "-o", "%i %T").splitlines()
+            return dict(row.split() for row in rows).get(element, "") == state
+
+        self.cluster.wait_for(f"{element} is {state or 'gone'}", reached, limit_s)
+
+    def wait_for_log(self, replica: str, text: str, attempt: int = 1, limit_s: float = 60) -> None:
+        """Until a worker has said this."""
+        path = self.folder.worker_log(replica, attempt)
+        self.cluster.wait_for(
+            f"{replica} says {text!r}", lambda: path.exists() and text in path.read_text(), limit_s
+        )
+
+    def wait_for_answers(self, number: int, limit_s: float = 90) -> None:
+        """Until so many answers are journaled."""
+        self.cluster.wait_for(f"{number} answers", lambda: self.status().done >= number, limit_s)
+
+    def finish(self, limit_s: float = 120) -> RunStatus:
+        """Until the run is over; it must be complete."""
+        status = self.cluster.wait_for(
+            "the run is over", lambda: (s := self.status()).is_over and s, limit_s
+        )
+        assert (status.phase, status.done) == ("complete", status.expected), status.message
+        return status
+
+    def results(self) -> dict[str, Any]:
+        """results.json of the only task."""
+        found: dict[str, Any] = json.loads(self.folder.results("sums").read_bytes())
+        return found
+
+    def queued(self) -> list[str]:
+        """What squeue shows of the run."""
+        name = f"evalkit-{self.plan.run}-{self.plan.run_id}"
+        rows = self.cluster.run("squeue", "-h", "-r", f"--name={name}", "-o", "%i %T %r")
+        ours = {job.job_id for job in read_jobs(self.folder)}
+        return [row for row in rows.splitlines() if row.split()[0].split("_")[0] in ours]
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the run on all nodes, which are this machine: workers, keepers, servers."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            command = " ".join(process.cmdline())
+            marker = process.environ().get("EVALKIT_ATTEMPT", "")
+            home = process.environ().get("SLURM_JOB_NAME", "")
+        except psutil.Error:
+            return False
+        name = f"evalkit-{self.plan.run}-{self.plan.run_id}"
+        ours = str(self.folder.root) in command or home == name
+        return ours or marker.startswith(f"{self.plan.run_id}-")
