@@ -87,7 +87,7 @@ def this_job() -> JobInfo:
         job_id=str(os.getpid()),
         array_id=None,
         restart_count=0,
-        nodes=(),
+        nodes=("localhost",),
         host=socket.gethostname(),
         gpus=None,
         ends=None,
