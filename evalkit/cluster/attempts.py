@@ -100,6 +100,11 @@ class AttemptRecord:
         return attempt_id(self.replica, self.attempt)
 
     @property
+    def node(self) -> str:
+        """Its first node, as Slurm calls it, which is not always its host name."""
+        return self.nodes[0] if self.nodes else self.host
+
+    @property
     def wall_s(self) -> float:
         """How long it held its node, as far as is known (s)."""
         return max(0.0, (self.last if self.ended is None else self.ended) - self.started)

@@ -43,8 +43,9 @@ ASK_SOON_S = 5.0
 """After something has changed on disk (a replica ended or fell silent, a new submit) Slurm may know more."""
 NO_REPORTS: Mapping[str, ReplicaReport] = MappingProxyType({})
 STALE_ROW_S = 3600.0
-"""Accounting that calls a job live which the queue does not have, and has not for so long, is behind
-for ever: some sites keep the row of a requeued execution."""
+"""Accounting that calls a job live whose execution ended so long ago, and that the queue does not have,
+is behind for ever: some sites keep the row of a requeued execution. Without an end it is believed: the
+queue may not show jobs of hidden partitions."""
 
 
 class Answer(NamedTuple):
@@ -213,8 +214,7 @@ def _ended_row(element: str, record: JobRecord, history: History, now: float) ->
         return JobRow(element, JobState.CANCELLED, "", SEEN_GONE)
     if executions:
         last = executions[-1]
-        when = last.ended or last.started or last.submitted
-        is_behind = last.state in LIVE and when is not None and now - when > STALE_ROW_S
+        is_behind = last.state in LIVE and last.ended is not None and now - last.ended > STALE_ROW_S
         if not is_behind:
             return last.to_row()
         new = False

@@ -76,7 +76,7 @@ def explain(attempt: AttemptRecord, scene: Scene) -> Failure | None:
         return _corrected(attempt.failure, row)
     kind, reason = _verdict(attempt, row, scene)
     log, lines = _witness(attempt, kind, scene.folder)
-    return Failure(kind, reason, attempt.host, log, lines)
+    return Failure(kind, reason, attempt.node, log, lines)
 
 
 def find_execution(attempt: AttemptRecord, history: History) -> Execution | None:

@@ -29,6 +29,7 @@ from evalkit.cluster.status_values import (
 )
 from evalkit.cluster.troubles import group_failures
 from evalkit.cluster.usage import count_usage
+from evalkit.store.layout import attempt_id
 from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class StatusReader:
         records = latest_submission(known)
         answer = self._scheduler.look(
             records,
-            _unexplained(known, attempts),
+            _unexplained(known, attempts, reports, now),
             now=now,
             monotonic=self._clock.monotonic(),
             reports=reports,
@@ -136,18 +137,17 @@ def run_status(
 
 
 def _unexplained(
-    records: Sequence[JobRecord], attempts: Iterable[AttemptRecord]
+    records: Sequence[JobRecord],
+    attempts: Iterable[AttemptRecord],
+    reports: Mapping[str, ReplicaReport],
+    now: float,
 ) -> list[JobRecord]:
-    """Jobs with attempts of which only Slurm knows how they ended; not those that may still run.
-
-    The latest attempt of a replica without an end is looked for in the queue first.
-    """
-    latest = {attempt.replica: attempt.id for attempt in attempts}
+    """Jobs with attempts of which only Slurm may know how they ended."""
+    heard = {attempt_id(r.replica, r.attempt) for r in reports.values() if r.is_fresh(now)}
     ids = {
         attempt.job_id.partition("_")[0]
         for attempt in attempts
-        if attempt.end != "done"
-        and (attempt.ended is not None or latest[attempt.replica] != attempt.id)
+        if attempt.end != "done" and (attempt.ended is not None or attempt.id not in heard)
     }
     return [record for record in records if record.job_id in ids]
 
@@ -262,7 +262,7 @@ def _attempt_statuses(
             replica=attempt.replica,
             attempt=attempt.attempt,
             job_id=attempt.job_id,
-            node=attempt.nodes[0] if attempt.nodes else attempt.host,
+            node=attempt.node,
             gpus=attempt.gpus,
             started=attempt.started,
             ended=attempt.last if attempt.ended is None else attempt.ended,

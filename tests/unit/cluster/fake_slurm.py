@@ -2,8 +2,8 @@
 
 Linked as sbatch, srun, squeue, sacct, scancel and scontrol into a folder on PATH. Every call is noted
 in `calls.jsonl`. Files in the folder change what happens: `refuse` holds sbatch's error, `hold` makes
-jobs wait, `broken` makes every query fail, `no_accounting` makes sacct fail, `deaf` keeps scancel from
-doing anything, `denied` keeps scontrol from changing jobs.
+jobs wait, `reason` says why they do, `broken` makes every query fail, `no_accounting` makes sacct fail,
+`deaf` keeps scancel from doing anything, `denied` keeps scontrol from changing jobs.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def squeue(argv: list[str]) -> int:
         return 1
     else:
         for job, e in live:
-            reason = "Priority" if state(job, e) == "PENDING" else "None"
+            given = STATE / "reason"
+            why = given.read_text() if given.exists() else "Priority"
+            reason = why if state(job, e) == "PENDING" else "None"
             print("|".join([e, state(job, e), reason, "fake1", job["name"]]))
     return 0
 

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evalkit.clock import Clock
+from evalkit.cluster.attempts import write_attempt
 from evalkit.cluster.cancel import cancel_run
+from evalkit.cluster.failures import Failure, FailureKind
 from evalkit.cluster.here import slurm_note
 from evalkit.cluster.jobs import JobRecord, append_job
-from evalkit.cluster.status import RunStatus, run_status
+from evalkit.cluster.status import RunStatus, StatusReader, run_status
 from evalkit.errors import ClusterError, UsageError
 from evalkit.plan.model import Shard
+from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
+from evalkit.store.records import Outcome, UnitRecord
+from evalkit.store.run import load_plan
 from tests.unit.cluster.builders import make_plan, make_task, write_json, write_marker, write_run
+from tests.unit.cluster.test_accounting import stamp
+from tests.unit.cluster.test_attempts import make_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -353,3 +360,181 @@ def test_no_note_without_jobs_of_slurm(
     assert slurm_note(run_folder, no_slurm) is None
     record(run_folder)
     assert slurm_note(run_folder, fake_slurm.env) is None
+
+
+def attempt(folder: RunFolder, replica: str = "r0", number: int = 1, **changes: Any) -> None:
+    """A record as a worker leaves it: it began an hour ago and did something."""
+    values = {
+        "job_id": "100",
+        "started": NOW - 3600,
+        "last": NOW - 1800,
+        "units": 3,
+        "server_starts": 1,
+        "deployments": 1,
+        "nodes": ("n1",),
+        "host": "host1",
+        "gpus": 4,
+    }
+    write_attempt(folder, make_record(replica, number, **{**values, **changes}))
+
+
+def ran(slurm: FakeSlurm, *rows: tuple[str, float, float], state: str | None = None) -> None:
+    """A job with these executions in accounting (state, start, end), which has ended or waits."""
+    history = [
+        {"State": raw, "Submit": stamp(NOW - 9000), "Start": stamp(begin), "End": stamp(end)}
+        for raw, begin, end in rows
+    ]
+    job(slurm, state=state)
+    path = slurm.dir / "job-100.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "history": [{"JobID": "100", **row} for row in history]}))
+
+
+def test_attempts_and_their_failures(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """Each attempt that did not end as done has its kind; equal kinds are counted, the last shown."""
+    record(run_folder)
+    attempt(run_folder, number=1, started=NOW - 9000, last=NOW - 8000)
+    attempt(run_folder, number=2, started=NOW - 7000, last=NOW - 6000)
+    oom = Failure(FailureKind.OOM, "no memory", "n2", "logs/r0/attempt-3/server.log", ("CUDA",))
+    ended = {"ended": NOW - 3000, "end": "failed", "server_starts": 3, "units": 0}
+    attempt(run_folder, number=3, started=NOW - 5000, last=NOW - 3000, failure=oom, **ended)
+    attempt(run_folder, number=4, started=NOW - 2000, last=NOW - 1, units=0)
+    ran(
+        fake_slurm,
+        ("PREEMPTED", NOW - 9010, NOW - 7990),
+        ("PREEMPTED", NOW - 7010, NOW - 5990),
+        ("REQUEUED", NOW - 5010, NOW - 2990),
+    )
+    report(run_folder, attempt=4)
+    status = look(run_folder, fake_slurm.env)
+    assert [(a.id, a.failure and str(a.failure.kind), a.is_alive) for a in status.attempts] == [
+        ("r0.a1", "preempted", False),
+        ("r0.a2", "preempted", False),
+        ("r0.a3", "oom", False),
+        ("r0.a4", None, True),
+    ]
+    assert [(g.kind, g.of, g.count, g.where, g.node) for g in status.failures] == [
+        ("oom", "attempt", 1, "r0.a3", "n2"),
+        ("preempted", "attempt", 2, "r0.a2", "n1"),
+    ]
+    assert status.failures[0].log == str(run_folder.server_log("r0", 3))
+    assert status.failures[0].lines == ("CUDA",)
+    assert (status.replicas[0].attempts, status.replicas[0].restarts) == (4, 2)
+    assert status.usage is not None
+    assert status.usage.used_h == pytest.approx(4 * (1000 + 1000 + 2000 + 1999) / 3600)
+    assert status.usage.wasted_h == pytest.approx(4 * 2000 / 3600)
+    assert status.usage.left_h == pytest.approx(4 * 4.0 / 3600)
+    json.dumps(status.to_json())
+
+
+def test_an_attempt_is_alive_while_its_job_runs(
+    run_folder: RunFolder, fake_slurm: FakeSlurm
+) -> None:
+    """A worker that is not heard is silent as long as Slurm runs its job, and lost after that."""
+    record(run_folder)
+    attempt(run_folder)
+    report(run_folder, heartbeat=NOW - 1800)
+    job(fake_slurm, state="RUNNING")
+    status = look(run_folder, fake_slurm.env)
+    assert status.attempts[0].is_alive
+    assert status.failures == ()
+    assert status.replicas[0].state == "silent"
+    fake_slurm.switch("broken")
+    assert look(run_folder, fake_slurm.env).failures == (), "no answer is no verdict"
+
+
+def test_a_node_that_failed_twice_is_named(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """Nodes that requeued jobs stay off are shown."""
+    crash = Failure(FailureKind.SERVER_CRASH, "exit code 1", "n9")
+    for number in (1, 2):
+        attempt(
+            run_folder, number=number, nodes=("n9",), ended=NOW - 9, end="failed", failure=crash
+        )
+    attempt(run_folder, "r1")
+    assert look(run_folder, fake_slurm.env).bad_nodes == ("n9",)
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("JobHeldAdmin", "an administrator holds it"),
+        ("JobHeldUser", "scontrol release 100"),
+        ("DependencyNeverSatisfied", "evalkit cancel"),
+        ("JobHoldMaxRequeue", "requeued too often"),
+        ("(launch_failed_requeued_held)", "a node could not start it"),
+    ],
+)
+def test_held_jobs_are_failures(
+    run_folder: RunFolder, fake_slurm: FakeSlurm, reason: str, advice: str
+) -> None:
+    """A job that never starts by itself is said to be held, with the reason and what to do."""
+    record(run_folder)
+    job(fake_slurm)
+    fake_slurm.switch("reason", reason)
+    status = look(run_folder, fake_slurm.env)
+    assert status.phase == "waiting"
+    [group] = status.failures
+    assert (group.kind, group.of, group.where) == ("held", "job", "100")
+    for text in (status.message, group.reason, status.jobs[0].advice or ""):
+        assert advice in text
+    assert reason in status.message
+
+
+def test_a_waiting_run_says_what_was_before(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """A requeued run waits; its message tells what ended its last attempt."""
+    record(run_folder)
+    attempt(run_folder)
+    ran(fake_slurm, ("PREEMPTED", NOW - 3610, NOW - 1790))
+    status = look(run_folder, fake_slurm.env)
+    assert status.phase == "waiting"
+    assert status.message == (
+        "1 job waits for Slurm (Priority), 8 units owed; last: r0.a1 preempted by Slurm"
+    )
+
+
+async def test_units_that_failed(run_folder: RunFolder, no_slurm: dict[str, str]) -> None:
+    """Units whose failure is ours are counted by kind, with the last reason."""
+    plan = load_plan(run_folder)
+    task = plan.tasks[0]
+    shard = next(iter(task.shards()))
+    keys = list(task.units(shard))[:3]
+    details = ["429 too often", "judge is down", "judge is still down"]
+    outcomes = [Outcome.INFRA_ERROR, Outcome.JUDGE_ERROR, Outcome.JUDGE_ERROR]
+    journals = JournalSet()
+    writer = journals.open(run_folder.journal(shard, "r0.a1"), plan, shard, "r0.a1")
+    for key, outcome, detail in zip(keys, outcomes, details, strict=True):
+        writer.append(UnitRecord(key.sample, key.repeat, outcome, "", detail=detail))
+    await journals.close()
+    found = {
+        g.kind: (g.of, g.count, g.where, g.reason) for g in look(run_folder, no_slurm).failures
+    }
+    assert found == {
+        FailureKind.ENDPOINT: ("unit", 1, "sums", "429 too often"),
+        FailureKind.JUDGE: ("unit", 2, "sums", "judge is still down"),
+    }
+
+
+def test_a_copied_run_is_blind(run_folder: RunFolder, no_slurm: dict[str, str]) -> None:
+    """Without Slurm and without a heartbeat nobody can tell whether a run is over, and it says so."""
+    record(run_folder)
+    attempt(run_folder)
+    status = look(run_folder, no_slurm)
+    assert (status.is_blind, status.is_over) == (True, False)
+    assert [group.kind for group in status.failures] == ["lost"]
+    report(run_folder)
+    assert not look(run_folder, no_slurm).is_blind
+
+
+def test_a_refresh_asks_slurm_only_now_and_then(
+    run_folder: RunFolder, fake_slurm: FakeSlurm
+) -> None:
+    """While a run is watched, files are read each time and Slurm is not."""
+    record(run_folder)
+    job(fake_slurm)
+    now = [0.0]
+    clock = Clock(wall=lambda: NOW + now[0], monotonic=lambda: now[0])
+    reader = StatusReader(run_folder, clock=clock, env=fake_slurm.env)
+    for _ in range(10):
+        assert reader.read().phase == "waiting"
+        now[0] += 2
+    assert len(fake_slurm.calls("squeue")) == 1

@@ -1,0 +1,216 @@
+"""How attempts ended: the worker's word, Slurm's, or neither's."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from evalkit.cluster.accounting import Execution, History
+from evalkit.cluster.failures import Failure, FailureKind
+from evalkit.cluster.postmortem import Scene, explain, explain_job, find_execution
+from evalkit.cluster.slurm import JobRow
+from evalkit.cluster.states import JobState, job_state
+from tests.unit.cluster.test_attempts import make_record
+
+if TYPE_CHECKING:
+    from evalkit.cluster.attempts import AttemptRecord
+    from evalkit.store.layout import RunFolder
+
+JOB = "7_0"
+
+
+def execution(raw: str, started: float | None = 995.0, **changes: Any) -> Execution:
+    """A row of accounting for the job of `make_record`, which starts at 1000."""
+    row = Execution(JOB, job_state(raw), raw, "0:0", 990.0, started, None, "n1")
+    return row._replace(**changes)
+
+
+def scene(folder: RunFolder, *rows: Execution, **changes: Any) -> Scene:
+    """What is known: these executions, and nobody alive."""
+    return Scene(History({JOB: rows}), frozenset(), frozenset(), folder)._replace(**changes)
+
+
+def verdict(attempt: AttemptRecord, known: Scene) -> tuple[FailureKind, str] | None:
+    found = explain(attempt, known)
+    return None if found is None else (found.kind, found.reason)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "words"),
+    [
+        ("PREEMPTED", FailureKind.PREEMPTED, "preempted by Slurm"),
+        ("NODE_FAIL", FailureKind.NODE_FAILURE, "its node failed"),
+        ("BOOT_FAIL", FailureKind.NODE_FAILURE, "its node failed"),
+        ("TIMEOUT", FailureKind.TIME_LIMIT, "time limit"),
+        ("DEADLINE", FailureKind.TIME_LIMIT, "time limit"),
+        ("OUT_OF_MEMORY", FailureKind.OOM, "cluster.mem"),
+        ("CANCELLED by 1000", FailureKind.CANCELLED, "cancelled (cancelled by 1000)"),
+    ],
+)
+@pytest.mark.parametrize("end", [None, "drained"])
+def test_slurm_knows(
+    run_folder: RunFolder, raw: str, kind: FailureKind, words: str, end: str | None
+) -> None:
+    """Of an attempt that was killed or told to stop, accounting says by whom."""
+    found = explain(make_record(end=end, reason="SIGTERM"), scene(run_folder, execution(raw)))
+    assert found is not None
+    assert found.kind is kind
+    assert words in found.reason
+    assert found.node == "n1"
+
+
+def test_good_ends(run_folder: RunFolder) -> None:
+    """An attempt that is done, or may still run, has no failure."""
+    known = scene(run_folder, execution("FAILED"), alive=frozenset({"r0.a1"}))
+    assert explain(make_record(end="done", ended=1100.0), known) is None
+    assert explain(make_record(), known) is None
+    assert explain(make_record(end="drained", ended=1100.0), known) is not None
+
+
+def test_the_workers_word_counts(run_folder: RunFolder) -> None:
+    """What a worker said of itself stays; only for memory Slurm knows better."""
+    crash = Failure(FailureKind.SERVER_CRASH, "exit code 137", "n1", "logs/x", ("line",))
+    attempt = make_record(end="failed", ended=1100.0, failure=crash)
+    assert explain(attempt, scene(run_folder, execution("FAILED"))) == crash
+    found = explain(attempt, scene(run_folder, execution("OUT_OF_MEMORY")))
+    assert found is not None
+    assert found.kind is FailureKind.OOM
+    assert found.reason.endswith("(cluster.mem): exit code 137")
+    assert found.lines == ("line",)
+    config = Failure(FailureKind.CONFIG, "no such option")
+    attempt = make_record(end="failed", ended=1100.0, failure=config)
+    assert explain(attempt, scene(run_folder, execution("OUT_OF_MEMORY"))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"reason": "SIGUSR2", "ends": 1500.0}, FailureKind.TIME_LIMIT),
+        ({"reason": "SIGUSR2", "ends": 90_000.0}, FailureKind.PREEMPTED),
+        ({"reason": "SIGTERM"}, FailureKind.PREEMPTED),
+        ({"reason": "SIGINT"}, FailureKind.CANCELLED),
+        ({"reason": "SIGTERM", "executor": "local"}, FailureKind.CANCELLED),
+        ({"reason": "8 hours are over", "end": "over_budget"}, FailureKind.OVER_BUDGET),
+    ],
+)
+@pytest.mark.parametrize("rows", [(), (execution("REQUEUED"),)])
+def test_signals_without_an_explanation(
+    run_folder: RunFolder, changes: dict[str, Any], kind: FailureKind, rows: tuple[Execution, ...]
+) -> None:
+    """Where Slurm only requeued, or says nothing, the signal and the clock tell."""
+    attempt = make_record(**{"end": "drained", "ended": 1100.0, "last": 1100.0, **changes})
+    found = explain(attempt, scene(run_folder, *rows))
+    assert found is not None
+    assert found.kind is kind
+    assert str(changes["reason"]) in found.reason
+
+
+def test_cancelled_by_us(run_folder: RunFolder) -> None:
+    """A job that `evalkit cancel` stopped was cancelled, also where nobody keeps accounts."""
+    attempt = make_record(end="drained", ended=1100.0, reason="SIGTERM")
+    known = scene(run_folder, cancelled=frozenset({"7"}))
+    assert verdict(attempt, known) == (FailureKind.CANCELLED, "cancelled")
+
+
+def test_lost(run_folder: RunFolder) -> None:
+    """An end that nobody saw is lost, never fine."""
+    for raw, words in (("COMPLETED", "COMPLETED"), ("FAILED", "exit code 0:9, FAILED")):
+        found = explain(make_record(), scene(run_folder, execution(raw, exit_code="0:9")))
+        assert found is not None
+        assert found.kind is FailureKind.LOST
+        assert words in found.reason
+    assert verdict(make_record(), scene(run_folder)) == (
+        FailureKind.LOST,
+        "it was not heard any more, and nobody says why",
+    )
+
+
+def test_execution_of_an_attempt(run_folder: RunFolder) -> None:
+    """Of several executions of a job, an attempt belongs to the last that had started by then."""
+    first, second = execution("PREEMPTED", 900.0), execution("NODE_FAIL", 2000.0)
+    waiting = execution("PENDING", None)
+    history = History({JOB: (first, second, waiting)})
+    assert find_execution(make_record(started=1000.0), history) == first
+    assert find_execution(make_record(started=2010.0), history) == second
+    assert find_execution(make_record(started=1950.0), history) == second, "clocks differ"
+    assert find_execution(make_record(started=100.0), history) is None
+
+
+def at(when: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(when))
+
+
+def test_what_slurm_wrote_into_the_jobs_log(run_folder: RunFolder) -> None:
+    """All executions of a job share its log: the lines of an attempt are those of its time."""
+    path = run_folder.job_log(JOB)
+    path.parent.mkdir(parents=True)
+    kills = [f"slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT {at(t)} DUE TO PREEMPTION ***"
+             for t in (1050.0, 9000.0)]  # fmt: skip
+    path.write_text("\n".join(["hello", *kills, "slurmstepd: error: Detected 1 oom_kill event"]))
+    attempt = make_record(last=1040.0)
+    found = explain(attempt, scene(run_folder, execution("PREEMPTED")))
+    assert found is not None
+    assert found.lines == (kills[0],)
+    assert found.log == "cluster/7_0_0_log.out"
+    found = explain(attempt, scene(run_folder, execution("OUT_OF_MEMORY")))
+    assert found is not None
+    assert found.lines == (kills[0], "slurmstepd: error: Detected 1 oom_kill event")
+
+
+def test_the_workers_last_lines(run_folder: RunFolder) -> None:
+    """Without a word of Slurm's the worker's last lines are what there is."""
+    path = run_folder.worker_log("r0", 1)
+    path.parent.mkdir(parents=True)
+    path.write_text("1\n2\n3\n\n4\n")
+    found = explain(make_record(), scene(run_folder))
+    assert found is not None
+    assert (found.log, found.lines) == ("logs/r0/attempt-1/worker.log", ("2", "3", "4"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "output", "kind", "reason", "lines"),
+    [
+        ("NODE_FAIL", "", "node_failure", "its node failed", ()),
+        ("FAILED", "srun: error: Detected 1 oom_kill event in StepId=7.0\n", "oom",
+         "its job used more memory than it had (cluster.mem)",
+         ("srun: error: Detected 1 oom_kill event in StepId=7.0",)),
+        ("FAILED", "Traceback\nevalkit.errors.StoreError: cannot create logs\nFree space.\n",
+         "storage", "cannot create logs",
+         ("evalkit.errors.StoreError: cannot create logs", "Free space.")),
+        ("FAILED", "evalkit.errors.NoSuchError: x\nModuleNotFoundError: No module named 'evalkit'\n",
+         "config", "the job failed before its worker said anything (exit code 1:0)",
+         ("evalkit.errors.NoSuchError: x", "ModuleNotFoundError: No module named 'evalkit'")),
+        ("FAILED", "bash: line 3: module: command not found\n", "unknown",
+         "the job failed before its worker said anything (exit code 1:0)",
+         ("bash: line 3: module: command not found",)),
+        ("COMPLETED", "x", None, "", ()),
+        ("PENDING", "x", None, "", ()),
+        ("A_NEW_STATE", "x", None, "", ()),
+    ],
+)  # fmt: skip
+def test_jobs_that_no_attempt_tells_of(
+    run_folder: RunFolder,
+    raw: str,
+    output: str,
+    kind: str | None,
+    reason: str,
+    lines: tuple[str, ...],
+) -> None:
+    """A worker that never started says why in the job's log; only an end is a failure."""
+    path = run_folder.job_log("7")
+    path.parent.mkdir(parents=True)
+    path.write_text(output)
+    found = explain_job(JobRow("7", job_state(raw), raw, "", "n1", "1:0"), run_folder)
+    if kind is None:
+        assert found is None
+    else:
+        log = "cluster/7_0_log.out" if output else None
+        assert found == Failure(FailureKind(kind), reason, "n1", log, lines)
+
+
+def test_a_job_without_a_log(run_folder: RunFolder) -> None:
+    """A log that is not there is none."""
+    found = explain_job(JobRow("7", JobState.FAILED, "FAILED", "its process ended"), run_folder)
+    assert found == Failure(FailureKind.UNKNOWN, "its process ended")
