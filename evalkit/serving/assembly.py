@@ -68,6 +68,9 @@ class Assembly:
         """The whole command of a part."""
         return (*self._context.prefix, *self.program.render(place))
 
+    def _marker(self, place: Place) -> str:
+        return f"{self._context.attempt}:{place.port}"
+
     def start_first(self, place: Place, host: str) -> WholeServer:
         """Start the part that answers; `host` is where it is reached."""
         context = self._context
@@ -90,6 +93,7 @@ class Assembly:
             plan = FollowerPlan(
                 node=node,
                 argv=self.argv(place),
+                marker=f"{self._marker(place)}:node{rank}",
                 srun_args=context.srun_args,
                 cache_dir=cache_dir,
                 grace_s=self._serving.shutdown_timeout_s,
@@ -110,10 +114,8 @@ class Assembly:
             recipe_env=self._serving.env,
             api_key=self._context.api_key,
         )
-        marker = f"{self._context.attempt}:{place.port}"
-        if place.rank:
-            marker += f":node{place.rank}"
-        env = start_environment(env, place.port, marker)
+        own = f":srun{place.rank}" if place.rank else ""
+        env = start_environment(env, place.port, self._marker(place) + own)
         if place.rank:
             env["VLLM_PORT"] = str(place.port + FOLLOWER_PORT_OFFSET)
         if len(self._addresses) > 1:

@@ -46,6 +46,8 @@ class FollowerPlan:
     """As Slurm calls it."""
     argv: tuple[str, ...]
     """What runs there, prefix included."""
+    marker: str
+    """The marker of the part's processes. srun, a process of this node, has another one."""
     srun_args: tuple[str, ...]
     """How srun reaches a further node; without the node itself."""
     cache_dir: Path
@@ -88,6 +90,7 @@ def follower_command(plan: FollowerPlan) -> tuple[str, ...]:
     """argv of the srun that starts a part. It holds no secret: those travel in the environment."""
     return (
         *("srun", *plan.srun_args, f"--nodelist={plan.node}"),
+        *("env", f"{keeper.MARKER}={plan.marker}"),
         *keeper_command(keeper.STDIN, plan.grace_s, plan.cache_dir),
         *(check_command(plan.free_gpu_memory) if plan.free_gpu_memory else ()),
         *plan.argv,
@@ -106,7 +109,7 @@ def step_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_follower(plan: FollowerPlan, env: Mapping[str, str], log_path: Path) -> Follower:
-    """Start a part. `env` holds its marker. Raises ServingError where there is no srun."""
+    """Start a part. `env` holds the marker of srun. Raises ServingError where there is no srun."""
     try:
         process, log_start = launch(follower_command(plan), env, log_path, stdin=subprocess.PIPE)
     except FileNotFoundError as error:
