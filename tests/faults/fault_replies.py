@@ -275,8 +275,8 @@ async def send_events(
     async def send(event: dict[str, Any]) -> None:
         await response.write(f"data: {json.dumps(event)}\n\n".encode())
 
+    begun = False
     async with contextlib.aclosing(outputs):
-        begun = False
         async for tokens, finish in outputs:
             if not begun and (first := reply.begin()) is not None:
                 await send(first)

@@ -12,6 +12,7 @@ often each request came and was answered. `POST /_switches` changes switches at 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -206,7 +207,9 @@ class FaultServer:
                 self.engine.ledger.note("cut", body=name, abruptly=True)
                 break_off(request)
                 return web.Response()
-            return await self._respond(request, body, name, kind)
+            with contextlib.suppress(ConnectionResetError):  # the client is gone
+                return await self._respond(request, body, name, kind)
+            return web.Response()
         finally:
             self.state.in_flight -= 1
 

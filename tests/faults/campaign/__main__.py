@@ -10,7 +10,12 @@ import time
 from pathlib import Path
 
 from tests.faults.campaign.report import render_report
-from tests.faults.campaign.volume import Progress, play_volume
+from tests.faults.campaign.volume import Choice, draw, play_volume
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, flush=True)
 
 
 def main() -> int:
@@ -19,18 +24,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is shown")
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--only", default="", help="faults with this in their name")
+    parser.add_argument("--skip", default="-", help="no faults with this in their name")
     parser.add_argument("--mode", default="", help="one kind of server")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--keep", type=Path, help="a folder for the runs, which stay there")
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}", flush=True)
+    say(f"seed {seed}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="evalkit-faults-") as temporary:
         root = arguments.keep or Path(temporary)
-        outcomes = play_volume(
-            root, seed, arguments.faults, Progress(print), arguments.only, arguments.mode
-        )
-    print(render_report(outcomes, time.monotonic() - began))
+        drawn = draw(seed, arguments.faults, Choice(arguments.only, arguments.skip, arguments.mode))
+        outcomes = play_volume(root, drawn, seed, say, arguments.jobs)
+    say(render_report(outcomes, time.monotonic() - began))
     return 0
 
 

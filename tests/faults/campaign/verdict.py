@@ -77,7 +77,11 @@ def known_bodies(folder: RunFolder) -> dict[str, str]:
 
 
 def leftovers(folder: RunFolder) -> list[str]:
-    """Files that nobody cleaned up: leases, temporary files."""
-    leases = [str(path) for path in folder.leases.rglob("*.lock")]
-    temporary = [str(path) for path in folder.root.rglob(".*") if path.is_file()]
-    return sorted(leases + temporary)
+    """Files that nobody cleaned up: leases, temporary files.
+
+    A lease beside its shard's done marker holds nobody up: its holder was killed between the two, or
+    those who finished the shard did not ask for one (split brain).
+    """
+    leases = [p for p in folder.leases.rglob("*.lock") if not p.with_suffix(".done").exists()]
+    temporary = [path for path in folder.root.rglob(".*") if path.is_file()]
+    return sorted(map(str, leases + temporary))

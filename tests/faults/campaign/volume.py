@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.faults.campaign.catalogue import CATALOGUE
 from tests.faults.campaign.episode import Outcome, play_episode, play_undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tests.faults.campaign.stage import Mode
@@ -20,54 +21,81 @@ MODES: tuple[Mode, ...] = ("vllm", "vllm", "command", "external", "old vllm")
 """vLLM twice: it is what evalkit is mostly used with."""
 
 
-def draw(seed: int, count: int, only: str = "", mode: str = "") -> list[tuple[Mode, str]]:
+@dataclass(frozen=True)
+class Choice:
+    """Which faults, on which servers."""
+
+    only: str = ""
+    skip: str = "-"
+    mode: str = ""
+
+
+def draw(seed: int, count: int, choice: Choice) -> list[tuple[Mode, str]]:
     """`count` faults with the servers they are played on: every kind before any comes again."""
     rng = random.Random(seed)
-    kinds = [name for name in CATALOGUE if only in name]
+    kinds = [name for name in CATALOGUE if choice.only in name and choice.skip not in name]
     drawn: list[tuple[Mode, str]] = []
     while len(drawn) < count:
         rng.shuffle(kinds)
         for kind in kinds:
-            fits = [m for m in MODES if m in CATALOGUE[kind].modes and mode in ("", m)]
+            fits = [m for m in MODES if m in CATALOGUE[kind].modes and choice.mode in ("", m)]
             if fits:
                 drawn.append((rng.choice(fits), kind))
     return drawn[:count]
 
 
-class Progress:
-    """Says what goes on."""
+class Tally:
+    """The outcomes so far; episodes run side by side."""
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
+    def __init__(self, count: int, say: Callable[[str], object]) -> None:
+        self.outcomes: list[Outcome] = []
+        self._count, self._say = count, say
 
-    def episode(self, outcome: Outcome, done: int, count: int) -> None:
-        """After each episode."""
+    def add(self, outcome: Outcome) -> None:
+        """Take one and say so."""
+        self.outcomes.append(outcome)
+        done = sum(len(each.injected) for each in self.outcomes)
         bill = outcome.bill
+        phases = " + ".join(f"{seconds:.0f}" for seconds in outcome.seconds)
         self._say(
-            f"{done}/{count} faults; {outcome.mode}: {len(outcome.injected)} faults, "
+            f"{done}/{self._count} faults; {outcome.mode}: {len(outcome.injected)} in {phases} s, "
             f"{bill.saved} tokens saved, {bill.lost} lost, {bill.lost_calls} calls lost"
         )
 
 
 def play_volume(
-    root: Path, seed: int, count: int, progress: Progress, only: str = "", mode: str = ""
+    root: Path,
+    drawn: Sequence[tuple[Mode, str]],
+    seed: int,
+    say: Callable[[str], object],
+    jobs: int = 2,
 ) -> list[Outcome]:
-    """Play `count` faults in as many episodes as it takes. Raises AssertionError."""
+    """Play faults in as many runs as it takes, `jobs` of them at a time. Raises AssertionError."""
     undisturbed = play_undisturbed(root / "undisturbed")
     bag: dict[Mode, list[str]] = {}
-    for where, kind in draw(seed, count, only, mode):
+    for where, kind in drawn:
         bag.setdefault(where, []).append(kind)
-    outcomes: list[Outcome] = []
-    played: Counter[str] = Counter()
+    tally = Tally(len(drawn), say)
     number = 0
-    while any(bag.values()):
-        for where in [m for m, kinds in bag.items() if kinds]:
-            kinds, bag[where] = bag[where][:PER_EPISODE], bag[where][PER_EPISODE:]
-            number += 1
-            folder = root / f"episode-{number}"
-            outcome, left = play_episode(folder, where, kinds, f"{seed}.{number}", undisturbed)
-            bag[where] += left
-            outcomes.append(outcome)
-            played.update(fault.kind for fault in outcome.injected)
-            progress.episode(outcome, played.total(), count)
-    return outcomes
+    with ThreadPoolExecutor(jobs) as pool:
+        while any(bag.values()):
+            running: dict[Future[tuple[Outcome, list[str]]], Mode] = {}
+            for where, kinds in _portions(bag):
+                number += 1
+                folder = root / f"episode-{number}"
+                job = pool.submit(
+                    play_episode, folder, where, kinds, f"{seed}.{number}", undisturbed
+                )
+                running[job] = where
+            bag = {}
+            for job in as_completed(running):
+                outcome, left = job.result()
+                tally.add(outcome)
+                bag.setdefault(running[job], []).extend(left)
+    return tally.outcomes
+
+
+def _portions(bag: dict[Mode, list[str]]) -> Iterator[tuple[Mode, list[str]]]:
+    for where, kinds in bag.items():
+        for start in range(0, len(kinds), PER_EPISODE):
+            yield where, kinds[start : start + PER_EPISODE]
