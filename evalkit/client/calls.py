@@ -150,7 +150,7 @@ class CallClient:
         failing: _Failing | None = None
         while True:
             try:
-                salvaged = await self._once(request, think_tags, tokens)
+                found = await self._once(request, think_tags, tokens)
             except PassingFaultError as fault:
                 if failing is None:
                     failing = _Failing(self._clock.monotonic())
@@ -160,11 +160,15 @@ class CallClient:
                 sent_again += 1
                 await asyncio.sleep(delay)
                 continue
-            latency = salvaged.elapsed_s
-            if latency is None or not salvaged.continued:
-                latency = self._clock.monotonic() - begin
-            timing = Timing(round(started, 3), round(latency, 6), sent_again)
-            return Answer(salvaged.reply, timing, salvaged.continued)
+            latency = self._clock.monotonic() - begin
+            if isinstance(found, Salvaged):
+                reply, continued, elapsed_s = found
+                latency = elapsed_s if continued else latency
+            else:
+                reply, continued = found, ()
+            return Answer(
+                reply, Timing(round(started, 3), round(latency, 6), sent_again), continued
+            )
 
     def _delay(self, failing: _Failing, fault: PassingFaultError) -> float | None:
         """Seconds until the next try; null when there is none."""
@@ -178,7 +182,8 @@ class CallClient:
 
     async def _once(
         self, request: Request, think_tags: tuple[str, str] | None, tokens: Tokens | None
-    ) -> Salvaged:
+    ) -> Reply | Salvaged:
+        """One try."""
         self.in_flight += 1
         try:
             if self._salvager is not None and tokens is not None:
@@ -189,9 +194,9 @@ class CallClient:
                 await self._transport.post(self._target.url, request.payload), think_tags
             )
             self.completion_tokens += reply.usage.completion_tokens or 0
-            return Salvaged(reply)
+            return reply
         except AnsweredError as answered:
-            return Salvaged(answered.reply)
+            return answered.reply
         except MalformedReplyError as error:
             raise PassingFaultError(str(error)) from error
         except WrongModelError as error:

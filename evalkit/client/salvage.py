@@ -68,8 +68,8 @@ class Salvaged(NamedTuple):
 
     reply: Reply
     continued: tuple[Continuation, ...] = ()
-    elapsed_s: float | None = None
-    """Time spent on it over all servers (s); null when it was not counted here."""
+    elapsed_s: float = 0.0
+    """Time spent on it over all servers (s), where it was continued."""
 
 
 class Salvager:

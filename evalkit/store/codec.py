@@ -7,7 +7,7 @@ line is told from a whole one even where it still parses. Keys that would be nul
 from __future__ import annotations
 
 import zlib
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -67,14 +67,9 @@ def header(plan_fingerprint: str, task: str, shard: int, attempt: str) -> dict[s
 
 def encode(record: Record) -> dict[str, Any]:
     """Payload of a record."""
-    match record:
-        case CallRecord():
-            return _encode_call(record)
-        case UnitRecord():
-            return _encode_unit(record)
-        case PartialRecord():
-            return _encode_partial(record)
-    assert_never(record)
+    if isinstance(record, CallRecord):
+        return _encode_call(record)
+    return _encode_unit(record) if isinstance(record, UnitRecord) else _encode_partial(record)
 
 
 def decode(payload: dict[str, Any]) -> Record:

@@ -14,8 +14,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evalkit.store.journal import JournalProblem
 from evalkit.store.leases import Leases
-from evalkit.store.markers import read_marker, write_marker
+from evalkit.store.markers import doubt_marker, read_marker, write_marker
 from evalkit.store.tokens import TokenChain
 from evalkit.store.union import ShardUnion
 
@@ -72,7 +73,8 @@ class WorkItem:
         self.shard.writer.append(record)
         call = (record.call, record.request)
         self.shard.calls.setdefault(self.key, {})[call] = record
-        self.shard.partial.get(self.key, {}).pop(call, None)
+        if self.shard.partial:
+            self.shard.partial.get(self.key, {}).pop(call, None)
 
     def tokens(self, call: int, request: str) -> CallTokens:
         """The tokens of one call of this unit, kept from attempt to attempt until it is finished."""
@@ -188,7 +190,8 @@ class WorkQueue:
         shard = item.shard
         shard.open.discard(item.key)
         shard.calls.pop(item.key, None)
-        shard.partial.pop(item.key, None)
+        if shard.partial:
+            shard.partial.pop(item.key, None)
         if outcome.is_models_own:
             shard.outcomes[outcome.value] = shard.outcomes.get(outcome.value, 0) + 1
             if score is not None:
@@ -257,11 +260,18 @@ class WorkQueue:
         single_call = self._single_call[shard.task]
         union = ShardUnion.read(self._folder, self._plan, shard, single_call=single_call)
         owed = union.owed(self._plan.task(shard.task), shard)
+        self._warn(shard, union)
         if owed:
             return union, owed
         self._leases.release(shard)
         self._forget(shard)
         return None
+
+    def _warn(self, shard: Shard, union: ShardUnion) -> None:
+        """Damage that was found goes to the worker's log. A torn last line is none."""
+        for text in (doubt_marker(self._folder, shard), *union.problems):
+            if text is not None and not (isinstance(text, JournalProblem) and text.torn):
+                log.warning("%s; what has no other record is done again", text)
 
     def _forget(self, shard: Shard) -> None:
         if shard in self._foreign:
