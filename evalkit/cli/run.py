@@ -12,7 +12,7 @@ from evalkit.cli.main import INTERRUPTED
 from evalkit.cli.prepare import show_plans
 from evalkit.cli.watch import watching_here
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.cluster.here import count_owed, run_here, slurm_note
+from evalkit.cluster.here import run_here, slurm_note, survey_here
 from evalkit.errors import EvalkitError
 from evalkit.store.run import load_plan
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from evalkit.plan.model import Plan
     from evalkit.store.layout import RunFolder
+
+
+MOST_PROBLEMS = 10
+"""Warnings before a run; results.json lists all."""
 
 
 def command_run(arguments: argparse.Namespace) -> int:
@@ -68,7 +72,10 @@ def _finish(folder: RunFolder, documents: list[dict[str, Any]] | None) -> int:
     Raises what `run_here` raises, and IncompleteError when units are missing at the end.
     """
     plan = load_plan(folder)
-    owed = count_owed(folder, plan)
+    survey = survey_here(folder, plan)
+    for problem in survey.problems[:MOST_PROBLEMS]:
+        say(f"warning: {problem}")
+    owed = survey.total
     if owed:
         say(f"{plan.run_id}  {folder.root}: {owed:,} of {plan.n_units:,} units to do")
         if _work(folder, plan):

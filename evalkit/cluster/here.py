@@ -22,7 +22,7 @@ from evalkit.cluster.local import started_at
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError
-from evalkit.store.union import owed_units
+from evalkit.store.survey import Survey, survey_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 REPLICA = "r0"
 
 
-def count_owed(folder: RunFolder, plan: Plan) -> int:
-    """Units that are not finished yet. Raises StoreError."""
+def survey_here(folder: RunFolder, plan: Plan) -> Survey:
+    """What is not finished yet, and what was found damaged. Raises StoreError."""
     single = {t.name: benchmark_class(t.benchmark).single_call for t in plan.tasks}
-    return sum(owed_units(folder, plan, single).values())
+    return survey_run(folder, plan, single)
 
 
 def slurm_note(folder: RunFolder, env: Mapping[str, str]) -> str | None:

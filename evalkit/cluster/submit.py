@@ -25,7 +25,7 @@ from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError
 from evalkit.store.leases import forget_leases
 from evalkit.store.run import load_cluster, save_cluster
-from evalkit.store.union import owed_units
+from evalkit.store.survey import survey_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from evalkit.store.layout import RunFolder
 
 LOCK_WAIT_S = 5.0
+MOST_PROBLEMS = 10
+"""Warnings about damage that one submit gives; results.json lists all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,11 @@ class Submitter:
         if not running:
             forget_leases(self.folder)
         single = {t.name: benchmark_class(t.benchmark).single_call for t in self.plan.tasks}
-        owed = owed_units(self.folder, self.plan, single)
-        if not any(owed.values()):
-            return Submission("nothing_owed", owed)
-        count = min(self.replicas or self.cluster.replicas, sum(owed.values()))
+        survey = survey_run(self.folder, self.plan, single)
+        owed, damage = survey.owed, tuple(survey.problems[:MOST_PROBLEMS])
+        if not survey.total:
+            return Submission("nothing_owed", owed, warnings=damage)
+        count = min(self.replicas or self.cluster.replicas, survey.total)
         last = max((job.submission for job in running or known), default=0)
         order = Order(
             folder=self.folder,
@@ -151,7 +154,7 @@ class Submitter:
         secrets = collect_secrets(self.plan, self.env)
         jobs, warnings = self._send(order, commands, secrets)
         kind: Literal["submitted", "added"] = "added" if running else "submitted"
-        return Submission(kind, owed, jobs, (*self._dropped(), *warnings))
+        return Submission(kind, owed, jobs, (*self._dropped(), *damage, *warnings))
 
     def _refuse_ending(self, running: Sequence[JobRecord]) -> None:
         """Jobs that a cancel came over may not be joined, and would be in the way of new ones."""

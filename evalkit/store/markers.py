@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from evalkit.errors import StoreError
+from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
@@ -39,6 +40,33 @@ def read_marker(folder: RunFolder, shard: Shard) -> dict[str, Any] | None:
     except (OSError, orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
         return None
     return marker if journals else None
+
+
+def marked_journals(folder: RunFolder, shard: Shard) -> list[str]:
+    """Names of the journals that the shard's marker tells of, believed or not."""
+    try:
+        return [str(name) for name in orjson.loads(folder.marker(shard).read_bytes())["journals"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def doubt_marker(folder: RunFolder, shard: Shard) -> str | None:
+    """Why the shard's marker is not believed, naming the file; null when it is, or when there is none."""
+    path = folder.marker(shard)
+    try:
+        journals = orjson.loads(path.read_bytes())["journals"]
+        for name, size in journals.items():
+            journal = folder.journal(shard, name.removesuffix(JOURNAL_SUFFIX))
+            found = journal.stat().st_size if journal.exists() else None
+            if found is None:
+                return f"{journal}: gone, with {size:,} bytes that {path.name} tells of"
+            if found < size:
+                return f"{journal}: {found:,} bytes, of {size:,} that {path.name} tells of"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return f"{path}: not a marker ({error})"
+    return None if journals else f"{path}: names no journal"
 
 
 def remove_marker(folder: RunFolder, shard: Shard) -> None:

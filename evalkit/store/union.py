@@ -15,7 +15,7 @@ from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, Record, decode, unit_key
 from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
-from evalkit.store.markers import read_marker
+from evalkit.store.markers import marked_journals, read_marker
 from evalkit.store.records import CallRecord, Outcome, PartialRecord, Reply, UnitRecord
 from evalkit.store.tokens import TokenChain
 
@@ -191,13 +191,20 @@ def _size(path: Path) -> int:
 
 
 def list_journals(folder: RunFolder, shard: Shard) -> list[Path]:
-    """The shard's journals in the order of attempts. Raises StoreError."""
+    """The shard's journals in the order of attempts. Raises StoreError.
+
+    A network file system may list a folder as it was a minute ago, and yet open a file in it by name:
+    so journals that the shard's marker names are looked up too.
+    """
+    journals = folder.journals(shard)
     try:
-        paths = [p for p in folder.journals(shard).iterdir() if p.name.endswith(JOURNAL_SUFFIX)]
+        paths = {p for p in journals.iterdir() if p.name.endswith(JOURNAL_SUFFIX)}
+        hidden = {journals / name for name in marked_journals(folder, shard)} - paths
+        paths |= {path for path in hidden if path.is_file()}
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StoreError(f"cannot list {folder.journals(shard)}: {error.strerror}") from error
+        raise StoreError(f"cannot list {journals}: {error.strerror}") from error
     return sorted(paths, key=lambda path: (attempt_order(path.name), path.name))
 
 
