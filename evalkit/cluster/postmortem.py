@@ -67,6 +67,23 @@ class Scene(NamedTuple):
     folder: RunFolder
 
 
+class Postmortem:
+    """Explains attempts again and again; logs are read once for what does not change any more."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[AttemptRecord, Execution | None, bool], Failure | None] = {}
+
+    def explain(self, attempt: AttemptRecord, scene: Scene) -> Failure | None:
+        """See `explain`."""
+        if attempt.id in scene.alive:
+            return explain(attempt, scene)
+        cancelled = attempt.job_id.partition("_")[0] in scene.cancelled
+        key = (attempt, find_execution(attempt, scene.history), cancelled)
+        if key not in self._known:
+            self._known[key] = explain(attempt, scene)
+        return self._known[key]
+
+
 def explain(attempt: AttemptRecord, scene: Scene) -> Failure | None:
     """Why an attempt ended; None when it ended as done, or may still run."""
     if attempt.end == "done" or (attempt.ended is None and attempt.id in scene.alive):

@@ -7,21 +7,21 @@ Nothing is written, so any number of people may watch one run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from evalkit.cluster.attempt_status import Parts, attempt_statuses
 from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
-from evalkit.cluster.jobs import JobRecord, latest_submission, read_fence, read_jobs
-from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Answer, Scheduler
+from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
+from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Scheduler
 from evalkit.cluster.phase import describe_phase
-from evalkit.cluster.postmortem import Scene, explain
+from evalkit.cluster.postmortem import Postmortem
 from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.requeue import bad_nodes
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import JobState, what_to_do
 from evalkit.cluster.status_values import (
-    AttemptStatus,
     JobStatus,
     ReplicaStatus,
     RunStatus,
@@ -43,19 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["ReplicaStatus", "RunStatus", "StatusReader", "TaskStatus", "run_status"]
 
 QUEUED = frozenset({JobState.PENDING, JobState.REQUEUED, JobState.HELD})
-RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING})
-NOT_SAID = frozenset({NO_ANSWER, NOT_VISIBLE})
-"""Reasons for which nothing is concluded from a job that is unknown."""
-
-
-class Parts(NamedTuple):
-    """What was read of a run, as of one moment."""
-
-    records: Sequence[JobRecord]
-    reports: Mapping[str, ReplicaReport]
-    attempts: Sequence[AttemptRecord]
-    answer: Answer
-    now: float
 
 
 class StatusReader:
@@ -70,6 +57,7 @@ class StatusReader:
         self._plan = load_plan(folder)
         self._progress = ProgressReader(folder, self._plan)
         self._attempts = AttemptReader(folder)
+        self._postmortem = Postmortem()
         self._scheduler = Scheduler(SlurmCommands(read_environment() if env is None else env))
 
     def read(self) -> RunStatus:
@@ -86,7 +74,7 @@ class StatusReader:
         done = sum(task.done for task in tasks)
         rate = _total(task.rate_per_s for task in tasks)
         eta_s = (plan.n_units - done) / rate if rate else None
-        attempts = tuple(_attempt_statuses(folder, jobs, parts))
+        attempts = tuple(attempt_statuses(folder, jobs, parts, self._postmortem))
         failures = group_failures(folder, attempts, jobs, parts.answer.rows, progress)
         phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=is_gathered(folder))
         working = frozenset(attempt.id for attempt in attempts if attempt.is_alive)
@@ -126,7 +114,7 @@ class StatusReader:
             monotonic=self._clock.monotonic(),
             reports=reports,
         )
-        return Parts(records, reports, attempts, answer, now)
+        return Parts(known, records, reports, attempts, answer, now)
 
 
 def run_status(
@@ -204,9 +192,12 @@ def _replica_statuses(
     folder: RunFolder, jobs: Iterable[JobStatus], parts: Parts
 ) -> Iterable[ReplicaStatus]:
     by_replica = {job.replica: job for job in jobs if job.replica is not None}
+    of_replica: dict[str, list[AttemptRecord]] = {}
+    for attempt in parts.attempts:
+        of_replica.setdefault(attempt.replica, []).append(attempt)
     for name in sorted({*by_replica, *parts.reports}, key=lambda name: (len(name), name)):
         job, report = by_replica.get(name), parts.reports.get(name)
-        mine = [attempt for attempt in parts.attempts if attempt.replica == name]
+        mine = of_replica.get(name, [])
         if report is None:
             yield _unheard(name, job, len(mine))
             continue
@@ -246,48 +237,6 @@ def _unheard(name: str, job: JobStatus | None, attempts: int) -> ReplicaStatus:
         return ReplicaStatus(name, "waiting", None, None, None, attempts=attempts)
     state = "waiting" if not JobState(job.state).is_over else "ended"
     return ReplicaStatus(name, state, job.job_id, job.nodes or None, job.log, attempts=attempts)
-
-
-def _attempt_statuses(
-    folder: RunFolder, jobs: Sequence[JobStatus], parts: Parts
-) -> Iterable[AttemptStatus]:
-    alive = frozenset(_alive(jobs, parts))
-    fence = read_fence(folder).submission
-    known = read_jobs(folder)
-    cancelled = frozenset(record.job_id for record in known if record.submission <= fence)
-    scene = Scene(parts.answer.history, alive, cancelled, folder)
-    for attempt in parts.attempts:
-        yield AttemptStatus(
-            id=attempt.id,
-            replica=attempt.replica,
-            attempt=attempt.attempt,
-            job_id=attempt.job_id,
-            node=attempt.node,
-            gpus=attempt.gpus,
-            started=attempt.started,
-            ended=attempt.last if attempt.ended is None else attempt.ended,
-            is_alive=attempt.id in alive,
-            end=attempt.end,
-            units=attempt.units,
-            completion_tokens=attempt.completion_tokens,
-            server_starts=attempt.server_starts,
-            failure=explain(attempt, scene),
-        )
-
-
-def _alive(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
-    """Attempts that run: heard lately, or the last of a job that runs, or of which nobody says else."""
-    of_job = {job.job_id: job for job in jobs}
-    latest = {attempt.replica: attempt for attempt in parts.attempts}
-    for name, attempt in latest.items():
-        report, job = parts.reports.get(name), of_job.get(attempt.job_id)
-        heard = (
-            report is not None and report.attempt == attempt.attempt and report.is_fresh(parts.now)
-        )
-        held = job is not None and (job.state in RUNNING or job.reason in NOT_SAID)
-        over = job is not None and JobState(job.state).is_over
-        if attempt.ended is None and (held or (heard and not over)):
-            yield attempt.id
 
 
 def _total(rates: Iterable[float | None]) -> float | None:

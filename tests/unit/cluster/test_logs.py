@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.cluster.attempts import write_attempt
-from evalkit.cluster.logs import Follower, RunWatch, Tail, Wanted, follow, tail_offset
+from evalkit.cluster.log_tail import Tail, tail_offset
+from evalkit.cluster.logs import Follower, RunWatch, Wanted, follow
 from evalkit.errors import UsageError
 from tests.unit.cluster.builders import make_plan, write_run
 from tests.unit.cluster.test_attempts import make_record
