@@ -146,14 +146,15 @@ class CallClient:
         self, request: Request, think_tags: tuple[str, str] | None, tokens: Tokens | None
     ) -> Answer:
         started, begin = self._clock.wall(), self._clock.monotonic()
-        sent_again = 0
+        sent_again = had = 0
         failing: _Failing | None = None
         while True:
             try:
                 found = await self._once(request, think_tags, tokens)
             except PassingFaultError as fault:
-                if failing is None:
-                    failing = _Failing(self._clock.monotonic())
+                has = _count(tokens)
+                if failing is None or has > had:  # it went on for a while: trouble begins anew
+                    failing, had = _Failing(self._clock.monotonic()), has
                 delay = self._delay(failing, fault)
                 if delay is None:
                     raise InfraError(f"{fault} (after {sent_again} retries)") from fault
@@ -210,3 +211,9 @@ class CallClient:
     def _parse(self, body: bytes, think_tags: tuple[str, str] | None) -> Reply:
         model = self._target.model if self._target.is_ours else None
         return parse_reply(body, think_tags, model)
+
+
+def _count(tokens: Tokens | None) -> int:
+    """Tokens that a call has so far."""
+    chain = None if tokens is None else tokens.load()
+    return 0 if chain is None else len(chain.tokens)

@@ -11,7 +11,7 @@ import zstandard
 from evalkit.errors import ScorerError, StoreError
 from evalkit.plan.model import Shard, UnitKey
 from evalkit.report.statistics import Interval
-from evalkit.store.records import Outcome, UnitRecord, Usage
+from evalkit.store.records import Continuation, Outcome, UnitRecord, Usage
 from tests.unit.report.run_builder import (
     Echo,
     ManyCallEcho,
@@ -385,3 +385,17 @@ def test_tokens_of_a_unit_are_unknown_when_a_call_is(tmp_path: Path) -> None:
     usage = run.read_samples()[0]["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (None, 12)
     assert (results.tokens.prompt.count, results.tokens.prompt.unknown) == (1, 1)
+
+
+def test_continued_units_and_saved_tokens_are_counted(tmp_path: Path) -> None:
+    """A unit counts once however often it was interrupted; its samples say nothing of it."""
+    run, undisturbed = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    places = (Continuation(100, 7), Continuation(250, 8))
+    for number, key in enumerate(run.units()):
+        call = run.answer(key)
+        run.write([replace(call, continued=places[:number]) if number < 3 else call])
+        undisturbed.write([call])
+    results, other = run.gather(), undisturbed.gather()
+    assert (results.counts.continued, results.tokens.saved) == (2, 100 + 100 + 250)
+    assert (other.counts.continued, other.tokens.saved) == (0, 0)
+    assert run.artifact_bytes() == undisturbed.artifact_bytes()
