@@ -1,6 +1,7 @@
 """Journals to artifacts: what is counted, what is withheld, what is left alone."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
