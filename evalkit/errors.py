@@ -79,7 +79,8 @@ class Evidence(NamedTuple):
 class EvalkitError(Exception):
     """Base of all: `message` says what and where, `hint` (optional) what to do next.
 
-    `kind` is the class's own unless it is given; `evidence` are the log lines that show the cause.
+    `kind` is the class's own unless it is given; `evidence` are the log lines that show the cause;
+    `node` is where it happened, when that is not the node that raises it.
     """
 
     exit_code: ClassVar[int] = 1
@@ -92,6 +93,7 @@ class EvalkitError(Exception):
         hint: str | None = None,
         kind: FailureKind | None = None,
         evidence: Evidence | None = None,
+        node: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -99,6 +101,7 @@ class EvalkitError(Exception):
         if kind is not None:
             self.kind = kind
         self.evidence = evidence
+        self.node = node
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n{self.hint}"

@@ -74,8 +74,8 @@ def classify(
 ) -> Failure:
     """The failure that an attempt had which ended with `error`.
 
-    `log` is where the worker wrote the error; `root` is the run folder, which paths are made relative
-    to; `secrets` are values that may appear in no record.
+    `node` is the worker's, unless the error names another; `log` is where the worker wrote the error;
+    `root` is the run folder, which paths are made relative to; `secrets` are values that may appear in no record.
     """
     hidden = tuple(secrets)
     evidence = _evidence(error, log)
@@ -83,7 +83,7 @@ def classify(
     return Failure(
         kind=_kind(error),
         reason=redact(_sentence(error), hidden)[:LINE_CHARS],
-        node=node,
+        node=(error.node if isinstance(error, EvalkitError) else None) or node,
         log=_relative(evidence.log, root) or None,
         lines=tuple(line for line in lines if line.strip())[-MAX_LINES:],
     )

@@ -155,6 +155,7 @@ class Session:
                     hint=trouble.hint,
                     kind=trouble.kind,
                     evidence=trouble.evidence,
+                    node=trouble.node,
                 ) from error
             self._checked.add(name)
         self._all.report.detail = None
@@ -214,6 +215,7 @@ class Session:
             hint=trouble.hint,
             kind=trouble.kind,
             evidence=trouble.evidence,
+            node=trouble.node,
         )
 
     async def _tally(self, client: CallClient) -> None:

@@ -36,7 +36,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -53,6 +53,7 @@ PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = 127
 # Python ignores these for itself; a program that it starts must not inherit that.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STDIN = "stdin"
 """In place of a parent's process id: evalkit holds the other end of standard input."""
 ENDED = "evalkit: the server ended with exit code"
@@ -181,34 +182,19 @@ def say(text: str) -> None:
 
 
 def reap(pid: int) -> int | None:
-    """Collect ended children, adopted ones too; the exit code of `pid` when it is among them."""
+    """Collect ended children, adopted ones too; exit code of `pid` if it is among them, as of a shell."""
     code = None
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == pid:
                 code = os.waitstatus_to_exitcode(ended[1])
-    return code
+    return code if code is None or code >= 0 else 128 - code
 
 
 def become_subreaper() -> None:
     """Adopt orphaned descendants. Where the C library cannot, the marker alone finds them."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-class Line(Protocol):
-    """How evalkit reaches us, and how we see that it is gone."""
-
-    grace_s: float
-
-    def wait(self) -> State:
-        """What evalkit wants; returns after a moment at the latest."""
-
-    def is_gone(self) -> bool:
-        """Whether nobody of evalkit is left to remove the caches of this node."""
-
-    def is_lost(self) -> bool:
-        """Whether evalkit was killed while it waited for the server's end."""
 
 
 class ParentLine:
@@ -218,11 +204,11 @@ class ParentLine:
         self.grace_s = grace_s
         self._parent = parent
         self._asked: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in ORDERS:
             signal.signal(number, lambda number, _frame: self._asked.append(number))
 
     def wait(self) -> State:
-        """See `Line.wait`."""
+        """What evalkit wants; returns after a moment at the latest."""
         if not self._asked and not self.is_gone():
             time.sleep(POLL_S)
         if self.is_gone():
@@ -230,7 +216,7 @@ class ParentLine:
         return "asked" if self._asked else "held"
 
     def is_gone(self) -> bool:
-        """See `Line.is_gone`."""
+        """Whether nobody of evalkit is left on this node, to remove its caches."""
         return os.getppid() != self._parent
 
     def is_lost(self) -> bool:
@@ -245,32 +231,32 @@ class StdinLine:
     def __init__(self, grace_s: float) -> None:
         self.grace_s = grace_s
         self._text = b""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in ORDERS:
             # A handler, for an ignored signal would stay ignored in the server.
             signal.signal(number, lambda _number, _frame: None)
 
     def wait(self) -> State:
-        """See `Line.wait`."""
+        """What evalkit wants; returns after a moment at the latest."""
         if not select.select([0], [], [], POLL_S)[0]:
             return "held"
         data = os.read(0, 4096)
         self._text += data
         words = self._text.partition(b"\n")[0].split()
-        if b"\n" in self._text and len(words) == 2 and words[0] == STOP:
+        if b"\n" in self._text and words[0] == STOP:
             self.grace_s = float(words[1])
             return "asked"
         return "held" if data else "gone"
 
     def is_gone(self) -> bool:
-        """See `Line.is_gone`."""
+        """It never was on this node."""
         return True
 
     def is_lost(self) -> bool:
-        """Slurm ends the processes of a step with their srun."""
+        """It has hung up with the order to stop: nothing more can be heard."""
         return False
 
 
-def keep(line: Line, cache_dir: str, command: Sequence[str]) -> int:
+def keep(line: ParentLine | StdinLine, cache_dir: str, command: Sequence[str]) -> int:
     """Run the server until it ends, evalkit is gone or asks for it. Returns the exit code.
 
     `cache_dir` is removed when evalkit is gone: as long as it lives, its next server may use it.
@@ -284,7 +270,7 @@ def keep(line: Line, cache_dir: str, command: Sequence[str]) -> int:
         code = reap(pid)
     grace_s = line.grace_s
     if code is not None:
-        say_end(code)
+        say(f"{ENDED} {code} at {time.time():.3f}")  # noqa: TID251 - nodes share no other clock
     if code is not None or state == "gone":
         grace_s = min(grace_s, SHORT_GRACE_S)
     marker = os.environ[MARKER]  # noqa: TID251 - a program of its own
@@ -293,18 +279,7 @@ def keep(line: Line, cache_dir: str, command: Sequence[str]) -> int:
         shutil.rmtree(cache_dir, ignore_errors=True)
     if code is None:
         code = reap(pid)
-    return 128 + signal.SIGKILL if code is None else shell_code(code)
-
-
-def shell_code(code: int) -> int:
-    """An exit code as shells report it: 128 + n after signal n."""
-    return code if code >= 0 else 128 - code
-
-
-def say_end(code: int) -> None:
-    """Say in the log that the server ended by itself, and when: of several parts, which was first."""
-    now = time.time()  # noqa: TID251 - the clocks of nodes can be compared, their uptimes cannot
-    say(f"{ENDED} {shell_code(code)} at {now:.3f}")
+    return 128 + signal.SIGKILL if code is None else code
 
 
 def main(argv: Sequence[str]) -> int:

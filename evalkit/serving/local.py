@@ -133,8 +133,8 @@ class LocalDeployment:
         host = self._context.host if self._serving.expose else LOCALHOST
         place = assembly.place(listen, port)
         self._argv = assembly.argv(place)
-        self._server = assembly.start_first(place, host)
-        assembly.start_others(self._server, place, host)
+        self._server = server = assembly.start_first(place, host)
+        assembly.start_others(server, place, host)
         self._context.on_progress(f"server starts on {host}:{port}")
         endpoint = Endpoint(
             base_url=f"http://{bracket(host)}:{port}/v1",
@@ -143,11 +143,11 @@ class LocalDeployment:
             max_model_len=assembly.program.max_model_len,
         )
         health_url = server_root(endpoint.base_url) + assembly.program.health_path
-        endpoint = await wait_ready(endpoint, health_url, self._make_check(deadline))
+        endpoint = await wait_ready(endpoint, health_url, self._make_check(server, deadline))
         self._context.on_progress(f"server is ready on {host}:{port}")
         return endpoint
 
-    def _make_check(self, deadline: float) -> Callable[[], None]:
+    def _make_check(self, server: WholeServer, deadline: float) -> Callable[[], None]:
         """Raises ServerStartError when the server is dead or late; reports progress meanwhile."""
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -155,33 +155,30 @@ class LocalDeployment:
 
         def check() -> None:
             nonlocal report
-            if self._server is not None and not self._server.is_alive:
-                raise self._start_error("died before it was ready", clock() - started)
+            if not server.is_alive:
+                raise self._start_error(server, "died before it was ready", clock() - started)
             if clock() >= deadline:
-                raise self._start_error("was not ready in time", clock() - started)
+                raise self._start_error(server, "was not ready in time", clock() - started)
             if clock() >= report:
                 report += PROGRESS_S
                 self._context.on_progress(f"server is not ready after {clock() - started:.0f} s")
 
         return check
 
-    def _start_error(self, what: str, seconds: float) -> ServerStartError:
-        part = None if self._server is None else self._server.culprit() or self._server.first
-        lines = [] if part is None else part.server.log()
-        code = None if part is None else part.exit_code
-        log_path = self._context.log_path if part is None else part.server.log_path
-        end = logs.tail(lines, self._secrets) or "(it wrote nothing)"
+    def _start_error(self, server: WholeServer, what: str, seconds: float) -> ServerStartError:
+        part = server.culprit() or server.first
+        lines, log_path, code = part.server.log(), part.server.log_path, part.exit_code
+        node = part.node if len(server.parts) > 1 else None
         how = f"still running, ready_timeout_s is {self._serving.ready_timeout_s:g}"
         if code is not None:
-            how = describe_code(code)
-        if self._server is not None and len(self._server.nodes) > 1 and part is not None:
-            how += f", node {part.node}"
+            how = describe_code(code) if node is None else f"{describe_code(code)} on node {node}"
+        end = logs.tail(lines, self._secrets) or "(it wrote nothing)"
         trouble = explain_start(
             f"the server for {self._plan.served_model_name!r} {what} ({seconds:.0f} s, {how}); "
             f"last lines of its log:\n{end}",
             lines,
             log_path,
-            oom_killed=part is not None and part.server.was_oom_killed,
+            oom_killed=part.server.was_oom_killed,
             secrets=self._secrets,
         )
         hint = "" if trouble.hint is None else f"{trouble.hint}\n"
@@ -191,6 +188,7 @@ class LocalDeployment:
             hint=f"{hint}{seen}Whole log: {log_path}",
             kind=FailureKind.GPU_PREFLIGHT if code == UNUSABLE else trouble.kind,
             evidence=trouble.evidence,
+            node=node,
         )
 
     def _is_port_taken(self, error: BaseException, port: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from evalkit.serving import keeper, logs
@@ -102,8 +102,10 @@ class WholeServer:
         part = self.culprit()
         if part is None:
             return None
-        where = "" if len(self.parts) == 1 else f"the part on node {part.node} ended first, with "
-        return part.explain_exit(secrets, where)
+        if len(self.parts) == 1:
+            return part.explain_exit(secrets, "")
+        trouble = part.explain_exit(secrets, f"the part on node {part.node} ended first, with ")
+        return replace(trouble, node=part.node)
 
     async def stop(self, grace_s: float) -> None:
         """End all parts, at the same time. Raises ServingError when one cannot be ended."""

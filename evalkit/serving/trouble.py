@@ -38,6 +38,8 @@ class Trouble:
     cause: str | None = None
     """The line of the log that shows a known cause."""
     evidence: Evidence | None = None
+    node: str | None = None
+    """Where it happened, for a server of several nodes."""
 
     def __str__(self) -> str:
         return self.reason
