@@ -63,7 +63,7 @@ class ServerFacts:
     max_model_len: int | None = None
     """Context length in tokens."""
     gpus: tuple[str, ...] = ()
-    """Names of the GPUs of the replica's first node."""
+    """Names of the GPUs of this replica; further nodes are taken to have what the first has."""
     nodes: tuple[str, ...] = ()
     """Nodes that parts of the server ran on, as far as evalkit started them; the first answers."""
     python: str | None = None

@@ -116,13 +116,14 @@ class LocalDeployment:
         program, endpoint = self._program, self._endpoint
         if program is None or endpoint is None:
             raise RuntimeError("a server has facts after it was ready")
+        names = await asyncio.to_thread(gpu_names, self._context.env)
         return ServerFacts(
             kind=program.kind,
             version=await self._ask_version(endpoint) or program.version,
             argv=tuple(logs.redact(part, self._secrets) for part in self._argv),
             launcher=program.launcher,
             max_model_len=endpoint.max_model_len,
-            gpus=await asyncio.to_thread(gpu_names, self._context.env),
+            gpus=names * max(1, len(self._context.nodes)),
             nodes=() if self._server is None else self._server.nodes,
             python=program.python,
         )
