@@ -169,7 +169,10 @@ class Salvager:
             chain.finish_reason = "length"
             return
         seed = continued_seed(body.get("seed"), at)
-        chain.continued, chain.usage = (*chain.continued, Continuation(at, seed)), None
+        before = tuple(
+            each for each in chain.continued if each.at != at
+        )  # a try that brought nothing
+        chain.continued, chain.usage = (*before, Continuation(at, seed)), None
         url = f"{self._target.base_url}/completions"
         try:
             await self._read(name, url, continuation(body, chain, left, seed), chain, tokens)
