@@ -6,7 +6,11 @@
 - `requeue` is asked for, or a preempted job would end where the site's default is not to requeue;
 - srun does not take over `--cpus-per-task` of sbatch since Slurm 22.05, so it is given to both;
 - a replica of several nodes starts one worker, on the first node; it reaches the others itself;
-- keys in `cluster.sbatch` win, under whatever spelling, over what is computed.
+- keys in `cluster.sbatch` win, under whatever spelling, over what is computed;
+- a signal that comes while Python still loads is ignored: its default action would end the job, which
+  nobody requeues when it was preempted with a grace time. What is meant comes again with the end of it;
+- a worker in a container without Slurm's commands cannot requeue its job, so it ends with a code for
+  which the batch script does.
 """
 
 from __future__ import annotations
@@ -32,6 +36,16 @@ if TYPE_CHECKING:
 MAX_TIMEOUTS = 50
 """submitit wants a number. It is not consulted for replicas, which requeue themselves: see
 `evalkit.cluster.requeue` for what bounds that."""
+DEAF = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
+"""argv before the interpreter's: ignored signals stay ignored until Python takes them."""
+REQUEUE_CODE = 85
+"""Exit code of a worker that wants its job requeued by the batch script."""
+REQUEUE_LINES = (
+    "code=$?",
+    f'[ "$code" -ne {REQUEUE_CODE} ] || scontrol requeue incomplete '
+    '"${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"',
+    'exit "$code"',
+)
 GATHER_TIME_MIN = 120
 """A gather of a million records takes about a minute; graders that run code or judges take longer."""
 GATHER_MEMORY = "2GB"
@@ -128,6 +142,7 @@ def render_parameters(cluster: Cluster, shape: JobShape) -> dict[str, Any]:
         "mem": cluster.mem,
         "comment": cluster.comment,
         "setup": render_setup(cluster),
+        "teardown": list(REQUEUE_LINES),
         "srun_args": render_srun_args(cluster),
         **gpu_parameters(cluster, shape.gpus),
     }
@@ -225,9 +240,8 @@ def make_executor(
     folder: Path, cluster: Cluster, parameters: Mapping[str, Any]
 ) -> RenderingExecutor:
     """submitit's Slurm executor over `<run>/cluster`. Raises ClusterError for a bad parameter."""
-    executor = RenderingExecutor(
-        folder, max_num_timeout=MAX_TIMEOUTS, python=render_python(cluster)
-    )
+    python = f"{shlex.join(DEAF)} {render_python(cluster)}"
+    executor = RenderingExecutor(folder, max_num_timeout=MAX_TIMEOUTS, python=python)
     try:
         executor.update_parameters(**parameters)
     except (ValueError, TypeError) as error:

@@ -22,6 +22,7 @@ from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
 from evalkit.cluster.attempts import AttemptRecord, begin_attempt, read_attempts, write_attempt
+from evalkit.cluster.executor import REQUEUE_CODE
 from evalkit.cluster.failures import Failure, FailureKind, classify
 from evalkit.cluster.job import QUERY_TIMEOUT_S, TERMINATED, current_job, load_secrets
 from evalkit.cluster.jobs import is_cancelled
@@ -37,7 +38,7 @@ from evalkit.cluster.requeue import (
     seconds_left,
 )
 from evalkit.cluster.runlog import note
-from evalkit.cluster.slurm import SlurmCommands
+from evalkit.cluster.slurm import JobView, SlurmCommands
 from evalkit.errors import ClusterError, EvalkitError, StoreError
 from evalkit.recipe.schema import Cluster
 from evalkit.store.run import load_cluster
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
     from evalkit.cluster.job import JobInfo
-    from evalkit.cluster.slurm import JobView
     from evalkit.store.layout import RunFolder
 
 log = logging.getLogger("evalkit.worker")
@@ -55,6 +55,9 @@ log = logging.getLogger("evalkit.worker")
 HANDLED = (signal.SIGTERM, signal.SIGUSR2)
 REQUEUE_S = 2.0
 """What the handler of a TERM leaves of KillWait to ask Slurm and to requeue; 0.1 s on an idle one."""
+OUTSIDE = JobView("RUNNING", "", 0, may_requeue=True, is_preempted=False, excluded="", partition="")
+"""In place of Slurm's words in a container that has none of its commands. A requeue by the batch script
+does nothing to a job that was cancelled, or that Slurm has requeued."""
 CONTINUES = "What is finished is kept: `evalkit submit` continues the run."
 
 
@@ -185,13 +188,16 @@ class Tenure:
         self, ending: Ending, job: JobInfo, records: Sequence[AttemptRecord], refusal: str | None
     ) -> None:
         commands = SlurmCommands(environment.read_environment(), QUERY_TIMEOUT_S)
-        view = commands.show(job.job_id)
+        view = commands.show(job.job_id) if commands.has("scontrol") else OUTSIDE
         verdict = decide(ending, view, refusal)
         history = attempts_of_job(records, job.job_id)
         if verdict.action is Action.END:
             self._stop(verdict, refusal, job, history)
             return
         text = verdict.reason
+        if view is OUTSIDE:
+            self._note(f"{self._replica} asks its batch script for a requeue: {text}")
+            raise SystemExit(REQUEUE_CODE)
         if verdict.action is Action.REQUEUE:
             chosen = _choose(commands, job, view, nodes_to_avoid(history, records))
             commands.requeue(job.job_id, even_ended=verdict.even_ended)

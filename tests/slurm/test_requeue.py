@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import psutil
@@ -128,6 +129,18 @@ def test_a_cancelled_job_is_never_revived(make_run: Callable[[], Run]) -> None:
         assert view(run, job).restarts == 0
         assert no_failed_result(run)
     assert runs[0].drains() == ["SIGTERM"]
+
+
+def test_a_container_without_slurm_is_requeued_from_outside(make_run: Callable[[], Run]) -> None:
+    """A worker that does not see Slurm's commands leaves the requeue to the batch script."""
+    run = make_run()
+    hidden = f"env PATH=/nonexistent {sys.executable}"
+    job = run.submit(replicas=2, python=hidden).jobs[0].job_id
+    run.worker("r1")
+    run.cluster.run("scancel", "--signal", "USR2", f"{job}_1")
+    again = run.worker("r1", 1)
+    assert (again["restart_count"], again["job_id"]) == (1, f"{job}_1")
+    assert "asks its batch script for a requeue: SIGUSR2" in log_of(run)
 
 
 def test_a_lost_nodes_attempt_leaves_the_new_one_alone(make_run: Callable[[], Run]) -> None:

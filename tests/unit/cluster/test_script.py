@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evalkit.cluster.executor import DEAF
 from evalkit.cluster.script import REPLICAS_JOB_ID, render_scripts, split_replicas
 from evalkit.errors import ClusterError
 from evalkit.recipe.schema import VllmServing
@@ -105,6 +107,44 @@ def test_paths_that_sbatch_would_change_are_refused(name: str) -> None:
     """A path that sbatch would expand is an error that names it, before anything is submitted."""
     with pytest.raises(ClusterError, match="which sbatch interprets"):
         texts(make_cluster(), folder=RunFolder(Path("/runs") / name))
+
+
+@pytest.mark.parametrize(
+    ("code", "element", "requeued"),
+    [
+        (0, "", ""),
+        (1, "", ""),
+        (143, "4", ""),
+        (85, "", "12"),
+        (85, "4", "10_4"),
+        (85, "0", "10_0"),
+    ],
+)
+def test_the_batch_script_requeues_for_a_worker_that_cannot(
+    code: int, element: str, requeued: str, tmp_path: Path
+) -> None:
+    """Only the worker's code for it makes the script requeue its job; the code stays the job's."""
+    text = texts(make_cluster(python="work"))[0]
+    (tmp_path / "script.sh").write_text(text)
+    for name, line in (("srun", f"exit {code}"), ("scontrol", 'echo "$@" >&2')):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "12"}
+    if element:
+        env |= {"SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": element}
+    argv = ["bash", str(tmp_path / "script.sh")]
+    ended = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == code
+    assert ended.stderr == (f"requeue incomplete {requeued}\n" if requeued else "")
+
+
+def test_signals_are_ignored_until_python_takes_them() -> None:
+    """A TERM or USR2 while the interpreter loads does not end the job."""
+    command = f"{shlex.join(DEAF)} bash -c 'kill -TERM $$; kill -USR2 $$; echo alive'"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert shown.stdout == "alive\n"
+    assert any(shlex.join(DEAF) in line for line in texts(make_cluster())[0].splitlines())
 
 
 def test_arrays_are_cut_at_the_sites_limit() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import evalkit.cluster
 from evalkit.cluster.attempts import AttemptRecord, read_attempts, write_attempt
+from evalkit.cluster.executor import REQUEUE_CODE
 from evalkit.cluster.failures import Failure, FailureKind
 from evalkit.cluster.job import TERMINATED, ReplicaJob
 from evalkit.cluster.jobs import Fence, JobRecord, append_job, write_fence
@@ -341,3 +342,18 @@ def test_a_finished_attempt_is_not_requeued(
     worker.during = end
     assert run(run_folder) == TERMINATED
     assert controller.orders == []
+
+
+def test_in_a_container_without_slurm_the_batch_script_requeues(
+    run_folder: RunFolder,
+    controller: Controller,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that cannot ask Slurm ends with the code for which its batch script requeues the job."""
+    monkeypatch.setenv("PATH", str(controller.folder / "empty"))
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        worker.calls.clear()
+        once(worker, number)
+        assert run(run_folder) == REQUEUE_CODE
+    assert "asks its batch script for a requeue: SIGTERM" in log_of(run_folder)

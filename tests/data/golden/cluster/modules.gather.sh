@@ -23,4 +23,4 @@ export HF_HOME=/shared/hf
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out python -u -m submitit.core._submit /data/runs/demo/cluster
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out sh -c 'trap "" TERM USR2; exec "$@"' sh python -u -m submitit.core._submit /data/runs/demo/cluster

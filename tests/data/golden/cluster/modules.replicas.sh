@@ -20,4 +20,10 @@ export HF_HOME=/shared/hf
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out python -u -m submitit.core._submit /data/runs/demo/cluster
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out sh -c 'trap "" TERM USR2; exec "$@"' sh python -u -m submitit.core._submit /data/runs/demo/cluster
+
+
+# teardown
+code=$?
+[ "$code" -ne 85 ] || scontrol requeue incomplete "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+exit "$code"

@@ -20,4 +20,4 @@ export PYTHONUNBUFFERED=1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out /data/venv/bin/python -u -m submitit.core._submit /data/runs/demo/cluster
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out sh -c 'trap "" TERM USR2; exec "$@"' sh /data/venv/bin/python -u -m submitit.core._submit /data/runs/demo/cluster

@@ -16,4 +16,10 @@ export PYTHONUNBUFFERED=1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --container-image=/shared/images/evalkit-vllm.sqsh --container-mounts=/shared:/shared,/home:/home --no-container-mount-home python3 -u -m submitit.core._submit /data/runs/demo/cluster
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --container-image=/shared/images/evalkit-vllm.sqsh --container-mounts=/shared:/shared,/home:/home --no-container-mount-home sh -c 'trap "" TERM USR2; exec "$@"' sh python3 -u -m submitit.core._submit /data/runs/demo/cluster
+
+
+# teardown
+code=$?
+[ "$code" -ne 85 ] || scontrol requeue incomplete "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+exit "$code"
