@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is shown")
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--only", default="", help="faults with this in their name")
-    parser.add_argument("--skip", default="-", help="no faults with this in their name")
+    parser.add_argument("--skip", default="", help="no faults with this in their name")
     parser.add_argument("--mode", default="", help="one kind of server")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--keep", type=Path, help="a folder for the runs, which stay there")

@@ -131,7 +131,7 @@ def split_brain(stage: Stage) -> bool:
     stage.dismiss()
     for _ in range(2):
         stage.enlist("--no-leases", replica="r0")
-    stage.wait_for_tokens(400)
+    stage.wait_for_tokens(3000)
     return True
 
 

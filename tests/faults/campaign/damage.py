@@ -20,10 +20,10 @@ def journals(folder: RunFolder) -> list[Path]:
 
 
 def tear_tail(folder: RunFolder, rng: random.Random) -> str | None:
-    """Cut the last record of a journal in two; null when there is none."""
+    """Cut the last record of the journal that was written last: nobody has read it since."""
     if not (found := journals(folder)):
         return None
-    path = rng.choice(found)
+    path = max(found, key=lambda path: path.stat().st_mtime_ns)
     content = path.read_bytes()
     last = len(content.rstrip(b"\n").rpartition(b"\n")[2])
     os.truncate(path, len(content) - rng.randrange(2, max(3, last)))

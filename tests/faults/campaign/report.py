@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tests.faults.campaign.episode import Outcome
 
 
+SAID = ("continued", "saved", "retries", "duplicates", "empty")
+
+
 def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
     """The table of faults, and what they cost. All of it was checked before."""
     faults = [fault for outcome in outcomes for fault in outcome.injected]
@@ -55,10 +58,16 @@ def _costs(outcomes: Sequence[Outcome]) -> list[str]:
             )
         }
         shared = sum(outcome.shared_again for outcome in mine)
+        said = {name: sum(outcome.run_counts[name] for outcome in mine) for name in SAID}
         lines.append(
             f"{mode}: {total['needed']} tokens needed, {total['paid']} generated, "
             f"{total['saved']} saved, {total['lost']} lost; {total['continued_calls']} calls "
             f"continued, {total['lost_calls']} lost in flight, {total['repeated_answers']} answered "
-            f"but not journaled, {shared} shared by two workers"
+            f"but not journaled, {shared} finished calls made again by two workers that shared them"
+        )
+        refused = sum(outcome.refused + outcome.cut for outcome in mine)
+        lines.append(
+            f"{'':4}{refused} answers refused or broken; the runs say: "
+            + ", ".join(f"{count} {what}" for what, count in said.items())
         )
     return lines

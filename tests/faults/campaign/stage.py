@@ -123,6 +123,8 @@ class Stage:
 
     def start_external(self, **switches: Any) -> None:
         """The server that is not evalkit's to start."""
+        if self._external is not None:
+            self._external.wait(30)
         given = {**ANSWERS, "tokens_per_s": SLOW, "ledger": str(self.ledger.path), **switches}
         argv = [sys.executable, str(FAULT_SERVER), "--port", str(self._port), "--model", "m"]
         self._external = subprocess.Popen([*argv, *options(**given)])

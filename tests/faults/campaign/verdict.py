@@ -46,12 +46,13 @@ def check_artifacts(folder: RunFolder, tasks: Iterable[str], undisturbed: dict[s
 
 def counts(folder: RunFolder, tasks: Iterable[str]) -> dict[str, int]:
     """What the run says it went through, over all tasks."""
-    total: dict[str, int] = dict.fromkeys((*INCIDENTAL, "saved"), 0)
+    total: dict[str, int] = dict.fromkeys((*INCIDENTAL, "saved", "empty"), 0)
     for task in tasks:
         results = orjson.loads(folder.results(task).read_bytes())
         for name in INCIDENTAL:
             total[name] += results["counts"][name]
         total["saved"] += results["tokens"]["saved"]
+        total["empty"] += results["counts"]["by_outcome"].get("empty", 0)
     return total
 
 

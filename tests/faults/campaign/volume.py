@@ -26,14 +26,18 @@ class Choice:
     """Which faults, on which servers."""
 
     only: str = ""
-    skip: str = "-"
+    skip: str = ""
     mode: str = ""
 
 
 def draw(seed: int, count: int, choice: Choice) -> list[tuple[Mode, str]]:
     """`count` faults with the servers they are played on: every kind before any comes again."""
     rng = random.Random(seed)
-    kinds = [name for name in CATALOGUE if choice.only in name and choice.skip not in name]
+    kinds = [
+        name
+        for name in CATALOGUE
+        if choice.only in name and not (choice.skip and choice.skip in name)
+    ]
     drawn: list[tuple[Mode, str]] = []
     while len(drawn) < count:
         rng.shuffle(kinds)
