@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from evalkit.cluster.script import BatchScript
     from evalkit.cluster.submit import Submission
+    from evalkit.plan.model import Plan
     from evalkit.recipe.schema import Cluster
     from evalkit.store.layout import RunFolder
 
@@ -156,7 +158,6 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     from evalkit.cluster.executor import replica_gpus
     from evalkit.cluster.prepare import plan_runs
     from evalkit.cluster.resolved import cluster_settings
-    from evalkit.cluster.script import render_scripts
     from evalkit.cluster.slurm import SlurmCommands
 
     loaded = recipes.load(arguments)
@@ -168,9 +169,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     documents = []
     for planned in plan_runs(loaded, say):
         plan, folder = planned.plan, planned.folder
-        scripts = []
-        if cluster.executor == "slurm":
-            scripts = render_scripts(folder, plan, cluster, max_array_size=max_array)
+        scripts = _scripts(folder, plan, cluster, max_array)
         gpus = f"{_count(cluster.replicas, 'replica')} x {_count(replica_gpus(plan), 'GPU')}"
         document = {
             "folder": str(folder.root),
@@ -190,6 +189,17 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(documents)
     return 0
+
+
+def _scripts(folder: RunFolder, plan: Plan, cluster: Cluster, max_array: int) -> list[BatchScript]:
+    """What sbatch would get, and what workers would start on further nodes."""
+    from evalkit.cluster.preview import preview_parts
+    from evalkit.cluster.script import render_scripts
+
+    if cluster.executor != "slurm":
+        return []
+    scripts = render_scripts(folder, plan, cluster, max_array_size=max_array)
+    return [*scripts, *preview_parts(folder, plan, cluster)]
 
 
 def _count(number: int, what: str) -> str:
