@@ -72,26 +72,38 @@ def _finish(folder: RunFolder, documents: list[dict[str, Any]] | None) -> int:
     Raises what `run_here` raises, and IncompleteError when units are missing at the end.
     """
     plan = load_plan(folder)
-    survey = survey_here(folder, plan)
-    for problem in survey.problems[:MOST_PROBLEMS]:
-        say(f"warning: {problem}")
-    owed = survey.total
-    if owed:
-        say(f"{plan.run_id}  {folder.root}: {owed:,} of {plan.n_units:,} units to do")
-        if _work(folder, plan):
-            say(
-                f"interrupted; nothing done is lost. Go on with: evalkit resume {folder.root} --here"
-            )
-            return INTERRUPTED
-    else:
-        say(f"{plan.run_id}  {folder.root}: nothing is left to do, no server is started")
+    owed = _say_owed(folder, plan)
+    if owed and _work(folder, plan):
+        return _interrupted(folder)
     results = gather(folder)
+    if not owed and not results.complete and _say_owed(folder, plan):
+        # the gather has read journals that were taken for whole, and removed their markers
+        if _work(folder, plan):
+            return _interrupted(folder)
+        results = gather(folder)
     if documents is None:
         show_run(folder, results)
     else:
         documents += results_json(results)
     results.require_complete()
     return 0
+
+
+def _say_owed(folder: RunFolder, plan: Plan) -> int:
+    """Units to do, after what there is to say of them."""
+    survey = survey_here(folder, plan)
+    for problem in survey.problems[:MOST_PROBLEMS]:
+        say(f"warning: {problem}")
+    left = f"{survey.total:,} of {plan.n_units:,} units to do"
+    if not survey.total:
+        left = "nothing is left to do, no server is started"
+    say(f"{plan.run_id}  {folder.root}: {left}")
+    return survey.total
+
+
+def _interrupted(folder: RunFolder) -> int:
+    say(f"interrupted; nothing done is lost. Go on with: evalkit resume {folder.root} --here")
+    return INTERRUPTED
 
 
 def _work(folder: RunFolder, plan: Plan) -> int:

@@ -253,13 +253,21 @@ def _alone_in(folder: RunFolder) -> Iterator[None]:
     """Keep a second `prepare` out: it would replace the frozen requests of a plan not yet written."""
     lock = SoftFileLock(folder.root / ".prepare.lock", timeout=LOCK_WAIT_S)
     try:
-        with lock:
-            yield
+        lock.acquire()
     except Timeout as error:
         raise StoreError(
             f"another evalkit prepares {folder.root}",
             hint=f"Wait for it; when none runs any more, remove {lock.lock_file}.",
         ) from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {lock.lock_file}: {error.strerror or error}",
+            hint="Check free space, quota and permissions of the output folder; nothing was changed.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(run: Planned, texts: Mapping[Path, bytes]) -> None:

@@ -22,7 +22,7 @@ from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
-from evalkit.errors import ClusterError
+from evalkit.errors import ClusterError, StoreError
 from evalkit.store.leases import forget_leases
 from evalkit.store.run import load_cluster, save_cluster
 from evalkit.store.survey import survey_run
@@ -89,16 +89,24 @@ def submit_run(
     if cluster.executor == "slurm":
         check_slurm(env)
     check_folder(folder.root)
-    folder.cluster.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.cluster / "submit.lock", timeout=LOCK_WAIT_S)
     try:
-        with lock:
-            return submitter.submit()
+        folder.cluster.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout as error:
         raise ClusterError(
             "another `evalkit submit` of this run is at work",
             hint="Wait for it; `evalkit status` shows what it submitted.",
         ) from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {lock.lock_file}: {error.strerror or error}",
+            hint="Nothing was submitted: check free space, quota and permissions of the run folder.",
+        ) from error
+    try:
+        return submitter.submit()
+    finally:
+        lock.release()
 
 
 def check_slurm(env: Mapping[str, str]) -> None:

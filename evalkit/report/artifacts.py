@@ -104,18 +104,29 @@ def render_run_config(plan: Plan, task: TaskPlan) -> str:
 
 
 def read_results(path: Path) -> Results | None:
-    """A `results.json`, or null where there is none that this version can read."""
+    """A `results.json`, or null where there is none of this version. Raises StoreError for one that
+    is damaged or cannot be read."""
     try:
-        return Results.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        orjson.loads(content)
+        return Results.model_validate_json(content)
     except (FileNotFoundError, ValidationError):
         return None
+    except orjson.JSONDecodeError as error:
+        raise StoreError(
+            f"{path} is damaged: {error}",
+            hint="`evalkit gather` writes it again from the journals.",
+        ) from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def find_complete(folder: RunFolder, plan: Plan, task: TaskPlan) -> Results | None:
-    """Complete results of this very task that an earlier gather published."""
-    results = read_results(folder.results(task.name))
+    """Complete results of this very task that an earlier gather published, if they can be read."""
+    try:
+        results = read_results(folder.results(task.name))
+    except StoreError:
+        return None
     if results is None or not results.complete:
         return None
     settings = results.settings

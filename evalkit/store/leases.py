@@ -32,6 +32,7 @@ LEASE_S = 60.0
 """A lease not refreshed for so long is free. Longer than NFS attribute caches (3 to 60 s by default,
 and a refresh every third of it): a shorter one would be taken from the living."""
 REFRESH_S = 10.0
+GO_ON = "Nothing already written is lost: free space or quota, then `evalkit resume`."
 
 
 class Leases:
@@ -63,7 +64,9 @@ class Leases:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StoreError(f"cannot create {path.parent}: {error.strerror}") from error
+                raise StoreError(
+                    f"cannot create {path.parent}: {error.strerror}", hint=GO_ON
+                ) from error
             lock = SoftFileLease(
                 path, lease_duration=LEASE_S, heartbeat_interval=REFRESH_S, thread_local=False
             )
@@ -75,7 +78,7 @@ class Leases:
         except OSError as error:
             raise StoreError(
                 f"cannot lease {lock.lock_file}: {error.strerror or error}",
-                hint="Nothing already written is lost: free space or quota, then `evalkit resume`.",
+                hint=GO_ON,
             ) from error
         return True
 
