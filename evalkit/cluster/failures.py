@@ -8,6 +8,7 @@ it are for people. What a worker cannot say of itself (killed, its node gone) is
 from __future__ import annotations
 
 import errno
+import re
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ __all__ = ["Failure", "FailureKind", "classify", "is_retryable"]
 
 MAX_LINES = 8
 LINE_CHARS = 400
+LOG_FOLLOWS = re.compile(r"(; last lines of .*)?:$")
+"""How a sentence ends that the end of a log follows: the record has its own lines."""
 STORAGE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
 )
@@ -105,8 +108,7 @@ def _kind(error: BaseException) -> FailureKind:
 def _sentence(error: BaseException) -> str:
     """The first line of what it says; an error that is not ours is named by its class."""
     if isinstance(error, EvalkitError):
-        first = error.message.partition("\n")[0]
-        return first.removesuffix(":").removesuffix("; last lines of its log")
+        return LOG_FOLLOWS.sub("", error.message.partition("\n")[0])
     text = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

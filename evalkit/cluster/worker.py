@@ -34,7 +34,7 @@ from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
 from evalkit.cluster.units import TaskWork
-from evalkit.errors import EvalkitError, StoreError
+from evalkit.errors import EvalkitError, ServingError, StoreError
 from evalkit.recipe.schema import LocalServing
 from evalkit.serving.deployment import ServerContext
 from evalkit.serving.gpus import gpu_names
@@ -225,18 +225,30 @@ class Worker:
             log.info("job %s on %s, requeued %d times", job.job_id, where, job.restart_count)
             asyncio.run(self._main())
             self._report.state = "interrupted" if self.drain.requested else "done"
-        except DrainedError as error:
-            log.info("%s", error)
-            self._report.state = "interrupted"
         except BaseException as error:
-            self.error = error
-            self._report.state = "failed"
-            self._report.error = str(error) if isinstance(error, EvalkitError) else repr(error)
-            log.exception("the attempt failed", exc_info=error)
-            failure = self._classify(error)
+            if self._is_stop(error):
+                log.info("stopped (%s): %s", self.drain.reason, error)
+                self._report.state = "interrupted"
+            else:
+                log.exception("the attempt failed", exc_info=error)
+                failure = self._fail(error)
         finally:
             shutil.rmtree(self._cache, ignore_errors=True)
         self._say_goodbye(failure)
+
+    def _is_stop(self, error: BaseException) -> bool:
+        """Whether the attempt was told to stop, and did.
+
+        Where Slurm signals every process of a step, the server ends before it is told to.
+        """
+        told = self.drain.requested and isinstance(error, ServingError)
+        return told or isinstance(error, DrainedError)
+
+    def _fail(self, error: BaseException) -> Failure:
+        self.error = error
+        self._report.state = "failed"
+        self._report.error = str(error) if isinstance(error, EvalkitError) else repr(error)
+        return self._classify(error)
 
     def _classify(self, error: BaseException) -> Failure:
         names = {*required_secrets(self._plan), *OPTIONAL}

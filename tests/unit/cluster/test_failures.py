@@ -78,6 +78,14 @@ def test_own_words_are_evidence(tmp_path: Path) -> None:
     assert found.reason == "cannot write journal: No space left"
 
 
+def test_sentence_before_a_log() -> None:
+    """The reason is a sentence, without the announcement of the log that follows it."""
+    message = "the server failed: exit code 1; last lines of /a/b: c/server.log:\n(nothing)"
+    assert classify(errors.ServerDiedError(message)).reason == "the server failed: exit code 1"
+    assert classify(errors.ServerDiedError("it said:\nmore")).reason == "it said"
+    assert classify(errors.ServerDiedError("a: b")).reason == "a: b"
+
+
 def test_foreign_error() -> None:
     """An error that is not ours shows where it was raised; no log is no log."""
     try:

@@ -12,6 +12,7 @@ import pytest
 from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.cluster.attempts import begin_attempt, read_attempts
 from evalkit.cluster.job import current_job
+from evalkit.cluster.session import Session
 from evalkit.cluster.worker import (
     Worker,
     drain_before_end,
@@ -19,7 +20,7 @@ from evalkit.cluster.worker import (
     request_drain,
     run_replica,
 )
-from evalkit.errors import EndpointError, FailureKind, UsageError
+from evalkit.errors import EndpointError, FailureKind, ServerDiedError, UsageError
 from evalkit.store.run import load_plan
 from evalkit.store.union import ShardUnion, owed_units
 from tests.faults.harness import Server, free_port, serving, wait_for
@@ -164,6 +165,26 @@ def test_failure(tmp_path: Path) -> None:
     assert record.failure.reason.startswith("preflight of tasks.addition: no answer from")
     assert record.failure.node == record.host
     assert record.failure.log == "logs/r0/attempt-1/worker.log"
+
+
+def test_server_that_dies_of_our_signal(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that ends after we were told to stop is no failure of the attempt."""
+    folder = make_run(tmp_path, server.base_url)
+
+    async def die(self: Session) -> None:
+        signalled = threading.Thread(target=request_drain, args=("SIGTERM", 0))
+        signalled.start()
+        signalled.join()
+        raise ServerDiedError("exit code 1")
+
+    monkeypatch.setattr(Session, "run", die)
+    assert run_replica(folder.root, "r0", current_job()) == 1
+    [record] = read_attempts(folder)
+    assert (record.end, record.reason, record.failure) == ("drained", "SIGTERM", None)
+    assert report(folder)["error"] is None
+    assert "stopped (SIGTERM): exit code 1" in folder.worker_log("r0", 1).read_text()
 
 
 @pytest.mark.parametrize(

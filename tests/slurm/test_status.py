@@ -1,0 +1,140 @@
+"""Status of attempts that Slurm ended, on a real Slurm: the kind, the node and the log lines.
+
+The worker and its calls are real; the server is one that answers slowly. The test cluster does not
+limit memory: what a kill for memory looks like is tested with rows of accounting.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evalkit.cluster.failures import FailureKind
+from evalkit.cluster.jobs import read_jobs
+from evalkit.cluster.logs import Wanted, follow
+from tests.slurm.served import ServedRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from evalkit.cluster.status_values import FailureGroup
+    from tests.slurm.conftest import SlurmCluster
+
+SLOW = "--latency-s 0.5"
+
+
+@pytest.fixture
+def make_run(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Callable[[], ServedRun]]:
+    """Runs of a thousand slow units; their jobs are gone after the test."""
+    runs: list[ServedRun] = []
+
+    def make() -> ServedRun:
+        root = tmp_path / "out" / f"run{len(runs)}"
+        runs.append(ServedRun(slurm_cluster, root, units=1000, shards=4))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.cancel()
+    ids = {job.job_id for run in runs for job in read_jobs(run.folder)}
+    slurm_cluster.wait_for(
+        "all is over",
+        lambda: not ids.intersection(slurm_cluster.run("squeue", "-h", "-o", "%A").split()),
+    )
+
+
+def working(run: ServedRun, **changes: object) -> tuple[str, str]:
+    """Submit one replica; its job and node once it has answers."""
+    job = run.submit(SLOW, replicas=1, **changes).jobs[0].job_id  # type: ignore[arg-type]
+    run.wait_for_answers(4)
+    [replica] = run.status().replicas
+    assert replica.state == "ready"
+    return job, replica.node or ""
+
+
+def failure(run: ServedRun, kind: FailureKind, limit_s: float = 90) -> FailureGroup:
+    """The failures of this kind, once the status has them."""
+
+    def found() -> FailureGroup | None:
+        return next((group for group in run.status().failures if group.kind is kind), None)
+
+    group = run.cluster.wait_for(f"the status says {kind}", found, limit_s)
+    assert group is not None
+    return group
+
+
+def test_cancelled(make_run: Callable[[], ServedRun]) -> None:
+    """A job that somebody cancelled with Slurm's own command: by whom, where, and its last words."""
+    run = make_run()
+    job, node = working(run)
+    run.cluster.run("scancel", job)
+    group = failure(run, FailureKind.CANCELLED)
+    run.wait_for_state(job, "")
+    assert (group.of, group.where, group.node) == ("attempt", "r0.a1", node)
+    status = run.status()
+    [attempt] = status.attempts
+    assert (attempt.end, attempt.is_alive) == ("drained", False)
+    assert attempt.failure is not None
+    assert attempt.failure.reason.startswith("cancelled")
+    assert attempt.failure.lines
+    assert status.usage is not None
+    assert status.usage.unit == "gpu"
+    assert 0 < status.usage.used_h < 1
+
+
+def test_preempted(make_run: Callable[[], ServedRun]) -> None:
+    """A preempted attempt is shown while its job waits; the next one goes on, and logs show both."""
+    run = make_run()
+    job, node = working(run, partition="low")
+    cluster = run.cluster
+    urgent = cluster.run(
+        *("sbatch", "--parsable", "--partition", "high", "--nodelist", node, "--exclusive"),
+        *("--mem", "100MB", "--output", "/dev/null", "--wrap", "sleep 300"),
+    ).strip()
+    group = failure(run, FailureKind.PREEMPTED)
+    cluster.run("scancel", urgent)
+    assert (group.where, group.node, group.count) == ("r0.a1", node, 1)
+    assert group.log is not None
+    assert group.lines
+    run.wait_for_log("r0", "server is ready", attempt=2)
+    status = run.status()
+    assert status.jobs[0].job_id == job
+    assert [attempt.is_alive for attempt in status.attempts] == [False, True]
+    lines = [str(line) for line in follow(run.folder, Wanted(server=True), follow=False)]
+    assert {line.split("|")[0] for line in lines} >= {
+        f"r0.a{n} {source}" for n in (1, 2) for source in ("worker", "server")
+    }
+
+
+def test_node_failure(make_run: Callable[[], ServedRun]) -> None:
+    """A worker whose node dies says nothing; Slurm does, and the status shows its last lines."""
+    run = make_run()
+    _, node = working(run)
+    left = run.processes()
+    run.cluster.script("kill-node", node)
+    for process in left:  # with a real node they would be gone
+        process.kill()
+    run.cluster.script("node-down", node)  # Slurm would find out by itself, in a minute
+    try:
+        group = failure(run, FailureKind.NODE_FAILURE)
+        assert (group.where, group.node, group.reason) == ("r0.a1", node, "its node failed")
+        assert group.lines
+        assert run.status().attempts[0].end is None
+    finally:
+        run.cancel()
+        run.cluster.script("start-node", node)
+
+
+def test_held(make_run: Callable[[], ServedRun]) -> None:
+    """A job that somebody holds is held, with what to type; once released it is not."""
+    run = make_run()
+    job = run.submit(SLOW, replicas=1, sbatch={"hold": True}).jobs[0].job_id
+    group = failure(run, FailureKind.HELD)
+    assert (group.of, group.where) == ("job", job)
+    assert f"scontrol release {job}" in group.reason
+    assert run.status().phase == "waiting"
+    run.cluster.run("scontrol", "release", job)
+    run.wait_for_answers(4)
+    assert run.status().failures == ()
