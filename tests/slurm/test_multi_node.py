@@ -212,6 +212,33 @@ def test_replicas_on_one_node_have_their_own_gpus(
     assert told_by == [f"devices 0,1 on {node}", f"devices 2,3 on {node}"]
 
 
+@pytest.mark.timeout(120)
+def test_a_command_starts_its_own_parts(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
+    """A server of another kind reaches the replica's other node by srun, and is left to do so."""
+    server = (sys.executable, "-m", "tests.faults.fault_server")
+    options = ("--port", "{port}", "--model", "{served_model_name}", "--api-key", "{api_key}")
+    script = (
+        'last=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tail -n 1); '
+        "srun --overlap --nodes=1 --ntasks=1 --mem=0 --nodelist=$last printenv SLURMD_NODENAME; "
+        'exec "$@"'
+    )
+    recipe = write_recipe(
+        tmp_path,
+        models={"demo": {"id": "demo"}},
+        serving={
+            "kind": "command",
+            "command": ["bash", "-c", script, "sh", *server, *options],
+            "gpus": 2,
+            "max_model_len": 4096,
+        },
+        cluster={"env": {"PYTHONPATH": str(REPOSITORY)}},
+    )
+    evalkit("submit", str(recipe), "--wait", cwd=tmp_path, env=slurm_cluster.env)
+    logs = tmp_path / "runs" / "recipe" / "logs" / "r0" / "attempt-1"
+    assert (logs / "server.log").read_text().split()[0] == slurm_cluster.nodes[1]
+    assert not (logs / "server-node1.log").exists()
+
+
 @pytest.mark.vllm
 @pytest.mark.timeout(420)
 def test_vllm_over_two_nodes(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:

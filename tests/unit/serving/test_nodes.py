@@ -28,7 +28,7 @@ from evalkit.serving.parts import Part, WholeServer
 from evalkit.serving.program import Place, Program
 from evalkit.serving.server import Server
 from evalkit.serving.vllm import render_vllm_command
-from tests.unit.serving.support import KEY, make_context, make_plan
+from tests.unit.serving.support import KEY, make_context, make_plan, marked
 from tests.unit.serving.test_vllm_command import make_python
 
 if TYPE_CHECKING:
@@ -295,22 +295,19 @@ def test_a_follower_on_a_node_without_its_gpus(tmp_path: Path) -> None:
     assert subprocess.run(check, env=free, capture_output=True, check=True).stdout == b"served\n"
 
 
-class StepSrun:
-    """An srun on PATH that runs the part here, as on another node."""
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "srun"
-        path.write_text(
-            '#!/bin/sh\necho "$@" >> "$0.calls"\n'
-            'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n'
-        )
-        path.chmod(0o755)
-        self.calls = folder / "srun.calls"
+def write_srun(folder: Path, on_node: str = "") -> None:
+    """An srun that runs the part here, as on another node; `srun.calls` holds how it was called."""
+    path = folder / "srun"
+    path.write_text(
+        f'#!/bin/sh\necho "$@" >> "$0.calls"\n{on_node}\n'
+        'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n'
+    )
+    path.chmod(0o755)
 
 
 async def test_a_part_from_start_to_end(tmp_path: Path) -> None:
     """The part gets the key in its environment alone, caches of its own, and ends when it is told."""
-    srun = StepSrun(tmp_path)
+    write_srun(tmp_path)
     script = 'trap "echo asked; exit 0" TERM; echo key=$VLLM_API_KEY caches=$VLLM_CACHE_ROOT; while true; do sleep 0.05; done'
     env = {"PATH": f"{tmp_path}:/bin:/usr/bin", "SLURM_JOB_ID": "7"}
     context = make_context(tmp_path, env=env, nodes=("n1", "127.0.0.1"), srun_args=("--overlap",))
@@ -324,12 +321,33 @@ async def test_a_part_from_start_to_end(tmp_path: Path) -> None:
         assert server.is_alive
     caches = tmp_path / "cache-node1"
     assert log.read_text() == f"key={KEY} caches={caches}/vllm\n"
-    assert KEY not in srun.calls.read_text()
+    assert KEY not in (tmp_path / "srun.calls").read_text()
     assert caches.is_dir()
     await server.stop(20.0)
     assert "asked" in log.read_text()
     assert not server.is_alive
     assert not caches.exists()
+
+
+async def test_a_follower_without_its_gpus_is_named(tmp_path: Path) -> None:
+    """What only the other node finds ends the start at once, under that node's name and as its fault."""
+    other = tmp_path / "other"
+    other.mkdir()
+    smi(other, "#!/bin/sh\necho No devices were found; exit 6\n")
+    write_srun(tmp_path, f"export CUDA_VISIBLE_DEVICES=0 PATH={other}:$PATH")
+    python = make_python(tmp_path, "vllm", "entrypoints/cli/main.py")
+    (tmp_path / "site" / "vllm" / "__init__.py").write_text("import time; time.sleep(100)")
+    serving = VllmServing(python=python, tensor_parallel_size=2, shutdown_timeout_s=1)
+    env = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
+    context = make_context(tmp_path, env=env, nodes=("n1", "127.0.0.1"))
+    with pytest.raises(ServerStartError) as caught:
+        await make_deployment(make_plan(serving), context).start()
+    assert caught.value.kind is FailureKind.GPU_PREFLIGHT
+    assert caught.value.node == "127.0.0.1"
+    assert "exit code 86 on node 127.0.0.1" in caught.value.message
+    assert "nvidia-smi does not find GPU 0: No devices were found" in caught.value.message
+    assert str(tmp_path / "server-node1.log") in str(caught.value.hint)
+    assert marked(context.attempt) == []
 
 
 def test_a_part_ends_with_the_line(tmp_path: Path) -> None:
