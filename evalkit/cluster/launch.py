@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.executor import (
     GATHER_TIME_MIN,
     MAX_TIMEOUTS,
@@ -36,6 +37,7 @@ from evalkit.cluster.local import (
     started_at,
     visible_gpus,
 )
+from evalkit.cluster.requeue import bad_nodes, choose_excluded
 from evalkit.cluster.script import split_replicas
 from evalkit.errors import ClusterError
 
@@ -69,6 +71,28 @@ class Order:
     def running_ids(self, role: str, executor: str) -> list[str]:
         """Ids of the jobs that live, of one kind."""
         return [j.job_id for j in self.running if (j.role, j.executor) == (role, executor)]
+
+
+def without_bad_nodes(
+    folder: RunFolder, cluster: Cluster, commands: SlurmCommands
+) -> tuple[Cluster, tuple[str, ...]]:
+    """The settings without nodes on which attempts of the run failed repeatedly, and their names.
+
+    Slurm refuses a job that excludes a node it does not know, so those are not named. Raises
+    ClusterError.
+    """
+    bad = bad_nodes(read_attempts(folder))
+    avoid = [name for name in bad if commands.run("scontrol", "show", "node", name).returncode == 0]
+    if not avoid:
+        return cluster, ()
+    given = commands.host_names(cluster.exclude or "")
+    size = commands.partition_size(cluster.partition) if cluster.partition else None
+    chosen = choose_excluded(avoid, given, size=size, nodes=cluster.nodes)
+    if chosen is None:
+        return cluster, ()
+    exclude = ",".join(chosen) or None
+    left_out = tuple(name for name in chosen if name not in given)
+    return cluster.model_copy(update={"exclude": exclude}), left_out
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ the first job exists.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
@@ -18,7 +18,7 @@ from evalkit.cluster import env as environment
 from evalkit.cluster.credentials import collect_secrets, secrets_file, write_secrets
 from evalkit.cluster.executor import check_folder
 from evalkit.cluster.jobs import JobRecord, read_fence, read_jobs
-from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch
+from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
@@ -192,10 +192,12 @@ class Submitter:
     ) -> tuple[tuple[JobRecord, ...], tuple[str, ...]]:
         """Jobs and warnings; what can fail beforehand fails before the first job exists."""
         launch: SlurmLaunch | LocalLaunch
+        left_out: tuple[str, ...] = ()
         if self.cluster.executor == "local":
             launch = LocalLaunch(order, self.clock, self.env)
         else:
-            launch = SlurmLaunch(order, self.clock, commands)
+            cluster, left_out = without_bad_nodes(self.folder, order.cluster, commands)
+            launch = SlurmLaunch(replace(order, cluster=cluster), self.clock, commands)
         if secrets:
             write_secrets(secrets_file(self.folder, self.plan), secrets)
         save_cluster(self.folder, self._settings(is_added=bool(order.running)))
@@ -203,6 +205,11 @@ class Submitter:
         with environment.process_environment(sent):
             warnings = launch.send()
         self._remove_links()
+        if left_out:
+            warnings = (
+                *warnings,
+                f"left out {', '.join(left_out)}: attempts failed there repeatedly",
+            )
         return tuple(launch.jobs), warnings
 
     def _settings(self, *, is_added: bool) -> Cluster:

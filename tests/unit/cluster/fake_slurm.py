@@ -144,6 +144,14 @@ def scontrol(argv: list[str]) -> int:
     if argv[:2] == ["show", "config"]:
         print("MaxArraySize            = " + os.environ.get("FAKE_MAX_ARRAY", "1001"))
         return 0
+    if argv[:2] == ["show", "hostnames"]:
+        print(argv[2].replace(",", "\n"))
+        return 0
+    if argv[:2] == ["show", "node"]:
+        return int(argv[2] not in os.environ.get("FAKE_NODES", "").split(","))
+    if argv[:3] == ["-o", "show", "partition"]:
+        print(f"PartitionName={argv[3]} TotalNodes={len(os.environ['FAKE_NODES'].split(','))}")
+        return 0
     if argv[0] == "update":
         return update(dict(option.split("=", 1) for option in argv[1:]))
     print((STATE / "requeue").read_text(), file=sys.stderr)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.attempts import AttemptRecord, Failure
 from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import Fence, is_cancelled, read_fence, read_jobs, write_fence
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
-from evalkit.errors import ClusterError
+from evalkit.errors import ClusterError, FailureKind
 from evalkit.plan.model import Shard
 from evalkit.store.run import load_cluster
 from tests.unit.cluster.builders import make_cluster, make_plan, write_json
@@ -236,3 +237,48 @@ def test_added_local_replicas_take_free_gpus(run_folder: RunFolder) -> None:
         assert {job.host for job in added.jobs} == {socket.gethostname()}
     finally:
         cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV, wait_s=1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "excluded"), [("n1,n2,n3,n4", "n4,n1"), ("n1", None), ("n2,n3", None)]
+)
+def test_nodes_that_failed_again_and_again_are_left_out(
+    run_folder: RunFolder, fake_slurm: FakeSlurm, nodes: str, excluded: str | None
+) -> None:
+    """A submit stays off nodes where attempts failed, besides those of the recipe; never off all nodes,
+    and never off one that Slurm does not know."""
+    for number in (1, 2, 3):
+        node = "n2" if number == 3 else "n1"
+        failure = Failure(FailureKind.SERVER_START, "no GPU", node) if node == "n1" else None
+        write_attempt(run_folder, number, node, failure)
+    cluster = CLUSTER.model_copy(update={"exclude": "n4", "partition": "low"})
+    env = {**fake_slurm.env, "FAKE_NODES": nodes}
+    submitted = submit_run(run_folder, make_plan(), cluster, clock=SYSTEM_CLOCK, env=env)
+    script = (run_folder.root / (submitted.jobs[0].script or "")).read_text()
+    assert f"#SBATCH --exclude={excluded or 'n4'}\n" in script
+    said = "left out n1: attempts failed there repeatedly"
+    assert submitted.warnings == ((said,) if excluded else ())
+    assert load_cluster(run_folder).exclude == "n4", "what is left out is for once"
+
+
+def write_attempt(folder: RunFolder, number: int, node: str, failure: Failure | None) -> None:
+    """The record of an attempt that failed, or of one that did something."""
+    record = AttemptRecord(
+        replica="r0",
+        attempt=number,
+        executor="slurm",
+        job_id="7",
+        restart_count=number - 1,
+        host=node,
+        nodes=(node,),
+        gpus=1,
+        started=1.0,
+        last=2.0,
+        ended=2.0,
+        end="failed" if failure else "drained",
+        units=0 if failure else 3,
+        failure=failure,
+    )
+    path = folder.attempt_record("r0", number)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(record.render())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from evalkit.errors import StoreError
 from evalkit.plan.model import Shard
 from evalkit.store import leases as leases_module
 from evalkit.store.layout import RunFolder
-from evalkit.store.leases import Leases
+from evalkit.store.leases import Leases, forget_leases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +126,47 @@ def test_lease_of_one_killed_while_taking_it(
     assert leases.take(SHARD)
     assert path.read_text() != content + "\n"
     leases.release_all()
+
+
+@pytest.mark.parametrize("skew_s", [-7 * 3600.0, 7 * 3600.0])
+def test_no_clock_of_others_is_trusted(
+    tmp_path: Path, other: subprocess.Popen[str], skew_s: float
+) -> None:
+    """A file server whose clock is hours off neither frees the lease of the living nor keeps that of the
+    dead: only whether it changes counts, by the taker's own clock."""
+    folder = RunFolder(tmp_path)
+    path = folder.lease(SHARD)
+    now = [0.0]
+    leases = Leases(folder, lambda: now[0])
+
+    def shift() -> None:
+        then = time.time() + skew_s + now[0]
+        os.utime(path, (then, then))
+
+    shift()
+    assert not leases.take(SHARD)
+    now[0] = 65.0
+    shift()
+    assert not leases.take(SHARD), "it was refreshed, at whatever time"
+    now[0] = 130.0
+    assert not leases.take(SHARD), "not refreshed for so long only since a moment ago"
+    now[0] = 136.0
+    assert leases.take(SHARD), "nobody has refreshed it for longer than any living holder leaves it"
+    leases.release_all()
+    other.communicate("")
+
+
+def test_forgotten_leases(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    """Where nobody works, all leases are removed, markers stay, and the next who comes need not wait."""
+    folder = RunFolder(tmp_path)
+    other.kill()
+    marker = folder.marker(SHARD)
+    marker.write_bytes(b"{}")
+    folder.lease(SHARD).write_text("host=elsewhere\npid=1\n")
+    forget_leases(folder)
+    assert list(tmp_path.rglob("*.lock")) == []
+    assert marker.exists()
+    forget_leases(RunFolder(tmp_path / "nowhere"))
 
 
 def test_alive_is_seen_refreshing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
