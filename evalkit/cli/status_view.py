@@ -42,7 +42,8 @@ def status_view(status: RunStatus, *, height: int | None = None) -> RenderableTy
     head = Text.assemble((status.run, "bold"), f" {status.run_id}  ", (status.phase, "bold"))
     parts: list[RenderableType] = [head, Text(status.message)]
     if status.slurm_error:
-        parts.append(Text(f"Slurm could not be asked: {status.slurm_error}", style="yellow"))
+        said = status.slurm_error.partition("\n")[0]
+        parts.append(Text(f"Slurm could not be asked: {said}", style="yellow"))
     parts += ["", TaskTable(status.tasks)]
     if status.replicas:
         parts += _replicas(status, None if height is None else _room(status, height))

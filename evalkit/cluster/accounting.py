@@ -12,7 +12,13 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from evalkit.cluster.slurm import JobRow, SlurmCommands, expand_job_id
+from evalkit.cluster.slurm import (
+    CLOCK_MARGIN_S,
+    JobRow,
+    SlurmCommands,
+    expand_job_id,
+    parse_time,
+)
 from evalkit.cluster.states import JobState, job_state
 from evalkit.errors import ClusterError
 
@@ -24,8 +30,6 @@ if TYPE_CHECKING:
 FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
 SWITCHED_OFF = ("accounting storage is disabled", "accounting_storage/none")
 NO_ACCOUNTS = "this Slurm keeps no accounts of jobs that have ended"
-CLOCK_MARGIN_S = 3600.0
-"""The submit host's clock may be off against the controller's."""
 
 
 class Execution(NamedTuple):
@@ -109,11 +113,3 @@ def _execution(element: str, fields: Sequence[str]) -> Execution:
 def _order(row: Execution) -> tuple[float, float]:
     """One that has not started comes last: it is the one that waits now."""
     return (row.submitted or 0.0, row.started or float("inf"))
-
-
-def parse_time(text: str) -> float | None:
-    """Unix time (s) of `2026-01-31T23:59:59`, local time; None for Slurm's words for none."""
-    try:
-        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
-    except (ValueError, OverflowError):
-        return None

@@ -93,7 +93,8 @@ def ask(
         rows.update(_heard_rows(slurm, reports, now))
         error = NO_SLURM if any(row.reason == NO_SLURM for row in rows.values()) else None
     elif slurm or earlier:
-        queued = commands.queue(_ids(slurm), slurm[0].name) if slurm else {}
+        since = min((record.time for record in slurm), default=now)
+        queued = commands.queue(_ids(slurm), slurm[0].name, since) if slurm else {}
         rest = [r for r in slurm if any(element not in queued for element in r.elements)]
         history = read_history(commands, [*rest, *earlier])
         rows.update(_slurm_rows(slurm, queued, history, now))

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit import errors
-from evalkit.cluster.accounting import parse_time
 from evalkit.cluster.failures import Failure, FailureKind
+from evalkit.cluster.slurm import parse_time
 from evalkit.cluster.states import LIVE, JobState
 from evalkit.serving import logs
 

@@ -25,8 +25,9 @@ COMMAND_TIMEOUT_S = 60.0
 """A loaded slurmctld answers within its own MessageTimeout (10 s by default) or not at all."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
 """Slurm's own default."""
-QUEUE_FORMAT = "%i|%T|%r|%N|%j"
-ACCOUNTING_FORMAT = "JobID,State,ExitCode,NodeList,JobName"
+QUEUE_FORMAT = "%i|%T|%r|%N|%V|%j"
+CLOCK_MARGIN_S = 3600.0
+"""The submit host's clock may be off against the controller's."""
 
 
 class JobRow(NamedTuple):
@@ -114,28 +115,18 @@ class SlurmCommands:
             raise ClusterError(f"cannot run {program}: {error.strerror}") from error
         return Finished(ended.returncode, ended.stdout, ended.stderr.strip())
 
-    def queue(self, job_ids: Sequence[str], name: str) -> dict[str, JobRow]:
+    def queue(self, job_ids: Sequence[str], name: str, since: float) -> dict[str, JobRow]:
         """squeue's rows of these jobs, one per array element. Empty for jobs it has forgotten.
 
-        Rows of another job name are left out: ids start again when a controller is reset.
+        Rows of another job name, or submitted before `since` (Unix time, s), are left out: ids start
+        again when a controller is reset.
         """
         if not job_ids:
             return {}
         ended = self.run("squeue", "-h", "-r", "-j", ",".join(job_ids), "-o", QUEUE_FORMAT)
         if ended.returncode and "invalid job id" not in ended.stderr.lower():
             raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")
-        return parse_queue(ended.stdout, name)
-
-    def accounting(self, job_ids: Sequence[str], name: str, since: float) -> dict[str, JobRow]:
-        """sacct's last row of each job. Empty where there is no accounting. `since`: Unix time."""
-        if not job_ids or not self.has("sacct"):
-            return {}
-        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
-        ended = self.run(
-            *("sacct", "-X", "--parsable2", "--noheader", "--duplicates"),
-            *(f"--starttime={start}", "-j", ",".join(job_ids), f"--format={ACCOUNTING_FORMAT}"),
-        )
-        return parse_accounting(ended.stdout, name) if ended.returncode == 0 else {}
+        return parse_queue(ended.stdout, name, since)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs, whole arrays. Jobs that have ended are no error. Raises ClusterError."""
@@ -216,31 +207,29 @@ class SlurmCommands:
         return int(found[1]) if found else None
 
 
-def parse_queue(text: str, name: str) -> dict[str, JobRow]:
-    """Rows of `squeue -o` QUEUE_FORMAT by element, of jobs with this name."""
+def parse_queue(text: str, name: str, since: float) -> dict[str, JobRow]:
+    """Rows of `squeue -o` QUEUE_FORMAT by element, of jobs with this name submitted `since` then."""
     rows: dict[str, JobRow] = {}
     for line in text.splitlines():
         fields = line.strip().split("|")
-        if len(fields) != 5 or fields[4] != name:
+        if len(fields) != 6 or fields[5] != name:
             continue
-        job_id, raw, reason, nodes, _ = fields
+        job_id, raw, reason, nodes, submitted, _ = fields
+        when = parse_time(submitted)
+        if when is not None and when < since - CLOCK_MARGIN_S:
+            continue
         for element in expand_job_id(job_id):
             state = job_state(raw, reason)
             rows[element] = JobRow(element, state, raw, _said(reason), _said(nodes))
     return rows
 
 
-def parse_accounting(text: str, name: str) -> dict[str, JobRow]:
-    """Rows of `sacct --format` ACCOUNTING_FORMAT by element; the last attempt of each."""
-    rows: dict[str, JobRow] = {}
-    for line in text.splitlines():
-        fields = line.strip().split("|")
-        if len(fields) != 5 or fields[4] != name:
-            continue
-        job_id, raw, exit_code, nodes, _ = fields
-        for element in expand_job_id(job_id):
-            rows[element] = JobRow(element, job_state(raw), raw, "", _said(nodes), exit_code)
-    return rows
+def parse_time(text: str) -> float | None:
+    """Unix time (s) of `2026-01-31T23:59:59`, local time; None for Slurm's words for none."""
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse_job(text: str) -> JobView | None:

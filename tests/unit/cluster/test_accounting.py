@@ -12,11 +12,10 @@ from evalkit.cluster.accounting import (
     NO_ACCOUNTS,
     History,
     parse_history,
-    parse_time,
     read_history,
 )
 from evalkit.cluster.jobs import JobRecord
-from evalkit.cluster.slurm import SlurmCommands
+from evalkit.cluster.slurm import SlurmCommands, parse_time
 from evalkit.cluster.states import JobState
 
 if TYPE_CHECKING:

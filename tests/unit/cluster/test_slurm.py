@@ -13,12 +13,12 @@ from evalkit.cluster.slurm import (
     JobView,
     SlurmCommands,
     expand_job_id,
-    parse_accounting,
     parse_job,
     parse_queue,
 )
 from evalkit.cluster.states import JobState
 from evalkit.errors import ClusterError
+from tests.unit.cluster.test_accounting import stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,32 +44,27 @@ def test_ids_of_arrays_are_expanded(text: str, elements: list[str]) -> None:
 
 
 def test_queue_rows_of_other_jobs_are_ignored() -> None:
-    """A job id that was used again after a reset of the controller is not ours."""
-    text = "7_0|RUNNING|None|n[1-2]|ours\n8|RUNNING|None|n3|theirs\nslurm says hello\n"
-    assert parse_queue(text, "ours") == {
+    """A job id that was used again after a reset of the controller is not ours, by name or by time."""
+    text = (
+        f"7_0|RUNNING|None|n[1-2]|{stamp(90_000)}|ours\n8|RUNNING|None|n3|N/A|theirs\n"
+        f"9|RUNNING|None|n3|{stamp(50_000)}|ours\nslurm says hello\n"
+    )
+    assert parse_queue(text, "ours", 90_500.0) == {
         "7_0": JobRow("7_0", JobState.RUNNING, "RUNNING", "", "n[1-2]")
     }
-
-
-def test_the_last_row_of_a_requeued_job_counts() -> None:
-    """sacct --duplicates lists attempts in order: the job is what its last attempt is."""
-    text = "7|NODE_FAIL|0:0|n1|ours\n7|REQUEUED|0:0|n1|ours\n7|COMPLETED|0:0|n2|ours\n"
-    row = parse_accounting(text, "ours")["7"]
-    assert (row.state, row.nodes) == (JobState.DONE, "n2")
 
 
 @given(st.text())
 def test_no_output_breaks_the_parsers(text: str) -> None:
     """Whatever a command prints, parsing it raises nothing."""
-    parse_queue(text, "ours")
-    parse_accounting(text, "ours")
+    parse_queue(text, "ours", 0.0)
     parse_job(text)
 
 
 def test_an_absent_command_says_where_to_go(no_slurm: dict[str, str]) -> None:
     """Without Slurm the error names the command."""
     with pytest.raises(ClusterError, match="squeue is not on PATH"):
-        SlurmCommands(no_slurm).queue(["1"], "x")
+        SlurmCommands(no_slurm).queue(["1"], "x", 0.0)
 
 
 def test_a_command_that_never_answers_is_an_error(tmp_path: Path) -> None:
@@ -78,25 +73,19 @@ def test_a_command_that_never_answers_is_an_error(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     with pytest.raises(ClusterError, match=r"squeue did not answer within 0\.2 s"):
-        SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=0.2).queue(["1"], "x")
+        SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=0.2).queue(["1"], "x", 0.0)
 
 
 def test_a_forgotten_job_is_no_error(fake_slurm: FakeSlurm) -> None:
     """squeue exits 1 for a purged job: that means to ask sacct."""
-    assert SlurmCommands(fake_slurm.env).queue(["1"], "x") == {}
+    assert SlurmCommands(fake_slurm.env).queue(["1"], "x", 0.0) == {}
 
 
 def test_a_controller_that_is_down_is_an_error(fake_slurm: FakeSlurm) -> None:
     """A failing squeue is not an empty queue."""
     fake_slurm.switch("broken")
     with pytest.raises(ClusterError, match="Unable to contact slurm controller"):
-        SlurmCommands(fake_slurm.env).queue(["1"], "x")
-
-
-def test_missing_accounting_is_empty(fake_slurm: FakeSlurm) -> None:
-    """A site without accounting has no rows, and no error."""
-    fake_slurm.switch("no_accounting")
-    assert SlurmCommands(fake_slurm.env).accounting(["1"], "x", 0.0) == {}
+        SlurmCommands(fake_slurm.env).queue(["1"], "x", 0.0)
 
 
 def test_a_job_as_the_controller_shows_it() -> None:
