@@ -97,13 +97,19 @@ def explain(attempt: AttemptRecord, scene: Scene) -> Failure | None:
 
 
 def find_execution(attempt: AttemptRecord, history: History) -> Execution | None:
-    """The job's execution that held an attempt: the last that had started by then."""
-    started = [
+    """The job's execution that held an attempt.
+
+    The one of its number of requeues, where accounting has them all; else the one that had started
+    right before, as far as clocks agree.
+    """
+    rows = [
         row
         for row in history.of(attempt.job_id)
         if row.started is not None and row.started <= attempt.started + CLOCK_MARGIN_S
     ]
-    return started[-1] if started else None
+    if attempt.restart_count < len(rows):
+        return rows[attempt.restart_count]
+    return min(rows, key=lambda row: abs(attempt.started - (row.started or 0.0)), default=None)
 
 
 def _corrected(failure: Failure, row: Execution | None) -> Failure:

@@ -127,15 +127,24 @@ def test_lost(run_folder: RunFolder) -> None:
     )
 
 
-def test_execution_of_an_attempt(run_folder: RunFolder) -> None:
-    """Of several executions of a job, an attempt belongs to the last that had started by then."""
-    first, second = execution("PREEMPTED", 900.0), execution("NODE_FAIL", 2000.0)
-    waiting = execution("PENDING", None)
-    history = History({JOB: (first, second, waiting)})
-    assert find_execution(make_record(started=1000.0), history) == first
-    assert find_execution(make_record(started=2010.0), history) == second
-    assert find_execution(make_record(started=1950.0), history) == second, "clocks differ"
-    assert find_execution(make_record(started=100.0), history) is None
+def test_execution_of_an_attempt() -> None:
+    """Of several executions of a job, an attempt belongs to the one of its number of requeues."""
+    first, second = execution("PREEMPTED", 995.0), execution("NODE_FAIL", 1010.0)
+    history = History({JOB: (first, second, execution("PENDING", None))})
+    assert find_execution(make_record(started=1000.0), history) == first, "requeued within seconds"
+    assert find_execution(make_record(started=1015.0, restart_count=1), history) == second
+    assert find_execution(make_record(started=100.0), history) is None, "of a job with the same id"
+
+
+def test_execution_where_accounting_has_forgotten_some() -> None:
+    """Where the first executions are missing, the nearest one counts."""
+    history = History({JOB: (execution("PREEMPTED", 5000.0), execution("NODE_FAIL", 9000.0))})
+    assert (
+        find_execution(make_record(started=5020.0, restart_count=7), history) == history.of(JOB)[0]
+    )
+    assert (
+        find_execution(make_record(started=8990.0, restart_count=8), history) == history.of(JOB)[1]
+    )
 
 
 def at(when: float) -> str:
