@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
@@ -88,6 +89,8 @@ class Salvager:
         self._clock = clock
         self._on_tokens = on_tokens
         self._parsing = ServerParsing(transport, target)
+        # Two workers of one endpoint must not give up each other's requests.
+        self._prefix = f"evalkit-{secrets.token_hex(4)}"
         self._numbers = itertools.count()
         self._open: set[str] = set()
         self._interrupting = False
@@ -103,7 +106,7 @@ class Salvager:
         body: dict[str, Any] = orjson.loads(request.payload)
         if not is_continuable(body) or await self._parsing.is_constrained(body):
             return None
-        name = f"evalkit-{next(self._numbers)}"
+        name = f"{self._prefix}-{next(self._numbers)}"
         self._open.add(name)
         try:
             await self._park_if_interrupted(name)

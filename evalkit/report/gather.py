@@ -29,6 +29,7 @@ from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summa
 from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
 from evalkit.report.spill import Spill
+from evalkit.store.leases import remove_lease
 from evalkit.store.markers import remove_marker
 from evalkit.store.union import ShardUnion
 
@@ -132,6 +133,8 @@ def gather_task(
             union = ShardUnion.read(folder, plan, shard, single_call=benchmark.single_call)
             if union.owed(task, shard):
                 remove_marker(folder, shard)  # a marker that the journals do not bear out
+            else:
+                remove_lease(folder, shard)  # of a worker that was killed with its last unit done
             found.take(shard, union, scorer, spill)
             on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
         aggregate = _aggregate(task, samples, found, benchmark.score_weights)

@@ -43,8 +43,8 @@ def unseal(line: bytes) -> dict[str, Any]:
     """The payload of a line without its newline. Raises CorruptLineError."""
     if not line.startswith(_CRC_PREFIX):
         raise CorruptLineError("no checksum")
-    body = line[_CRC_END:]
-    if line != b'%b%08x",%b' % (_CRC_PREFIX, zlib.crc32(body), body):
+    crc = b'%08x",' % zlib.crc32(memoryview(line)[_CRC_END:])
+    if line[len(_CRC_PREFIX) : _CRC_END] != crc:
         raise CorruptLineError("checksum does not match")
     try:
         payload: dict[str, Any] = orjson.loads(line)

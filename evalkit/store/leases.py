@@ -13,6 +13,7 @@ living holder leaves it is therefore removed here, whatever is in it.
 from __future__ import annotations
 
 import contextlib
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -135,3 +136,9 @@ def forget_leases(folder: RunFolder) -> None:
     for path in folder.leases.glob(f"*/*{LEASE_SUFFIX}"):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def remove_lease(folder: RunFolder, shard: Shard) -> None:
+    """Remove the lease of a complete shard, whoever left it: nobody asks for it any more."""
+    with contextlib.suppress(OSError):  # a hint
+        folder.lease(shard).unlink(missing_ok=True)

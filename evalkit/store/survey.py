@@ -21,7 +21,7 @@ from evalkit.store.codec import CorruptLineError, unit_key
 from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.markers import doubt_marker, read_marker, write_marker
 from evalkit.store.records import Outcome
-from evalkit.store.union import list_journals
+from evalkit.store.union import ShardUnion, list_journals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +66,9 @@ def _owed_of(
         return 0
     problems: list[JournalProblem] = []
     finished = find_finished(folder, plan, shard, problems, single_call=single_call)
+    if problems and not single_call:  # of a finished unit, a call may be what was lost
+        union = ShardUnion.read(folder, plan, shard, single_call=False)
+        finished = {key: unit.outcome.value for key, unit in union.finished.items()}
     planned = list(plan.task(shard.task).units(shard))
     done = Counter(finished[key] for key in planned if key in finished)
     survey.problems += _named(folder, shard, problems)

@@ -15,7 +15,7 @@ from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, Record, decode, unit_key
 from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
-from evalkit.store.markers import marked_journals, read_marker
+from evalkit.store.markers import marked_journals
 from evalkit.store.records import CallRecord, Outcome, PartialRecord, Reply, UnitRecord
 from evalkit.store.tokens import TokenChain
 
@@ -93,6 +93,8 @@ class ShardUnion:
                 if _is_planned(task, shard, key):
                     union._add(key, record, attempt, single_call=single_call)
             union._keep_longest()
+        if union.problems:
+            union._reopen_incomplete()
         union._drop_finished()
         return union
 
@@ -164,6 +166,14 @@ class ShardUnion:
                     known[call] = chain
         self._growing.clear()
 
+    def _reopen_incomplete(self) -> None:
+        """Finished units of which a call's line may be among those that were lost: such a call is made
+        again. Where no line is lost, a call that is not there has failed, and its solve went on."""
+        for key, unseen in self._unseen.items():
+            if unseen:
+                calls = self.finished.pop(key).calls
+                self.calls[key] = {(call.call, call.request): call for call in calls}
+
     def _drop_finished(self) -> None:
         """Forget tokens of calls that another attempt has finished."""
         for key in list(self.partial):
@@ -212,26 +222,6 @@ def attempt_order(name: str) -> tuple[tuple[int, str | int], ...]:
     """Sort key of a journal's name: numbers by value, so that a10 comes after a9."""
     parts = re.split(r"(\d+)", name)
     return tuple((1, int(p)) if p.isdigit() else (0, p) for p in parts)
-
-
-def owed_units(folder: RunFolder, plan: Plan, single_call: Mapping[str, bool]) -> dict[str, int]:
-    """Unfinished units by task. `single_call` says it by task name. Raises StoreError.
-
-    Shards with a done marker that their journals bear out are not read again: a gather that finds
-    one of them wrong removes the marker.
-    """
-    return {
-        task.name: sum(
-            _owed_of(folder, plan, task, shard, single_call[task.name]) for shard in task.shards()
-        )
-        for task in plan.tasks
-    }
-
-
-def _owed_of(folder: RunFolder, plan: Plan, task: TaskPlan, shard: Shard, single_call: bool) -> int:
-    if read_marker(folder, shard) is not None:
-        return 0
-    return len(ShardUnion.read(folder, plan, shard, single_call=single_call).owed(task, shard))
 
 
 def _is_planned(task: TaskPlan, shard: Shard, key: UnitKey) -> bool:

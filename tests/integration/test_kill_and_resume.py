@@ -17,7 +17,7 @@ import yaml
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.store.layout import RunFolder
 from evalkit.store.run import load_plan
-from evalkit.store.union import owed_units
+from evalkit.store.survey import survey_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def owed(folder: RunFolder) -> int:
     """Units that are not finished, from the journals."""
     plan = load_plan(folder)
     single = {task.name: benchmark_class(task.benchmark).single_call for task in plan.tasks}
-    return sum(owed_units(folder, plan, single).values())
+    return survey_run(folder, plan, single).total
 
 
 def answered(server: VllmServer) -> float:

@@ -23,7 +23,8 @@ from evalkit.store.markers import read_marker
 from evalkit.store.queue import LOW_WATER, WorkItem, WorkQueue
 from evalkit.store.records import Outcome
 from evalkit.store.run import load_plan
-from evalkit.store.union import ShardUnion, owed_units
+from evalkit.store.survey import survey_run
+from evalkit.store.union import ShardUnion
 from tests.builders import make_call, make_run, units_of, write_journal
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ async def test_every_owed_unit_once(
     await asyncio.gather(*(worker.work(feeders) for worker in team))
     done = Counter(key for worker in team for key in worker.done)
     assert done == Counter(set(units_of(task)) - before)
-    assert owed_units(folder, plan, {"addition": True}) == {"addition": 0}
+    assert survey_run(folder, plan, {"addition": True}).owed == {"addition": 0}
     unions = [ShardUnion.read(folder, plan, s, single_call=True) for s in task.shards()]
     assert sum(union.duplicates for union in unions) == 0
 
@@ -326,7 +327,7 @@ async def test_full_disk_at_the_end_of_a_shard(
     with pytest.raises(StoreError):
         await worker.journals.close()
     assert read_marker(folder, item.shard.shard) is None
-    assert owed_units(folder, worker.plan, {"addition": True}) == {"addition": 1}
+    assert survey_run(folder, worker.plan, {"addition": True}).owed == {"addition": 1}
 
 
 async def test_longest_task_first(tmp_path: Path) -> None:

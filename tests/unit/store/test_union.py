@@ -17,7 +17,8 @@ from evalkit.store.layout import RunFolder
 from evalkit.store.markers import write_marker
 from evalkit.store.records import Outcome
 from evalkit.store.run import load_plan
-from evalkit.store.union import ShardUnion, attempt_order, owed_units
+from evalkit.store.survey import survey_run
+from evalkit.store.union import ShardUnion, attempt_order
 from tests.builders import (
     make_call,
     make_plan,
@@ -232,11 +233,37 @@ def test_owed_units_of_a_run(tmp_path: Path) -> None:
     plan = load_plan(folder)
     task = plan.tasks[0]
     assert task.n_shards == 8
-    assert owed_units(folder, plan, {"addition": True}) == {"addition": 24}
+    assert survey_run(folder, plan, {"addition": True}).owed == {"addition": 24}
     shard = task.shards()[0]
     path = write_journal(folder, plan, shard, "r0.a1", map(make_call, task.units(shard)))
-    assert owed_units(folder, plan, {"addition": True}) == {"addition": 21}
+    assert survey_run(folder, plan, {"addition": True}).owed == {"addition": 21}
     write_marker(folder, shard, {"units": 3})
-    assert owed_units(folder, plan, {"addition": True}) == {"addition": 21}
+    assert survey_run(folder, plan, {"addition": True}).owed == {"addition": 21}
     path.write_bytes(path.read_bytes()[:-1])
-    assert owed_units(folder, plan, {"addition": True}) == {"addition": 22}
+    assert survey_run(folder, plan, {"addition": True}).owed == {"addition": 22}
+
+
+def test_lost_call_of_a_finished_unit_is_made_again(tmp_path: Path) -> None:
+    """Of a unit that ended, a call whose line was corrupted is owed, and the others are known."""
+    folder, key = RunFolder(tmp_path), UnitKey(1, 0)
+    records = [make_call(key, "a"), make_call(key, "b", call=1), make_unit(key, calls=2)]
+    path = write_journal(folder, ONE_SHARD, SHARD, "r0.a1", records)
+    whole = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert len(whole.finished[key].calls) == 2
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], b"\0" * 50, *lines[2:]]))
+    damaged = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert key in damaged.owed(TASK, SHARD)
+    assert [call.reply.content for call in damaged.calls[key].values()] == ["b"]
+    assert [problem.line for problem in damaged.problems] == [2]
+    mended = [make_call(key, "a"), make_unit(key, calls=2)]
+    write_journal(folder, ONE_SHARD, SHARD, "r0.a2", mended)
+    union = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert [call.reply.content for call in union.finished[key].calls] == ["a", "b"]
+
+
+def test_a_call_that_failed_is_not_lost(tmp_path: Path) -> None:
+    """A solve that went on without a call's answer ended its unit: no line is missing."""
+    key = UnitKey(1, 0)
+    union = read(tmp_path, {"r0.a1": [make_call(key), make_unit(key, calls=2)]}, single_call=False)
+    assert key in union.finished

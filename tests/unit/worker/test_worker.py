@@ -22,7 +22,8 @@ from evalkit.cluster.worker import (
 )
 from evalkit.errors import EndpointError, FailureKind, ServerDiedError, UsageError
 from evalkit.store.run import load_plan
-from evalkit.store.union import ShardUnion, owed_units
+from evalkit.store.survey import survey_run
+from evalkit.store.union import ShardUnion
 from tests.faults.harness import Server, free_port, serving, wait_for
 from tests.unit.worker.test_prepare import RECIPE, load, prepare
 
@@ -60,7 +61,7 @@ def test_from_start_to_end(tmp_path: Path, server: Server) -> None:
     """All units are done, the replica says so, and another attempt has nothing to do and asks nobody."""
     folder = make_run(tmp_path, server.base_url)
     assert run_replica(folder.root, "r0", current_job()) == 0
-    assert owed_units(folder, load_plan(folder), {"addition": True}) == {"addition": 0}
+    assert survey_run(folder, load_plan(folder), {"addition": True}).owed == {"addition": 0}
     assert report(folder)["state"] == "done"
     assert report(folder)["tasks"]["addition"]["done"] == 30  # type: ignore[index]
     asked = server.counts()["received"]
@@ -145,7 +146,7 @@ def test_warning_before_the_end(
     code = run_replica(folder.root, "r0", job)
     warner.join()
     assert code == 1
-    assert owed_units(folder, load_plan(folder), {"addition": True}) == {"addition": owed}
+    assert survey_run(folder, load_plan(folder), {"addition": True}).owed == {"addition": owed}
 
 
 def test_failure(tmp_path: Path) -> None:
