@@ -236,6 +236,21 @@ def _add_marker(progress: TaskProgress, marker: dict[str, Any]) -> None:
     progress.score_sum += marker.get("score_sum", 0.0)
 
 
+def read_missing(folder: RunFolder, task: str) -> dict[str, tuple[int, str]]:
+    """Units that the last gather of a task could not score, by reason: how many, and the last words.
+
+    A judge and most graders are asked there for the first time. {} where there was no gather.
+    """
+    try:
+        reasons = orjson.loads(folder.results(task).read_bytes())["missing"]["by_reason"]
+        return {
+            str(reason): (int(each["count"]), str(each["message"] or ""))
+            for reason, each in reasons.items()
+        }
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        return {}
+
+
 def is_gathered(folder: RunFolder) -> bool:
     """Whether a gather found every task complete."""
     try:

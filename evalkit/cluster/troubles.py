@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from evalkit.cluster.failures import Failure, FailureKind
 from evalkit.cluster.postmortem import explain_job
+from evalkit.cluster.progress import is_gathered, read_missing
 from evalkit.cluster.states import JobState
 from evalkit.cluster.status_values import FailureGroup
 from evalkit.store.records import Outcome
@@ -28,6 +29,9 @@ UNIT_KINDS = {
     Outcome.SCORER_ERROR: FailureKind.SCORER,
     Outcome.JUDGE_ERROR: FailureKind.JUDGE,
 }
+
+
+GRADERS = frozenset({FailureKind.SCORER, FailureKind.JUDGE})
 
 
 class Case(NamedTuple):
@@ -52,7 +56,7 @@ def group_failures(
     cases = [
         *_of_attempts(attempts),
         *_of_jobs(folder, [job for job in jobs if job.job_id not in told or _is_held(job)], rows),
-        *_of_units(progress),
+        *_of_units(folder, progress),
     ]
     groups: dict[tuple[str, FailureKind], list[Case]] = {}
     for case in cases:
@@ -79,12 +83,18 @@ def _of_jobs(
             yield Case("job", job.job_id, None, failure)
 
 
-def _of_units(progress: Mapping[str, TaskProgress]) -> Iterable[Case]:
+def _of_units(folder: RunFolder, progress: Mapping[str, TaskProgress]) -> Iterable[Case]:
+    is_complete = is_gathered(folder)
     for task, counts in progress.items():
+        missing = {} if is_complete else read_missing(folder, task)
         for outcome, kind in UNIT_KINDS.items():
-            if n := counts.outcomes.get(outcome, 0):
-                said = counts.details.get(outcome) or "see the worker's log"
-                yield Case("unit", task, None, Failure(kind, said), n)
+            journaled = counts.outcomes.get(outcome, 0)
+            # what only calls can tell is old in a gather's result; what only graders tell is not
+            gathered, said = missing.get(outcome, (0, "")) if kind in GRADERS else (0, "")
+            if n := max(journaled, gathered):
+                words = counts.details.get(outcome) or said or "see the worker's log"
+                reason = words.partition("\n")[0]
+                yield Case("unit", task, None, Failure(kind, reason), n)
 
 
 def _is_held(job: JobStatus) -> bool:

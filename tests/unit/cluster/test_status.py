@@ -514,6 +514,26 @@ async def test_units_that_failed(run_folder: RunFolder, no_slurm: dict[str, str]
     }
 
 
+@pytest.mark.parametrize("content", [None, b"{", b"[]", b'{"missing": {"by_reason": {"x": 1}}}'])
+def test_units_that_a_gather_could_not_score(
+    run_folder: RunFolder, no_slurm: dict[str, str], content: bytes | None
+) -> None:
+    """A judge is asked when a run is gathered: what failed there is shown; a torn result is none."""
+    reasons = {
+        "judge_error": {"count": 3, "message": "429 too often\nmore"},
+        "no_record": {"count": 1, "message": None},
+        "infra_error": {"count": 2, "message": "old"},
+    }
+    path = run_folder.results("sums")
+    write_json(path, {"missing": {"by_reason": reasons}})
+    if content is not None:
+        path.write_bytes(content)
+    found = [(g.kind, g.of, g.count, g.reason) for g in look(run_folder, no_slurm).failures]
+    assert found == ([] if content else [(FailureKind.JUDGE, "unit", 3, "429 too often")])
+    write_json(run_folder.summary, {"complete": True})
+    assert look(run_folder, no_slurm).failures == ()
+
+
 def test_a_copied_run_is_blind(run_folder: RunFolder, no_slurm: dict[str, str]) -> None:
     """Without Slurm and without a heartbeat nobody can tell whether a run is over, and it says so."""
     record(run_folder)
