@@ -41,7 +41,8 @@ def command_logs(arguments: argparse.Namespace) -> int:
         text = Text(line.text)
         if wanted.grep is not None:
             text.highlight_regex(wanted.grep, "bold")
-        console.print(Text(f"{line.attempt} {line.source}| ", style=style) + text, soft_wrap=True)
+        prefix = (f"{line.attempt} {line.source}| ", style)
+        console.print(Text.assemble(prefix, text), soft_wrap=True)
     return 0
 
 

@@ -36,6 +36,18 @@ def test_choosing_lines(shell: Shell, folder: RunFolder) -> None:
     assert len(shell("logs", "test", "--since", "2019-12-31").out.splitlines()) == 2
 
 
+def test_colours_are_of_the_prefix(
+    shell: Shell, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt's colour is before its lines, not in them; what was searched for stands out."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLORTERM", raising=False)
+    said = shell("logs", "test", "--grep", "or").out
+    assert said == "\x1b[36mr0.a1 worker| \x1b[0msh\x1b[1mor\x1b[0mt\n"
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
