@@ -1,0 +1,94 @@
+"""`submit --replicas` and `cancel` as a person types them, with background processes of this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import psutil
+import pytest
+
+from evalkit.cluster.jobs import read_jobs
+from evalkit.store.run import load_plan
+from tests.faults.harness import TASKS, Place, serving, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A folder for one run, whose processes are gone after the test."""
+    place = Place(tmp_path)
+    yield place
+    place.evalkit("cancel", place.folder.root, "--wait", "1")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Samples and metrics of a run that nothing happens to."""
+    place = Place(tmp_path_factory.mktemp("undisturbed"))
+    with serving() as server:
+        place.evalkit("run", place.external(server))
+    return answers(place)
+
+
+def answers(place: Place) -> dict[str, Any]:
+    """Samples and metrics, which do not depend on the kind of server."""
+    return {
+        task: (place.folder.samples(task).read_bytes(), place.folder.metrics(task).read_bytes())
+        for task in TASKS
+    }
+
+
+def servers(place: Place) -> list[psutil.Process]:
+    """Processes that carry the run's mark, on this machine: keepers, servers and what those started."""
+    mark = f"{load_plan(place.folder).run_id}-r"
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("EVALKIT_ATTEMPT", "").startswith(mark):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def journals(place: Place) -> set[str]:
+    """Attempts that have written something."""
+    return {path.stem for path in place.folder.root.glob("journal/*/*/*.jsonl")}
+
+
+def test_a_replica_joins_and_a_cancel_ends_all(place: Place, undisturbed: dict[str, Any]) -> None:
+    """A second replica works beside the first; a cancel leaves no worker, no server, no child of one
+    that ignores signals, and no lease; a resume gives what an undisturbed run gives."""
+    switches = ("--latency-s", "0.8", "--spawn", "1")
+    recipe = place.command(*switches, cluster={"executor": "local"}, serving={"max_restarts": 0})
+    place.evalkit("submit", recipe)
+    wait_for(lambda: "r0.a1" in journals(place))
+    assert "`--replicas N` adds N replicas" in place.evalkit("submit", recipe)
+    assert "added r1 to what runs" in place.evalkit("submit", recipe, "--replicas", "1")
+    wait_for(lambda: "r1.a1" in journals(place))
+    wait_for(lambda: len(servers(place)) >= 2 * 2)  # two keepers, servers, and their children
+    text = place.evalkit("cancel", place.folder.root)
+    assert "stopped processes" in text
+    psutil.wait_procs(servers(place), timeout=10)
+    assert servers(place) == []
+    assert list(place.folder.leases.glob("*/*.lock")) == []
+    [status] = orjson.loads(place.evalkit("status", place.folder.root, "--json"))
+    assert (status["is_over"], 0 < status["done"] < status["expected"]) == (True, True)
+    place.evalkit("resume", place.folder.root, "--replicas", "2", "--wait")
+    assert answers(place) == undisturbed
+    last = [job for job in read_jobs(place.folder) if job.submission == 2]
+    assert [job.replicas for job in last] == [("r0",), ("r1",), ()]
+
+
+def test_here_is_one_replica(place: Place) -> None:
+    """`--here` with a number of replicas is refused: a process works as one."""
+    with serving() as server:
+        place.evalkit("prepare", place.external(server))
+        text = place.evalkit("resume", place.folder.root, "--here", "--replicas", "2", code=2)
+    assert "--here is one replica" in text
