@@ -77,6 +77,8 @@ def find_trouble(env: Mapping[str, str], share: float) -> Trouble | None:
         said = f"nvidia-smi does not find GPU {visible}: {_said(error)}"
         # Nobody gave us a GPU: driver tools on a node without one.
         return None if visible is None else Trouble(said, may_pass=False)
+    if visible is not None and len(lines) < len(visible.split(",")):
+        return Trouble(f"nvidia-smi finds {len(lines)} of the GPUs {visible}", may_pass=False)
     full = [gpu for gpu in map(_parse, lines) if _lacks(gpu, share)]
     said = "; ".join(_describe(program, gpu, share) for gpu in full)
     return Trouble(said, may_pass=True) if full else None

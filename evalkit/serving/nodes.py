@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 Options: TypeAlias = "dict[str, Scalar | list[Scalar] | None]"
 
+FIXED = frozenset(
+    {
+        "tensor-parallel-size",
+        "pipeline-parallel-size",
+        "data-parallel-size",
+        "distributed-executor-backend",
+    }
+)
+"""Options that a layout is made of: in `extra_args` they would be missed."""
 # Offsets into the server's block of ports, below that of MASTER_PORT in the environment.
 MASTER_PORT_OFFSET = 13
 RPC_PORT_OFFSET = 14
@@ -42,6 +51,7 @@ class Layout:
 
 def plan_layout(serving: VllmServing, nodes: int) -> Layout:
     """The layout over `nodes` > 1 nodes. Raises RecipeError where the sizes do not fit them."""
+    _check_keys(serving)
     copy = serving.tensor_parallel_size * serving.pipeline_parallel_size
     copies = serving.data_parallel_size
     sizes = (
@@ -64,6 +74,22 @@ def plan_layout(serving: VllmServing, nodes: int) -> Layout:
         hint="Make data_parallel_size a multiple of cluster.nodes. Copies that need several nodes "
         "each are replicas: data_parallel_size 1, cluster.nodes for one of them, cluster.replicas.",
     )
+
+
+def _check_keys(serving: VllmServing) -> None:
+    if serving.launcher == "module":
+        raise RecipeError(
+            "serving.launcher: module cannot start the parts of a server of several nodes",
+            hint="Use launcher: auto or serve; it needs a distribution that is called vllm.",
+        )
+    hidden = [key for key in serving.extra_args if key.replace("_", "-") in FIXED]
+    if hidden:
+        raise RecipeError(
+            f"serving.extra_args.{hidden[0]}: not for a server of several nodes, whose layout depends "
+            "on it",
+            hint="Use serving.tensor_parallel_size, pipeline_parallel_size and data_parallel_size; "
+            "evalkit chooses the rest.",
+        )
 
 
 def node_options(layout: Layout, place: Place) -> Options:

@@ -23,6 +23,7 @@ from evalkit.serving.followers import (
     start_follower,
     step_environment,
 )
+from evalkit.serving.gpus import find_trouble
 from evalkit.serving.nodes import node_options, plan_layout
 from evalkit.serving.parts import Part, WholeServer
 from evalkit.serving.program import Place, Program
@@ -283,6 +284,21 @@ async def test_gpus_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     await Assembly(VllmServing(min_free_gpu_memory=0), context, program).prepare()
 
 
+def test_a_gpu_that_is_missing(tmp_path: Path) -> None:
+    """Fewer GPUs than were given to us, none at all, and a GPU that does not tell its memory."""
+    env = {**smi(tmp_path), "CUDA_VISIBLE_DEVICES": "0,1"}
+    missing = find_trouble(env, 0.0)
+    assert missing is not None
+    assert missing.text == "nvidia-smi finds 1 of the GPUs 0,1"
+    broken = smi(tmp_path, "#!/bin/sh\nexit 9\n")
+    assert find_trouble({"PATH": broken["PATH"]}, 0.9) is None
+    assert find_trouble(broken, 0.9) is not None
+    silent = smi(tmp_path, "#!/bin/sh\necho '0, GPU-a, [N/A], [N/A]'\n")
+    assert find_trouble(silent, 0.9) is None
+    assert find_trouble({**broken, "CUDA_VISIBLE_DEVICES": "MIG-1"}, 0.9) is None
+    assert find_trouble({**broken, "CUDA_VISIBLE_DEVICES": ""}, 0.9) is None
+
+
 def test_a_follower_on_a_node_without_its_gpus(tmp_path: Path) -> None:
     """The check before a part says what is wrong and ends with its own code; with GPUs it is the part."""
     broken = smi(tmp_path, "#!/bin/sh\necho No devices were found; exit 6\n")
@@ -369,6 +385,17 @@ def test_a_part_ends_with_the_line(tmp_path: Path) -> None:
         process.stdin.close()
         assert process.wait(20.0) == 143
     assert not caches.exists()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"launcher": "module"}, {"extra_args": {"tensor_parallel_size": 4}}],
+    ids=["module", "extra_args"],
+)
+def test_keys_that_would_have_no_effect(keys: dict[str, Any]) -> None:
+    """What the layout cannot respect is refused, with the key to use instead."""
+    with pytest.raises(RecipeError, match=f"serving.{next(iter(keys))}"):
+        plan_layout(VllmServing(tensor_parallel_size=2, **keys), 2)
 
 
 @pytest.mark.parametrize("name", ["nnodes", "data_parallel_address", "node-rank"])
