@@ -18,6 +18,7 @@ from evalkit.errors import EndpointError, InfraError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from evalkit.client.target import Target
     from evalkit.store.records import Reply
@@ -100,37 +101,30 @@ class Transport:
         refusal, InfraError for any other, EndpointError where no request can succeed.
         """
         try:
-            async with self._session.post(
-                url,
-                data=payload,
-                headers=headers,
-                proxy=self._target.proxy,
-                allow_redirects=False,
-            ) as response:
+            async with self._send(url, payload, headers) as response:
                 body = await response.read()
                 if response.status == 200:
                     return body
-                refusal = Refusal(response.status, body, response.headers.get("Retry-After"))
+                refusal = _refusal(response, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _no_answer(url, error) from error
         raise _refused(url, refusal)
+
+    def _send(
+        self, url: str, payload: bytes, headers: Mapping[str, str] | None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.post(
+            url, data=payload, headers=headers, proxy=self._target.proxy, allow_redirects=False
+        )
 
     async def stream(
         self, url: str, payload: bytes, headers: Mapping[str, str]
     ) -> AsyncIterator[dict[str, Any]]:
         """The events of a stream, up to its end. Raises as `post`, also in the middle."""
         try:
-            async with self._session.post(
-                url,
-                data=payload,
-                headers=headers,
-                proxy=self._target.proxy,
-                allow_redirects=False,
-            ) as response:
+            async with self._send(url, payload, headers) as response:
                 if response.status != 200:
-                    body = await response.read()
-                    refusal = Refusal(response.status, body, response.headers.get("Retry-After"))
-                    raise _refused(url, refusal)
+                    raise _refused(url, _refusal(response, await response.read()))
                 async for data in read_events(response.content.iter_any()):
                     yield parse_event(data)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -163,6 +157,10 @@ def parse_event(data: bytes) -> dict[str, Any]:
     if not isinstance(event, dict) or "error" in event:
         raise PassingFaultError(f"error in a stream: {error_message(data)[0]}", status=500)
     return event
+
+
+def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refusal:
+    return Refusal(response.status, body, response.headers.get("Retry-After"))
 
 
 def _no_answer(url: str, error: Exception) -> PassingFaultError:
