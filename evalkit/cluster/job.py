@@ -104,7 +104,7 @@ class GatherJob:
         from evalkit.report.gather import gather_run
 
         for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, _interrupt_gather)
+            signal.signal(number, interrupt_gather)
         for pid, started in self.after:
             while find_process(pid, started) is not None:
                 time.sleep(WAIT_POLL_S)
@@ -121,7 +121,7 @@ def load_secrets(folder: RunFolder) -> None:
     environment.export(read_secrets(secrets_file(folder, plan), plan))
 
 
-def _interrupt_gather(signum: int, _frame: FrameType | None) -> None:
+def interrupt_gather(signum: int, _frame: FrameType | None) -> None:
     """Requeue a gather that is preempted in its grace time, which Slurm would not do if it just ended.
 
     Else a TERM ends it (artifacts are published whole), and the warning before a time limit does not.

@@ -19,6 +19,7 @@ from evalkit.cluster.attempts import AttemptRecord, begin_attempt, read_attempts
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.slurm import JobView, SlurmCommands
 from evalkit.recipe.schema import VllmServing
+from tests.slurm.served import ServedRun
 from tests.slurm.test_submit import Run
 from tests.unit.cluster.builders import make_plan, write_run
 
@@ -59,6 +60,14 @@ def set_grace(slurm_cluster: SlurmCluster) -> Iterator[Callable[[int], None]]:
 
     yield change
     change(0)
+
+
+@pytest.fixture
+def served(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ServedRun]:
+    """A run with a real worker and a fault server; its jobs are gone after the test."""
+    run = ServedRun(slurm_cluster, tmp_path / "out" / "served", units=24, shards=6)
+    yield run
+    run.cancel()
 
 
 def preempt(cluster: SlurmCluster, node: str) -> str:
@@ -107,6 +116,21 @@ def test_preemption_without_a_warning(
     assert again["restart_count"] == 1
     assert cluster.job_states(job)[0] == state
     assert no_failed_result(run)
+
+
+def test_a_worker_goes_on_after_its_time_limit(served: ServedRun) -> None:
+    """A real worker drains in the time that is left, in a job too short for submitit to tell a limit
+    from a preemption, is requeued, and the next attempt ends the run."""
+    stuck = 'test "$SLURM_RESTART_COUNT" || export FAULTS="--hang-after 6"'
+    submitted = served.submit(setup=stuck, env={}, time_min=1, signal_delay_s=15)
+    served.wait_for_answers(4)
+    served.finish()
+    assert served.cluster.job_states(submitted.jobs[0].job_id) == ["REQUEUED", "COMPLETED"]
+    first, second = read_attempts(served.folder)
+    assert (first.end, first.reason) == ("drained", "SIGUSR2")
+    assert (second.end, second.restart_count) == ("done", 1)
+    assert 4 <= first.units == 24 - second.units
+    assert served.results()["counts"]["duplicates"] == 0
 
 
 def test_a_cancelled_job_is_never_revived(make_run: Callable[[], Run]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -15,7 +16,7 @@ import evalkit.cluster
 from evalkit.cluster.attempts import AttemptRecord, read_attempts, write_attempt
 from evalkit.cluster.executor import REQUEUE_CODE
 from evalkit.cluster.failures import Failure, FailureKind
-from evalkit.cluster.job import TERMINATED, ReplicaJob
+from evalkit.cluster.job import TERMINATED, ReplicaJob, interrupt_gather
 from evalkit.cluster.jobs import Fence, JobRecord, append_job, write_fence
 from evalkit.errors import ClusterError, RecipeError, ServerDiedError
 from evalkit.store.run import save_cluster
@@ -40,7 +41,7 @@ esac
 """
 JOB = (
     "JobId=9 ArrayJobId=7 JobName=evalkit JobState={state} Reason={reason} Requeue={requeue} "
-    "Restarts={restarts} PreemptTime=None Partition=low ExcNodeList=given Comment=Restarts=9"
+    "Restarts={restarts} PreemptTime={preempted} Partition=low ExcNodeList=given Comment=Restarts=9"
 )
 
 
@@ -53,7 +54,14 @@ class Controller:
 
     def say(self, **changes: Any) -> None:
         """Set what Slurm says of the job."""
-        facts = {"state": "RUNNING", "reason": "None", "requeue": 1, "restarts": 1, **changes}
+        facts = {
+            "state": "RUNNING",
+            "reason": "None",
+            "requeue": 1,
+            "restarts": 1,
+            "preempted": "None",
+        }
+        facts |= changes
         (self.folder / "job").write_text(JOB.format(**facts))
 
     @property
@@ -357,3 +365,23 @@ def test_in_a_container_without_slurm_the_batch_script_requeues(
         once(worker, number)
         assert run(run_folder) == REQUEUE_CODE
     assert "asks its batch script for a requeue: SIGTERM" in log_of(run_folder)
+
+
+def test_a_gather_goes_on_after_a_preemption(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its grace time it requeues itself; the warning before a limit is not heard, a TERM ends it."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    preempted = {"preempted": "2026-11-23T11:39:05"}
+    once, twice = ["requeue incomplete 7_0"], ["requeue incomplete 7_0"] * 2
+    for number, said, ends, orders in (
+        (signal.SIGUSR2, {}, False, []),
+        (signal.SIGTERM, {}, True, []),
+        (signal.SIGTERM, {"state": "COMPLETING", **preempted}, True, []),
+        (signal.SIGTERM, preempted, True, once),
+        (signal.SIGUSR2, preempted, True, twice),
+    ):
+        controller.say(**said)
+        with pytest.raises(SystemExit) if ends else contextlib.nullcontext():
+            interrupt_gather(number, None)
+        assert controller.orders == orders
