@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from evalkit.cli.console import err, out, print_json
+from evalkit.cli.console import err, out, print_json, say
 from evalkit.cli.runs import runs_of
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.report.gather import GatherProgress, RunResults, gather_run
@@ -78,6 +78,13 @@ def show_run(folder: RunFolder, results: RunResults) -> None:
         units = "unit" if continued == 1 else "units"
         text = f"{continued:,} {units} went on where an interruption had stopped them: "
         out().print(Text(f"{text}{saved:,} tokens were saved"), soft_wrap=True)
+    problems = list(dict.fromkeys(problem for task in results.tasks for problem in task.problems))
+    if problems:
+        lines = "line or file" if len(problems) == 1 else "lines or files"
+        say(
+            f"warning: {len(problems):,} damaged {lines} of the run left out, all named in results.json; "
+            f"first: {problems[0]}"
+        )
     out().print(Text(f"artifacts: {folder.artifacts()}"), soft_wrap=True)
 
 

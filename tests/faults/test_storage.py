@@ -323,6 +323,7 @@ def test_damaged_line(
     assert asked <= lost + 1, "lost answers, and a preflight"
     torn = where == "end" and damage in (half_line, zeros)
     assert [f"warning: {name}" in text for name in names] == [not torn] * 2
+    assert ("warning: 2 damaged lines or files of the run left out" in text) is not torn
     assert [any(p.startswith(n) for p in problems(worked)) for n in names] == [not torn] * 2
 
 
