@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.faults.campaign.real import OPTIONS, draw_real, play_real, private_cluster
 from tests.faults.campaign.report import render_report
 from tests.faults.campaign.volume import Choice, draw, play_volume
 
@@ -23,6 +24,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(": ")[2])
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is shown")
     parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument(
+        "--real", choices=("fault server", "vllm"), help="on a real Slurm, with this"
+    )
     parser.add_argument("--only", default="", help="faults with this in their name")
     parser.add_argument("--skip", default="", help="no faults with this in their name")
     parser.add_argument("--mode", default="", help="one kind of server")
@@ -34,8 +38,14 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="evalkit-faults-") as temporary:
         root = arguments.keep or Path(temporary)
-        drawn = draw(seed, arguments.faults, Choice(arguments.only, arguments.skip, arguments.mode))
-        outcomes = play_volume(root, drawn, seed, say, arguments.jobs)
+        choice = Choice(arguments.only, arguments.skip, arguments.mode)
+        if arguments.real:
+            kinds = draw_real(seed, arguments.faults, choice)
+            with private_cluster(*OPTIONS) as cluster:
+                outcomes = play_real(cluster, root, arguments.real, kinds, seed, say)
+        else:
+            drawn = draw(seed, arguments.faults, choice)
+            outcomes = play_volume(root, drawn, seed, say, arguments.jobs)
     say(render_report(outcomes, time.monotonic() - began))
     return 0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalkit.store.run import load_plan
-from evalkit.store.union import owed_units
+from evalkit.store.survey import survey_run
 from tests.faults.campaign.catalogue import CATALOGUE
 from tests.faults.campaign.ledger import Bill, make_bill, paid_again
 from tests.faults.campaign.stage import SINGLE_CALL, TASKS, Mode, Stage, StuckError, living_pids
@@ -66,7 +66,7 @@ class Checkpoint:
 class Outcome:
     """What came of an episode."""
 
-    mode: Mode
+    mode: str
     injected: list[Injected]
     bill: Bill
     run_counts: dict[str, int]
@@ -167,7 +167,7 @@ class Episode:
     def _owed(self) -> bool:
         """Whether the journals lack a unit."""
         folder = self.stage.folder
-        return sum(owed_units(folder, load_plan(folder), SINGLE_CALL).values()) > 0
+        return survey_run(folder, load_plan(folder), SINGLE_CALL).total > 0
 
     def finish(self) -> None:
         """Without further faults: workers until the gather finds nothing missing."""

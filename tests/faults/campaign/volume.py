@@ -11,7 +11,7 @@ from tests.faults.campaign.catalogue import CATALOGUE
 from tests.faults.campaign.episode import Outcome, play_episode, play_undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tests.faults.campaign.stage import Mode
@@ -29,22 +29,25 @@ class Choice:
     skip: str = ""
     mode: str = ""
 
+    def names(self, catalogue: Iterable[str]) -> list[str]:
+        """Those of a catalogue."""
+        return [n for n in catalogue if self.only in n and not (self.skip and self.skip in n)]
+
 
 def draw(seed: int, count: int, choice: Choice) -> list[tuple[Mode, str]]:
     """`count` faults with the servers they are played on: every kind before any comes again."""
     rng = random.Random(seed)
-    kinds = [
-        name
-        for name in CATALOGUE
-        if choice.only in name and not (choice.skip and choice.skip in name)
-    ]
+    allowed = {
+        kind: [m for m in MODES if m in CATALOGUE[kind].modes and choice.mode in ("", m)]
+        for kind in choice.names(CATALOGUE)
+    }
+    kinds = [kind for kind, modes in allowed.items() if modes]
+    if not kinds:
+        raise ValueError(f"no fault fits {choice}; there are: {', '.join(CATALOGUE)}")
     drawn: list[tuple[Mode, str]] = []
     while len(drawn) < count:
         rng.shuffle(kinds)
-        for kind in kinds:
-            fits = [m for m in MODES if m in CATALOGUE[kind].modes and choice.mode in ("", m)]
-            if fits:
-                drawn.append((rng.choice(fits), kind))
+        drawn += [(rng.choice(allowed[kind]), kind) for kind in kinds]
     return drawn[:count]
 
 
