@@ -108,6 +108,10 @@ def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by 
         "revision": revision,
         "enable-scale-out": can_salvage or None,
         "stream-interval": serving.stream_interval if can_salvage else None,
+        # vLLM starts a front end per copy, and an order to abort reaches one of them.
+        "api-server-count": 1
+        if can_salvage and serving.data_parallel_size > 1 and listens
+        else None,
     }
     options = {**own, **plan_options(serving), **part}
     return (*start, *(part for name, value in options.items() for part in _render(name, value)))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SIZES = st.integers(1, 8)
 
 
-def command_of(rank: int, nodes: int = 2, **keys: Any) -> str:
+def command_of(rank: int, nodes: int = 2, *, can_salvage: bool = False, **keys: Any) -> str:
     """What runs on one node, as a line."""
     serving = VllmServing(**keys)
     layout = plan_layout(serving, nodes)
@@ -52,6 +52,7 @@ def command_of(rank: int, nodes: int = 2, **keys: Any) -> str:
         port=place.port,
         launcher="serve",
         python="py",
+        can_salvage=can_salvage,
         part=node_options(layout, place),
     )
     return " ".join(command)
@@ -79,6 +80,15 @@ def test_copies_on_two_nodes() -> None:
     start = "py -m vllm.entrypoints.cli.main serve /models/nano --served-model-name nano "
     assert command_of(0, **keys) == f"{start}--host 127.0.0.1 --port 20000 {same}"
     assert command_of(1, **keys) == f"{start}{same} --headless --data-parallel-start-rank 3"
+
+
+def test_one_front_end_for_all_copies() -> None:
+    """An order to abort a generation must reach the front end that has it; parts without calls have none."""
+    copies: dict[str, Any] = {"data_parallel_size": 2}
+    assert "--api-server-count 1 --data" in command_of(0, can_salvage=True, **copies)
+    assert "--api-server-count" not in command_of(1, can_salvage=True, **copies)
+    assert "--api-server-count" not in command_of(0, **copies)
+    assert "--api-server-count" not in command_of(0, can_salvage=True, tensor_parallel_size=2)
 
 
 @given(tensor=SIZES, pipeline=SIZES, copies=SIZES, nodes=st.integers(2, 6))
