@@ -1,8 +1,8 @@
 """Whether the kernel killed for want of memory: asked of our control group, never guessed.
 
-SIGKILL leaves no word in any log. Where Slurm (or a container) limits memory, the kernel counts its
-kills in the control group of the job; that count before and after tells an exit code 137 that was the
-kernel's from one that was somebody's. Nothing is known where there is no such group.
+SIGKILL leaves no word in any log, and the process that is left reports an odd end of another. Where Slurm
+(or a container) limits memory, the kernel counts its kills in the control group of the job: a count that
+rose during a server's life tells what ended it. Nothing is known where there is no such group.
 """
 
 from __future__ import annotations

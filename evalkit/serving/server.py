@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from evalkit.errors import ServingError
 from evalkit.serving import keeper, logs
 from evalkit.serving.memory import oom_kills
-from evalkit.serving.trouble import KILLED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,9 +58,12 @@ class Server:
 
     @property
     def was_oom_killed(self) -> bool:
-        """Whether the kernel killed in our control group since the start, and the server ended so."""
-        before, now = self._kills_before, oom_kills()
-        return self.exit_code() == KILLED and (now or 0) > (before or 0)
+        """Whether it has ended, and the kernel killed for memory in our control group since its start.
+
+        Whatever its exit code: the kernel takes the largest process, a server's engine mostly, and the
+        one we started ends with a code of its own for want of it.
+        """
+        return not self.is_alive and (oom_kills() or 0) > (self._kills_before or 0)
 
     async def stop(self, grace_s: float) -> None:
         """TERM, KILL after `grace_s`; returns when no process of the tree is left.

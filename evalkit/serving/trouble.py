@@ -8,7 +8,6 @@ recognised is what the caller saw: a failed start, or a crash.
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-KILLED = 128 + signal.SIGKILL
 MID_RUN = frozenset({FailureKind.OOM, FailureKind.GPU_PREFLIGHT})
 """Causes that can come over a server that worked; its options cannot have become wrong."""
 MEMORY_HINT = (
