@@ -91,6 +91,7 @@ SERVING_THAT_DOES_NOT = {
     "max_restarts": 9,
     "expose": True,
     "stream_interval": 64,
+    "min_free_gpu_memory": 0.5,
 }
 
 
