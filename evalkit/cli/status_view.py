@@ -137,7 +137,7 @@ def _words(status: RunStatus) -> list[RenderableType]:
 
 
 def _costs(status: RunStatus) -> list[RenderableType]:
-    """Attempts, restarts, hours, and nodes to stay off."""
+    """Hours, attempts and restarts, and nodes to stay off."""
     if status.usage is None:
         return []
     attempts = _count(len(status.attempts), "attempt")
@@ -146,6 +146,9 @@ def _costs(status: RunStatus) -> list[RenderableType]:
     if status.bad_nodes:
         text = f"nodes that failed repeatedly: {', '.join(status.bad_nodes)}"
         lines.append(Text(text, style="yellow"))
+    excluded = dict.fromkeys(job.excluded for job in status.jobs if job.excluded)
+    if excluded:
+        lines.append(Text(f"jobs stay off: {', '.join(excluded)}"))
     return lines
 
 

@@ -25,7 +25,7 @@ COMMAND_TIMEOUT_S = 60.0
 """A loaded slurmctld answers within its own MessageTimeout (10 s by default) or not at all."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
 """Slurm's own default."""
-QUEUE_FORMAT = "%i|%T|%r|%N|%V|%j"
+QUEUE_FORMAT = "%i|%T|%r|%N|%x|%V|%j"
 CLOCK_MARGIN_S = 3600.0
 """The submit host's clock may be off against the controller's."""
 
@@ -40,6 +40,8 @@ class JobRow(NamedTuple):
     reason: str = ""
     nodes: str = ""
     exit_code: str = ""
+    excluded: str = ""
+    """Nodes it stays off, as Slurm writes them (`n[1-2]`)."""
 
 
 class JobView(NamedTuple):
@@ -212,15 +214,16 @@ def parse_queue(text: str, name: str, since: float) -> dict[str, JobRow]:
     rows: dict[str, JobRow] = {}
     for line in text.splitlines():
         fields = line.strip().split("|")
-        if len(fields) != 6 or fields[5] != name:
+        if len(fields) != 7 or fields[6] != name:
             continue
-        job_id, raw, reason, nodes, submitted, _ = fields
+        job_id, raw, reason, nodes, excluded, submitted, _ = fields
         when = parse_time(submitted)
         if when is not None and when < since - CLOCK_MARGIN_S:
             continue
         for element in expand_job_id(job_id):
             state = job_state(raw, reason)
-            rows[element] = JobRow(element, state, raw, _said(reason), _said(nodes))
+            said = (_said(reason), _said(nodes), "", _said(excluded))
+            rows[element] = JobRow(element, state, raw, *said)
     return rows
 
 

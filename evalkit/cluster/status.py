@@ -185,6 +185,7 @@ def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
                 nodes=row.nodes if row else "",
                 log=_existing(folder.job_log(element)),
                 advice=what_to_do(element, reason) if state is JobState.HELD else None,
+                excluded=row.excluded if row else "",
             )
 
 

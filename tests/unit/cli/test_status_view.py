@@ -14,6 +14,7 @@ from evalkit.cluster.failures import FailureKind
 from evalkit.cluster.status_values import (
     AttemptStatus,
     FailureGroup,
+    JobStatus,
     ReplicaStatus,
     RunStatus,
     TaskStatus,
@@ -72,6 +73,17 @@ ATTEMPT = AttemptStatus(
     server_starts=3,
     failure=None,
 )
+JOB = JobStatus(
+    job_id="1234567_0",
+    role="replicas",
+    replica="r0",
+    state="pending",
+    raw="PENDING",
+    reason="Priority",
+    nodes="",
+    log=None,
+    excluded="node-[0123-0124]",
+)
 STATUS = RunStatus(
     run="demo",
     run_id="01234567",
@@ -87,7 +99,7 @@ STATUS = RunStatus(
     eta_s=80.0,
     tasks=(TASK,),
     replicas=(LOADING, BROKEN, READY),
-    jobs=(),
+    jobs=(JOB, JOB),
     attempts=(ATTEMPT, ATTEMPT),
     failures=(FAILURE,),
     usage=Usage("gpu", 1234.5, 12.34, None),
@@ -123,6 +135,7 @@ def test_everything_fits(width: int) -> None:
         "GPU-hours: 1234.50 used, 12.34 wasted (1 %), - left",
         "2 attempts, 2 server restarts",
         "nodes that failed repeatedly: node-0123, node-0124",
+        "jobs stay off: node-[0123-0124]",
         "node_failure",
         "r10.a12",
         "its node failed",

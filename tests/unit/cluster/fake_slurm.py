@@ -111,7 +111,7 @@ def squeue(argv: list[str]) -> int:
             given = STATE / "reason"
             why = given.read_text() if given.exists() else "Priority"
             reason = why if state(job, e) == "PENDING" else "None"
-            print("|".join([e, state(job, e), reason, "fake1", "N/A", job["name"]]))
+            print("|".join([e, state(job, e), reason, "fake1", "", "N/A", job["name"]]))
     return 0
 
 

@@ -46,11 +46,11 @@ def test_ids_of_arrays_are_expanded(text: str, elements: list[str]) -> None:
 def test_queue_rows_of_other_jobs_are_ignored() -> None:
     """A job id that was used again after a reset of the controller is not ours, by name or by time."""
     text = (
-        f"7_0|RUNNING|None|n[1-2]|{stamp(90_000)}|ours\n8|RUNNING|None|n3|N/A|theirs\n"
-        f"9|RUNNING|None|n3|{stamp(50_000)}|ours\nslurm says hello\n"
+        f"7_0|RUNNING|None|n[1-2]|n[7-8]|{stamp(90_000)}|ours\n"
+        f"8|RUNNING|None|n3||N/A|theirs\n9|RUNNING|None|n3||{stamp(50_000)}|ours\nhello\n"
     )
     assert parse_queue(text, "ours", 90_500.0) == {
-        "7_0": JobRow("7_0", JobState.RUNNING, "RUNNING", "", "n[1-2]")
+        "7_0": JobRow("7_0", JobState.RUNNING, "RUNNING", "", "n[1-2]", "", "n[7-8]")
     }
 
 
