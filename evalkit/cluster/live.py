@@ -36,6 +36,8 @@ FORGOTTEN = "Slurm no longer knows it"
 SEEN_GONE = "`evalkit cancel` has seen it gone"
 NO_ANSWER = "Slurm does not answer"
 NO_SLURM = "there is no Slurm on this machine to ask"
+ELSEWHERE = "its processes can be seen only on"
+"""Begins the reason for a local job of another machine, whose name follows."""
 ASK_EVERY_S = 30.0
 ASK_AT_MOST_EVERY_S = 180.0
 """Queries are at least 30 s apart, and up to three minutes while the answers stay the same."""
@@ -246,7 +248,7 @@ def _local_row(record: JobRecord, reports: Mapping[str, ReplicaReport], now: flo
     speaks = any(report.is_fresh(now) for report in heard)
     if record.host != socket.gethostname():
         state = JobState.RUNNING if speaks else JobState.UNKNOWN
-        reason = "" if speaks else f"only {record.host} can say"
+        reason = "" if speaks else f"{ELSEWHERE} {record.host}"
     elif find_process(int(record.job_id), record.started) is not None:
         state, reason = JobState.RUNNING, ""
     elif speaks and any(psutil.pid_exists(report.pid) for report in heard):

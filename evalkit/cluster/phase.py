@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from evalkit.cluster.live import NO_ANSWER, NO_SLURM, NOT_VISIBLE
+from evalkit.cluster.live import ELSEWHERE, NO_ANSWER, NO_SLURM, NOT_VISIBLE
 from evalkit.cluster.states import LIVE, JobState
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def describe_phase(
         return _busy(busy, len(workers) or len(replicas), owed)
     if live:
         return _waiting(live, owed, failures)
-    if any(job.reason in UNCLEAR for job in workers):
+    if any(job.reason in UNCLEAR or _is_elsewhere(job) for job in workers):
         return _unclear(workers, owed)
     if not jobs and not replicas:
         return Phase(
@@ -101,10 +101,14 @@ def _done(gathers: Sequence[JobStatus], *, is_gathered: bool, alive: bool) -> Ph
 
 
 def _unclear(workers: Sequence[JobStatus], owed: int) -> Phase:
-    if all(job.reason == NO_SLURM for job in workers):
-        here = f"{NO_SLURM}; `evalkit resume --here` continues the run here"
+    if all(job.reason == NO_SLURM or _is_elsewhere(job) for job in workers):
+        here = f"{workers[0].reason}; `evalkit resume --here` continues the run here"
         return Phase("unknown", f"{owed} units owed; {here}", False, is_blind=True)
     return Phase("unknown", f"{owed} units owed; Slurm does not show the jobs", False)
+
+
+def _is_elsewhere(job: JobStatus) -> bool:
+    return job.reason.startswith(ELSEWHERE)
 
 
 def _busy(busy: Sequence[ReplicaStatus], of: int, owed: int) -> Phase:

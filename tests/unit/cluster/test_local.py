@@ -170,7 +170,7 @@ def test_processes_elsewhere_are_not_touched(run_folder: RunFolder) -> None:
     """A local run that reports from another machine is alive, and is cancelled there."""
     record(run_folder, host="elsewhere", job_id=str(os.getpid()), started=started_at(os.getpid()))
     assert run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV).jobs[0].reason == (
-        "only elsewhere can say"
+        "its processes can be seen only on elsewhere"
     )
     report = {"replica": "r0", "attempt": 1, "state": "ready", "host": "elsewhere", "pid": 1}
     now = SYSTEM_CLOCK.wall()

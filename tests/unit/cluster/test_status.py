@@ -545,6 +545,16 @@ def test_a_copied_run_is_blind(run_folder: RunFolder, no_slurm: dict[str, str]) 
     assert not look(run_folder, no_slurm).is_blind
 
 
+def test_processes_of_another_machine(run_folder: RunFolder, no_slurm: dict[str, str]) -> None:
+    """Background processes that were started elsewhere are not called gone."""
+    record(run_folder, "7", executor="local", host="elsewhere", started=1.0)
+    status = look(run_folder, no_slurm)
+    assert (status.phase, status.is_over, status.is_blind) == ("unknown", False, True)
+    assert "only on elsewhere" in status.message
+    report(run_folder, job_id="7")
+    assert look(run_folder, no_slurm).phase == "running"
+
+
 def test_a_refresh_asks_slurm_only_now_and_then(
     run_folder: RunFolder, fake_slurm: FakeSlurm
 ) -> None:
