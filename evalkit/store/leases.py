@@ -13,7 +13,6 @@ living holder leaves it is therefore removed here, whatever is in it.
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import threading
 from typing import TYPE_CHECKING
 

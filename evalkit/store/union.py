@@ -20,7 +20,6 @@ from evalkit.store.records import CallRecord, Outcome, PartialRecord, Reply, Uni
 from evalkit.store.tokens import TokenChain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
     from typing import TypeAlias
 
