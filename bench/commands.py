@@ -106,17 +106,20 @@ def status(folder: str) -> dict[str, Any]:
 
 
 def resume(folder: str) -> dict[str, Any]:
-    """A worker that finds the one owed unit; `first_request_s` from the start of the process."""
+    """A resume that finds the one owed unit; `first_request_s` from the start of the process."""
     from bench.runs import work
     from bench.synthetic import OLD, last_shard
+    from evalkit.cluster.here import survey_here
     from evalkit.store.codec import unseal
     from evalkit.store.layout import RunFolder
     from evalkit.store.run import load_plan
 
     started = time.time()
     run = RunFolder(Path(folder))
+    plan = load_plan(run)
+    survey_here(run, plan)  # as every command does that starts work
     work(run)
-    shard = last_shard(load_plan(run).tasks[0])
+    shard = last_shard(plan.tasks[0])
     [journal] = [p for p in run.journals(shard).iterdir() if p != run.journal(shard, OLD)]
     record = unseal(journal.read_bytes().splitlines()[1])
     return {"units": 1, "first_request_s": record["started"] - started}
