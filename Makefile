@@ -1,6 +1,6 @@
 # `make help` lists the targets. VENV and PYTHON can be set: make demo PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint checks format unit bench docs clean
+.PHONY: help demo test faults lint checks format unit bench docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,6 +21,18 @@ test: ## set up, check style, types and layers, then run every test (real vLLM, 
 	@$(SETUP) --extras test,cpu
 	@$(MAKE) --no-print-directory checks
 	$(BIN)/python -m pytest
+
+# For volume on this machine, then every fault of a real Slurm, then some of them with a real vLLM.
+FAULTS ?= 180
+SEED ?= $(shell date +%s)
+CAMPAIGN := $(BIN)/python -m tests.faults.campaign --seed $(SEED)
+
+faults: ## play a long, random fault campaign (FAULTS=180, SEED=now; 40 minutes, needs root)
+	@scripts/install_system_packages
+	@$(SETUP) --extras test,cpu
+	$(CAMPAIGN) --faults $(FAULTS) --jobs 4
+	$(CAMPAIGN) --real "fault server" --faults 22
+	$(CAMPAIGN) --real vllm --faults 8
 
 lint: ## style, types and layers only
 	@$(SETUP) --extras test
