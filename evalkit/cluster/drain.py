@@ -79,6 +79,8 @@ class Drain:
         self.reason: str | None = None
         self._now = clock.monotonic
         self._deadline = math.inf
+        self.stop_s: float | None = None
+        """Time that the server has to end after the drain; null: as long as it needs."""
         self._event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -100,6 +102,8 @@ class Drain:
 
         The first reason is kept. Safe in signal handlers and other threads.
         """
+        if grace_s is None:
+            self.stop_s = self.times.stop_s
         given_s = self.times.grace_s if grace_s is None else grace_s
         self._deadline = min(self._deadline, self._now() + given_s)
         self.reason = self.reason or reason

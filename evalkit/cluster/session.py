@@ -106,7 +106,7 @@ class Session:
             finally:
                 self.servers += 1
                 self._all.report.state = "stopping"
-                await server.stop()
+                await server.stop(self._all.drain.stop_s)
                 self._note_end()
 
     async def _start(self, server: Deployment) -> Endpoint:

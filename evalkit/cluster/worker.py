@@ -175,7 +175,7 @@ class Worker:
             journals=JournalSet(),
             report=self._report,
             heartbeat=heartbeat,
-            drain=Drain(clock),
+            drain=Drain(clock, job.kill_wait_s),
             server_context=self._server_context,
         )
         # Compile caches race between servers that share them, so each attempt has its own folder,

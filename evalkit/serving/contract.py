@@ -93,8 +93,11 @@ class Deployment(Protocol):
         but not as it must. Nothing is left running then.
         """
 
-    async def stop(self) -> None:
-        """End every process of the server. May be called at any time, and again."""
+    async def stop(self, within_s: float | None = None) -> None:
+        """End every process of the server. May be called at any time, and again.
+
+        `within_s` shortens the time that it has to end by itself (s).
+        """
 
     def failure(self) -> Trouble | None:
         """Why the server is dead, with the end of its log; None while it lives. Cheap."""

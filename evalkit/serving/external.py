@@ -51,7 +51,7 @@ class ExternalDeployment:
         self._endpoint = endpoint
         return endpoint
 
-    async def stop(self) -> None:
+    async def stop(self, within_s: float | None = None) -> None:
         """Nothing is ours to stop."""
 
     def failure(self) -> None:

@@ -95,13 +95,13 @@ class LocalDeployment:
             hint="Too many servers on this node, or it does not let us listen.",
         )
 
-    async def stop(self) -> None:
+    async def stop(self, within_s: float | None = None) -> None:
         """See `Deployment.stop`."""
         if self._server is not None:
             grace_s = self._serving.shutdown_timeout_s
-            await self._server.stop(
-                min(grace_s, UNREADY_GRACE_S) if self._endpoint is None else grace_s
-            )
+            if self._endpoint is None:
+                grace_s = min(grace_s, UNREADY_GRACE_S)
+            await self._server.stop(grace_s if within_s is None else min(grace_s, within_s))
             self._server = None
         if self._claim is not None:
             self._claim.release()

@@ -133,6 +133,20 @@ def test_a_worker_goes_on_after_its_time_limit(served: ServedRun) -> None:
     assert served.results()["counts"]["duplicates"] == 0
 
 
+def test_a_worker_goes_on_after_a_preemption(served: ServedRun) -> None:
+    """A real worker drains within this site's short KillWait, and the next attempt ends the run."""
+    stuck = 'test "$SLURM_RESTART_COUNT" || export FAULTS="--hang-after 6"'
+    submitted = served.submit(setup=stuck, env={}, partition="low")
+    served.wait_for_answers(4)
+    preempt(served.cluster, read_attempts(served.folder)[0].nodes[0])
+    served.finish()
+    assert served.cluster.job_states(submitted.jobs[0].job_id) == ["PREEMPTED", "COMPLETED"]
+    first, second = read_attempts(served.folder)
+    assert (first.end, first.reason) == ("drained", "SIGTERM")
+    assert (second.end, second.restart_count) == ("done", 1)
+    assert 4 <= first.units == 24 - second.units
+
+
 def test_a_cancelled_job_is_never_revived(make_run: Callable[[], Run]) -> None:
     """Plain scancel, also of a job that drains for its time limit: drained, ended, not requeued."""
     runs = [make_run(), make_run()]
