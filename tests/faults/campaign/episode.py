@@ -21,6 +21,7 @@ from tests.faults.campaign.verdict import (
     known_bodies,
     leftovers,
     needed_tokens,
+    owed,
 )
 
 if TYPE_CHECKING:

@@ -23,14 +23,14 @@ def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
     for fault in faults:
         if fault.recovered_s is not None:
             times[fault.kind].append(fault.recovered_s)
-    lines = [f"{'fault':36} {'injected':>8} {'recovered':>9} {'median s':>8} {'worst s':>8}"]
+    lines = [f"{'fault':46} {'injected':>8} {'recovered':>9} {'median s':>8} {'worst s':>8}"]
     for kind in sorted(injected):
         mine = times[kind]
         median = (
             f"{statistics.median(mine):8.2f} {max(mine):8.2f}" if mine else f"{'-':>8} {'-':>8}"
         )
-        lines.append(f"{kind:36} {injected[kind]:8d} {injected[kind]:9d} {median}")
-    lines.append(f"{'all':36} {len(faults):8d} {len(faults):9d}")
+        lines.append(f"{kind:46} {injected[kind]:8d} {injected[kind]:9d} {median}")
+    lines.append(f"{'all':46} {len(faults):8d} {len(faults):9d}")
     stopping = [f.recovered_s for f in faults if f.stops and f.recovered_s is not None]
     if stopping:
         lines.append(

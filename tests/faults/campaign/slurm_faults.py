@@ -122,9 +122,9 @@ def kill_server(stage: SlurmStage) -> None:
     os.kill(stage.wait(stage.server_pids, "a server")[-1], signal.SIGKILL)
 
 
-@fault("server: SIGSTOP (hang)")
+@fault("server: SIGSTOP (hang)", slow=True)
 def stop_server(stage: SlurmStage) -> None:
-    """The whole server freezes."""
+    """The whole server freezes; the watchdog gives its probe a minute."""
     for pid in stage.wait(stage.server_pids, "a server"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)

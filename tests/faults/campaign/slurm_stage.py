@@ -19,6 +19,7 @@ from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
 from tests.faults.campaign.ledger import LedgerFile
 from tests.faults.campaign.stage import ANSWERS, StuckError, living_pids
+from tests.faults.campaign.verdict import owed
 from tests.faults.fault_options import write_vllm
 from tests.faults.harness import REPOSITORY, Place, Server, finish
 
@@ -45,7 +46,7 @@ TASKS: dict[ServerKind, dict[str, Any]] = {
     },
 }
 SINGLE_CALL = {"chain": False, "talk": False, "essay": True, "addition": True}
-SPEED = 200.0
+SPEED = 100.0
 FAST = 3000.0
 POLL_S = 0.3
 PATIENCE_S = 240.0
