@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
-from evalkit.cluster.attempts import AttemptRecord, Recorder, begin_attempt
+from evalkit.cluster.attempts import Recorder, begin_attempt
 from evalkit.cluster.credentials import OPTIONAL, required_secrets
 from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.heartbeat import Heartbeat
+from evalkit.cluster.holding import begin_record, held_gpus
 from evalkit.cluster.nodes import follower_srun_args, replica_nodes
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
@@ -37,7 +38,6 @@ from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, ServingError, StoreError
 from evalkit.recipe.schema import LocalServing
 from evalkit.serving.deployment import ServerContext
-from evalkit.serving.gpus import gpu_names
 from evalkit.serving.ports import derive_port_base
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
@@ -60,8 +60,6 @@ REQUEUE_S = 10.0
 JOIN_POLL_S = 0.2
 ENDS: Mapping[str, End] = {"done": "done", "interrupted": "drained", "failed": "failed"}
 """How an attempt ended, by the last state of its report."""
-NO_GPUS = frozenset({"", "-1", "NoDevFiles"})
-"""CUDA_VISIBLE_DEVICES where there are none to see."""
 
 _current: Worker | None = None
 
@@ -102,34 +100,6 @@ def drain_before_end(reason: str) -> None:
         left_s = _current.time_left()
         _current.drain.request(reason, grace_before_end(left_s, _current.shutdown_s))
         _current.wait(max(0.0, left_s - REQUEUE_S))
-
-
-def held_gpus(job: JobInfo, planned: int, env: Mapping[str, str]) -> int:
-    """GPUs that a replica has, over all its nodes; `planned` is what its largest server needs.
-
-    Where nothing restricts which ones are seen, a replica holds what it needs of those that exist.
-    """
-    if job.gpus is not None:
-        seen = 0 if job.gpus in NO_GPUS else len(job.gpus.split(","))
-        return seen * len(job.nodes)
-    return min(planned, len(gpu_names(env)) * len(job.nodes)) if planned else 0
-
-
-def begin_record(attempt: Attempt, job: JobInfo, gpus: int, now: float) -> AttemptRecord:
-    """The record of an attempt that starts now (Unix time, s)."""
-    return AttemptRecord(
-        replica=attempt.replica,
-        attempt=attempt.number,
-        executor=job.executor,
-        job_id=job.job_id,
-        restart_count=job.restart_count,
-        host=job.host,
-        nodes=job.nodes,
-        gpus=gpus,
-        started=now,
-        last=now,
-        ends=job.ends,
-    )
 
 
 @contextlib.contextmanager

@@ -11,12 +11,12 @@ import pytest
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.cluster.attempts import begin_attempt, read_attempts
+from evalkit.cluster.holding import held_gpus
 from evalkit.cluster.job import current_job
 from evalkit.cluster.session import Session
 from evalkit.cluster.worker import (
     Worker,
     drain_before_end,
-    held_gpus,
     request_drain,
     run_replica,
 )
