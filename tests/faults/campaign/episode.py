@@ -21,7 +21,6 @@ from tests.faults.campaign.verdict import (
     known_bodies,
     leftovers,
     needed_tokens,
-    owed,
 )
 
 if TYPE_CHECKING:

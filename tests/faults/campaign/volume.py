@@ -26,12 +26,14 @@ class Choice:
     """Which faults, on which servers."""
 
     only: str = ""
+    """Parts of names, with commas between them."""
     skip: str = ""
     mode: str = ""
 
     def names(self, catalogue: Iterable[str]) -> list[str]:
         """Those of a catalogue."""
-        return [n for n in catalogue if self.only in n and not (self.skip and self.skip in n)]
+        wanted = [name for name in catalogue if any(p in name for p in self.only.split(","))]
+        return [name for name in wanted if not (self.skip and self.skip in name)]
 
 
 def draw(seed: int, count: int, choice: Choice) -> list[tuple[Mode, str]]:
