@@ -14,7 +14,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.faults.fault_tokens import EOS, answer_tokens, characters, prompt_key, split_prompt
+from tests.faults.fault_tokens import (
+    EOS,
+    answer_tokens,
+    characters,
+    empty_tokens,
+    prompt_key,
+    split_prompt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -102,7 +109,8 @@ class Engine:
     def make(self, asked: Asked, tokens: Sequence[int], *, empty: bool) -> Generation:
         """The generation that answers a prompt, which may hold a part of its answer."""
         prompt, start = split_prompt(tokens)
-        whole = (EOS,) if empty else answer_tokens(prompt, thinks=self.switches.reasoning != "none")
+        thinks = self.switches.reasoning != "none"
+        whole = empty_tokens(thinks=thinks) if empty else answer_tokens(prompt, thinks=thinks)
         limit = asked.limit
         if asked.body.get("ignore_eos"):
             whole = (*whole[:-1], *characters("." * (start + limit)))

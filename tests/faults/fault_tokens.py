@@ -91,6 +91,11 @@ def answer_tokens(prompt: tuple[int, ...], *, thinks: bool) -> tuple[int, ...]:
     return (*encode(f"<think>{thought}</think>{answer}" if thinks else answer), EOS)
 
 
+def empty_tokens(*, thinks: bool) -> tuple[int, ...]:
+    """An answer without content."""
+    return (*encode(f"<think>{THOUGHT}</think>"), EOS) if thinks else (EOS,)
+
+
 def _words(key: str, length: int) -> Iterable[str]:
     return (hashlib.sha256(f"{key}{i}".encode()).hexdigest()[:7] for i in range(length // 8 + 1))
 

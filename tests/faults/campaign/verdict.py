@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalkit.store.run import load_plan
-from evalkit.store.union import ShardUnion
 from tests.faults.harness import bodies_of, differing, journaled_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from evalkit.store.layout import RunFolder
 
@@ -72,16 +70,6 @@ def finished_calls(folder: RunFolder) -> frozenset[str]:
     """Hashes of the calls that are in journals now."""
     found = journaled_calls(folder).values()
     return frozenset(call.request for calls in found for call in calls)
-
-
-def owed(folder: RunFolder, single_call: Mapping[str, bool]) -> int:
-    """Units that the journals lack, whatever markers say. Writes nothing, unlike a resume."""
-    plan = load_plan(folder)
-    return sum(
-        len(ShardUnion.read(folder, plan, s, single_call=single_call[task.name]).owed(task, s))
-        for task in plan.tasks
-        for s in task.shards()
-    )
 
 
 def known_bodies(folder: RunFolder) -> dict[str, str]:
