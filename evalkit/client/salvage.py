@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("evalkit.worker")
 
 MAX_STUCK = 2
-"""Continuations in a row that brought no token before the call starts again from nothing: the server
-may die of this very prompt, and must not take the run with it."""
+"""Servers in a row that failed on a continuation before its first token, before the call starts again
+from nothing: they may die of this very prompt, and must not take the run with them."""
 ABORT_AGAIN_S = 0.2
 """A server of several processes passes each connection to one of them: ask until all have heard."""
 
@@ -93,6 +94,7 @@ class Salvager:
         self._prefix = f"evalkit-{secrets.token_hex(4)}"
         self._numbers = itertools.count()
         self._open: set[str] = set()
+        self._suspects = asyncio.Lock()
         self._interrupting = False
 
     async def answer(
@@ -124,7 +126,7 @@ class Salvager:
         try:
             if chain is None:
                 chain = tokens.begin()
-                await self._read(name, self._target.url, body, chain, tokens)
+                await self._read(name, self._target.url, body, chain, tokens, AsyncExitStack())
             elif chain.finish_reason is None:
                 await self._go_on(name, body, chain, tokens)
             reply = await self._parsing.parse(body, chain, think_tags)
@@ -177,25 +179,38 @@ class Salvager:
         )  # a try that brought nothing
         chain.continued, chain.usage = (*before, Continuation(at, seed)), None
         url = f"{self._target.base_url}/completions"
-        try:
-            await self._read(name, url, continuation(body, chain, left, seed), chain, tokens)
-        except (asyncio.CancelledError, PassingFaultError) as error:
-            if len(chain.tokens) == at and _may_have_killed(error):
-                chain.stuck += 1
-            raise
-        except (AnsweredError, InfraError) as error:
-            chain.stuck = MAX_STUCK  # what is refused once is refused again
-            raise PassingFaultError(f"the continuation was refused: {error}") from error
+        fields = continuation(body, chain, left, seed)
+        async with AsyncExitStack() as alone:
+            if chain.stuck:  # one suspect at a time, so that it takes no other along
+                await alone.enter_async_context(self._suspects)
+            try:
+                await self._read(name, url, fields, chain, tokens, alone)
+            except (asyncio.CancelledError, PassingFaultError) as error:
+                if len(chain.tokens) == at and _may_have_killed(error):
+                    chain.blame(self._target.server)
+                raise
+            except (AnsweredError, InfraError) as error:
+                chain.stuck = MAX_STUCK  # what is refused once is refused again
+                raise PassingFaultError(f"the continuation was refused: {error}") from error
 
     async def _read(
-        self, name: str, url: str, fields: dict[str, Any], chain: TokenChain, tokens: Tokens
+        self,
+        name: str,
+        url: str,
+        fields: dict[str, Any],
+        chain: TokenChain,
+        tokens: Tokens,
+        until_first: AsyncExitStack,
     ) -> None:
-        """Read a stream into the chain until the server ends it."""
+        """Read a stream into the chain until the server ends it; `until_first` is closed with the
+        first token."""
         payload = orjson.dumps(_streamed(fields, self._target))
         events = self._transport.stream(url, payload, {"X-Request-Id": name})
         async for event in _closing(events):
-            if self._take(event, chain) and chain.finish_reason is None:
-                tokens.save()
+            if self._take(event, chain):
+                await until_first.aclose()
+                if chain.finish_reason is None:
+                    tokens.save()
         if chain.finish_reason is None:
             raise PassingFaultError(f"a stream of {url} ended in the middle", dropped=True)
         if chain.finish_reason in INTERRUPTED:
@@ -237,6 +252,7 @@ class Salvager:
         Returns how many calls did not answer in time; their tokens up to the last chunk are kept.
         """
         self._interrupting = True
+        said = False
         deadline = self._clock() + within_s
         while self._open and (left := deadline - self._clock()) > 0:
             try:
@@ -244,7 +260,9 @@ class Salvager:
                     await self._parsing.abort(sorted(self._open))
                     await asyncio.sleep(min(ABORT_AGAIN_S, left))
             except (PassingFaultError, EvalkitError, TimeoutError) as error:
-                log.warning("the server did not hand out tokens: %r", error)
+                if not said:
+                    log.warning("the server did not hand out tokens: %r", error)
+                said = True
                 await asyncio.sleep(min(ABORT_AGAIN_S, max(0.0, deadline - self._clock())))
         return len(self._open)
 

@@ -38,7 +38,9 @@ class TokenChain:
     usage: dict[str, Any] | None = None
     """The server's own count, of a generation without interruption; not journaled."""
     stuck: int = 0
-    """Continuations in a row that brought no token: a server may die of this very prompt."""
+    """Servers in a row that failed on its continuation before a token came: they may die of it."""
+    blamed: int | None = None
+    """The last of them."""
 
     def begin(self, prompt: list[int]) -> None:
         """Note the prompt's ids, which come with the first tokens."""
@@ -48,7 +50,12 @@ class TokenChain:
         """Take tokens that came."""
         if tokens:
             self.tokens.extend(tokens)
-            self.stuck = 0
+            self.stuck, self.blamed = 0, None
+
+    def blame(self, server: int) -> None:
+        """Note that a server failed before a token came; each counts once, however often it is asked."""
+        if self.blamed != server:
+            self.stuck, self.blamed = self.stuck + 1, server
 
     def unsaved(self, sample: int, repeat: int, call: int, request: str) -> PartialRecord | None:
         """A record of what the attempt's journal does not have yet; null when it has everything."""

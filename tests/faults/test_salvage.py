@@ -12,6 +12,7 @@ from evalkit.client.calls import CallClient
 from evalkit.client.request import RequestBuilder
 from evalkit.client.target import Target
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.errors import InfraError
 from evalkit.recipe.schema import Client, Generation
 from evalkit.store.tokens import TokenChain
 from tests.faults.harness import serving
@@ -58,10 +59,15 @@ def server() -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def client_of(server: Server, **settings: Any) -> AsyncIterator[CallClient]:
-    """A client that keeps tokens."""
+async def client_of(server: Server, number: int = 0, **settings: Any) -> AsyncIterator[CallClient]:
+    """A client that keeps tokens; `number` of the server within the attempt."""
     target = Target(
-        server.base_url, "m", can_continue=True, max_model_len=4096, stream_interval=INTERVAL
+        server.base_url,
+        "m",
+        server=number,
+        can_continue=True,
+        max_model_len=4096,
+        stream_interval=INTERVAL,
     )
     async with CallClient(target, Client(**settings), SYSTEM_CLOCK) as client:
         yield client
@@ -131,14 +137,57 @@ async def test_storm_does_not_cost_tokens(server: Server) -> None:
 
 
 async def test_prompt_that_kills(server: Server) -> None:
-    """When a server fails on a continuation twice before a token, the call begins anew."""
+    """When two servers fail on a continuation before a token, the call begins anew on the third."""
     expected, memory = await whole(server), Memory()
     await part(server, memory)
-    server.switch(fail_status=500, fail_times=2)
-    async with client_of(server) as client:
+    server.switch(fail_status=500, fail_times=10**6)
+    async with client_of(server, number=1, max_retries=2) as client:
+        with pytest.raises(InfraError, match="after 2 retries"):
+            await client.call(ask(), TAGS, memory)
+    assert memory.chain is not None
+    assert memory.chain.stuck == 1, "once for each server"
+    async with client_of(server, number=2, max_retries=0) as client:
+        with pytest.raises(InfraError):
+            await client.call(ask(), TAGS, memory)
+    server.switch(fail_status=0)
+    async with client_of(server, number=3) as client:
         answer = await client.call(ask(), TAGS, memory)
     assert answer.reply == expected.reply
     assert answer.continued == (), "nothing of it is of the first part"
+
+
+async def test_server_that_recovers(server: Server) -> None:
+    """A server that fails for a moment is no reason to give tokens up."""
+    expected, memory = await whole(server), Memory()
+    await part(server, memory)
+    taken = memory.saved[-1]
+    server.switch(fail_status=500, fail_times=3)
+    async with client_of(server) as client:
+        answer = await client.call(ask(), TAGS, memory)
+    assert answer.reply == expected.reply
+    assert [each.at for each in answer.continued] == [taken]
+
+
+async def test_suspects_go_one_by_one(server: Server) -> None:
+    """After a server failed on continuations, the next gets a suspect only when the one before has
+    its first token: the one that kills takes no other along."""
+    kept = [Memory() for _ in range(3)]
+    for number, memory in enumerate(kept):
+        chain = memory.begin()
+        chain.begin([1, 2, 3 + number])
+        chain.add([4])
+        chain.stuck, chain.blamed = 1, 0
+    server.switch(latency_s=1000.0)
+    async with client_of(server, number=1) as client:
+        calls = [asyncio.create_task(client.call(ask(n), TAGS, m)) for n, m in enumerate(kept)]
+        while server.counts()["in_flight"] == 0:
+            await asyncio.sleep(0.01)
+        await asyncio.wait(calls, timeout=0.2)
+        assert server.counts()["in_flight"] == 1
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+    assert sorted(memory.chain.stuck for memory in kept if memory.chain) == [1, 1, 2]
 
 
 async def test_abort_that_fails(server: Server) -> None:
