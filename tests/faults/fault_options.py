@@ -7,6 +7,7 @@ It has two: its own, with every switch as an option, and vLLM's, in which it sta
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from dataclasses import dataclass, fields
@@ -86,6 +87,17 @@ class Switches:
     mood: str = ""
     """A file with switches (JSON) for one start: it is removed when it is read. `exit` ends the
     process with that code, `port_taken` makes somebody listen on its port."""
+
+
+def body_hash(body: dict[str, Any]) -> str:
+    """Names a request: equal bodies, equal hashes. How tokens are to be delivered is not in it."""
+    asked = dict(body)
+    if asked.pop("return_token_ids", None):
+        asked["stream"] = False
+        for name in ("stream_options", "stream_interval"):
+            asked.pop(name, None)
+    canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def hits(name: str, every: int) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -30,7 +29,14 @@ if not __package__:  # run as a file: recipes of tests start it so
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.faults.fault_engine import Asked, Engine
-from tests.faults.fault_options import Switches, hits, parse_args, parse_vllm_args, switches_of
+from tests.faults.fault_options import (
+    Switches,
+    body_hash,
+    hits,
+    parse_args,
+    parse_vllm_args,
+    switches_of,
+)
 from tests.faults.fault_replies import (
     Chat,
     Cut,
@@ -51,17 +57,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["FaultServer", "Switches", "body_hash"]
-
-
-def body_hash(body: dict[str, Any]) -> str:
-    """Names a request: equal bodies, equal hashes. How tokens are to be delivered is not in it."""
-    asked = dict(body)
-    if asked.pop("return_token_ids", None):
-        asked["stream"] = False
-        for name in ("stream_options", "stream_interval"):
-            asked.pop(name, None)
-    canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class FaultServer:
