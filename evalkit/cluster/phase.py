@@ -84,10 +84,10 @@ def describe_phase(
 
 
 def _done(gathers: Sequence[JobStatus], *, is_gathered: bool, alive: bool) -> Phase:
-    if is_gathered:  # whatever Slurm still shows of jobs that end
-        return Phase("complete", "complete; results are in artifacts/", True)
     if alive:
         return Phase("gathering", "every unit is done; replicas stop and the gather follows", False)
+    if is_gathered:
+        return Phase("complete", "complete; results are in artifacts/", True)
     failed = [job for job in gathers if JobState(job.state).is_over]
     if failed and failed[0].state != JobState.DONE:
         log = f" (log: {failed[0].log})" if failed[0].log else ""

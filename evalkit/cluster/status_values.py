@@ -139,7 +139,7 @@ class RunStatus:
     message: str
     """The phase in a sentence, with the reason and a log path when something is wrong."""
     is_over: bool
-    """Nothing more is to come: it is complete, or nothing of it lives any more."""
+    """Nothing of the run lives any more."""
     is_blind: bool
     """Whether it is over cannot be told here: there is no Slurm to ask, and no replica is heard."""
     expected: int
