@@ -142,6 +142,8 @@ class Bill:
     """Tokens of interrupted calls that were generated once more."""
     repeated_answers: int
     """Answers that were given in full and asked for again: they did not reach the journal."""
+    is_counted: bool = True
+    """False where no ledger was kept: only `needed` and `saved`, the run's own numbers, are known."""
 
     @property
     def lost(self) -> int:

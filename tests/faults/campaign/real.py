@@ -152,15 +152,19 @@ class RealEpisode:
     def _bill_of_journals(self) -> Bill:
         """For a real vLLM, whose tokens nobody counts from outside: what its logs and journals say."""
         stage = self.stage
-        needed = needed_tokens(stage.folder)
-        logs = stage.folder.root.glob("logs/*/attempt-*/server.log")
-        texts = [path.read_text(errors="replace") for path in logs]
+        texts = [
+            path.read_text(errors="replace")
+            for path in stage.folder.root.glob("logs/*/attempt-*/server.log")
+        ]
         sent = sum(text.count("POST /v1/chat/completions HTTP") for text in texts)
         went_on = sum(text.count("POST /v1/completions HTTP") for text in texts)
         finished = len(finished_calls(stage.folder))
-        self.say(f"  {sent} chat requests and {went_on} continuations for {finished} calls")
-        said = counts(stage.folder, stage.tasks)
-        return Bill(needed, needed, said["saved"], max(0, sent - finished), went_on, 0, 0)
+        self.say(
+            f"  vLLM's log: {sent} chat requests and {went_on} completions (continuations, and one "
+            f"probe of each server) for {finished} calls"
+        )
+        saved = counts(stage.folder, stage.tasks)["saved"]
+        return Bill(needed_tokens(stage.folder), 0, saved, 0, 0, 0, 0, is_counted=False)
 
 
 @contextmanager

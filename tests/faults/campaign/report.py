@@ -57,6 +57,10 @@ def _costs(outcomes: Sequence[Outcome]) -> list[str]:
                 "repeated_answers",
             )
         }
+        if not mine[0].bill.is_counted:
+            said = ", ".join(f"{sum(o.run_counts[n] for o in mine)} {n}" for n in SAID)
+            lines.append(f"{mode}: {total['needed']} tokens needed; the runs say: {said}")
+            continue
         shared = sum(outcome.shared_again for outcome in mine)
         said = {name: sum(outcome.run_counts[name] for outcome in mine) for name in SAID}
         lines.append(
