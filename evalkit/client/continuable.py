@@ -107,3 +107,14 @@ def continuation(
     if body.get("min_tokens"):
         fields["min_tokens"] = max(0, body["min_tokens"] - len(chain.tokens))
     return fields
+
+
+def streamed(fields: Mapping[str, Any], interval: int) -> dict[str, Any]:
+    """A request whose answer comes in chunks of `interval` tokens, with their ids."""
+    return {
+        **fields,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+        "stream_interval": interval,
+    }

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import logging
 import secrets
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
@@ -24,6 +24,7 @@ from evalkit.client.continuable import (
     continued_seed,
     is_continuable,
     most_tokens,
+    streamed,
 )
 from evalkit.client.replies import INTERRUPTED, MalformedReplyError, read_reply
 from evalkit.client.server_parsing import ServerParsing
@@ -32,7 +33,7 @@ from evalkit.errors import EvalkitError, InfraError
 from evalkit.store.records import Continuation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from evalkit.client.request import Request
     from evalkit.client.target import Target
@@ -109,9 +110,7 @@ class Salvager:
         if not is_continuable(body) or await self._parsing.is_constrained(body):
             return None
         name = f"{self._prefix}-{next(self._numbers)}"
-        self._open.add(name)
         try:
-            await self._park_if_interrupted(name)
             return await self._answer(name, body, think_tags, tokens)
         finally:
             self._open.discard(name)
@@ -119,7 +118,7 @@ class Salvager:
     async def _answer(
         self, name: str, body: dict[str, Any], think_tags: tuple[str, str] | None, tokens: Tokens
     ) -> Salvaged:
-        chain = _usable(tokens.load())
+        chain = self._usable(body, tokens.load())
         if chain is None and self._is_short(body):
             return await self._ask(name, body, think_tags, tokens)
         began, before = self._clock(), 0.0 if chain is None else chain.elapsed_s
@@ -129,6 +128,7 @@ class Salvager:
                 await self._read(name, self._target.url, body, chain, tokens, AsyncExitStack())
             elif chain.finish_reason is None:
                 await self._go_on(name, body, chain, tokens)
+            self._open.add(name)
             reply = await self._parsing.parse(body, chain, think_tags)
         except BaseException:
             # a cancelled task too: the server has died, or the worker ends
@@ -147,6 +147,7 @@ class Salvager:
     ) -> Salvaged:
         """The server's whole answer in one piece: there is no chunk to wait for."""
         payload = orjson.dumps({**body, "stream": False, "return_token_ids": True})
+        await self._open_or_park(name)
         content = await self._transport.post(self._target.url, payload, {"X-Request-Id": name})
         try:
             answer = orjson.loads(content)
@@ -168,9 +169,8 @@ class Salvager:
         self, name: str, body: dict[str, Any], chain: TokenChain, tokens: Tokens
     ) -> None:
         at = len(chain.tokens)
-        most = most_tokens(body, len(chain.prompt), self._target.max_model_len)
-        left = None if most is None else most - at
-        if left is None or left <= 0:
+        left = (most_tokens(body, len(chain.prompt), self._target.max_model_len) or at) - at
+        if left <= 0:
             chain.finish_reason = "length"
             return
         seed = continued_seed(body.get("seed"), at)
@@ -204,13 +204,15 @@ class Salvager:
     ) -> None:
         """Read a stream into the chain until the server ends it; `until_first` is closed with the
         first token."""
-        payload = orjson.dumps(_streamed(fields, self._target))
+        payload = orjson.dumps(streamed(fields, self._target.stream_interval))
+        await self._open_or_park(name)
         events = self._transport.stream(url, payload, {"X-Request-Id": name})
-        async for event in _closing(events):
-            if self._take(event, chain):
-                await until_first.aclose()
-                if chain.finish_reason is None:
-                    tokens.save()
+        async with aclosing(events):
+            async for event in events:
+                if self._take(event, chain):
+                    await until_first.aclose()
+                    if chain.finish_reason is None:
+                        tokens.save()
         if chain.finish_reason is None:
             raise PassingFaultError(f"a stream of {url} ended in the middle", dropped=True)
         if chain.finish_reason in INTERRUPTED:
@@ -227,7 +229,9 @@ class Salvager:
                 chain.begin(prompt)
             new = choice.get("token_ids") or []
             chain.add(new)
-            chain.finish_reason = choice.get("finish_reason") or chain.finish_reason
+            ended = choice.get("finish_reason") or chain.finish_reason
+            # what the tokens call is for the parser of the whole to say
+            chain.finish_reason = "stop" if ended == "tool_calls" else ended
             if event.get("usage") and not chain.continued:
                 chain.usage = event["usage"]
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -237,14 +241,29 @@ class Salvager:
 
     async def _end_interrupted(self, name: str, tokens: Tokens) -> None:
         tokens.save()
-        await self._park_if_interrupted(name)
+        self._open.discard(name)
+        await self._open_or_park(name)
         raise PassingFaultError("the server interrupted the generation")
 
-    async def _park_if_interrupted(self, name: str) -> None:
-        """While the worker ends: wait to be cancelled, and be waited for no more."""
+    async def _open_or_park(self, name: str) -> None:
+        """Note a request that is sent now. While the worker ends nothing is: wait to be cancelled."""
         if self._interrupting:
-            self._open.discard(name)
             await asyncio.Event().wait()
+        self._open.add(name)
+
+    def _usable(self, body: dict[str, Any], chain: TokenChain | None) -> TokenChain | None:
+        """The chain, where there is something to go on from and no reason not to."""
+        if chain is None or not chain.tokens or not chain.prompt:
+            return None
+        if most_tokens(body, len(chain.prompt), self._target.max_model_len) is None:
+            return None  # nobody knows how many tokens may follow
+        if chain.stuck >= MAX_STUCK:
+            log.warning(
+                "a generation of %d tokens begins anew: no server goes on from them",
+                len(chain.tokens),
+            )
+            return None
+        return chain
 
     async def interrupt(self, within_s: float) -> int:
         """Have the server give up all that is in flight and keep the tokens of it.
@@ -267,42 +286,8 @@ class Salvager:
         return len(self._open)
 
 
-def _usable(chain: TokenChain | None) -> TokenChain | None:
-    """The chain, where there is something to go on from and no reason not to."""
-    if chain is None or not chain.tokens or not chain.prompt:
-        return None
-    if chain.stuck >= MAX_STUCK:
-        log.warning(
-            "a generation of %d tokens begins anew: no server goes on from them", len(chain.tokens)
-        )
-        return None
-    return chain
-
-
 def _may_have_killed(error: BaseException) -> bool:
     """Whether a server that had taken the request may have died of it."""
     if isinstance(error, PassingFaultError):
         return error.dropped or error.status == 500
     return True
-
-
-def _streamed(fields: dict[str, Any], target: Target) -> dict[str, Any]:
-    """A request whose answer comes in chunks with token ids."""
-    return {
-        **fields,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "return_token_ids": True,
-        "stream_interval": target.stream_interval,
-    }
-
-
-async def _closing(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    """The events; the connection is closed when the reader stops, however it stops."""
-    try:
-        async for event in events:
-            yield event
-    finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()

@@ -17,7 +17,7 @@ from evalkit.client.retry import REFUSED_STATUS, is_retried, parse_retry_after
 from evalkit.errors import EndpointError, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from evalkit.client.target import Target
@@ -119,7 +119,7 @@ class Transport:
 
     async def stream(
         self, url: str, payload: bytes, headers: Mapping[str, str]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The events of a stream, up to its end. Raises as `post`, also in the middle."""
         try:
             async with self._send(url, payload, headers) as response:
@@ -154,7 +154,7 @@ def parse_event(data: bytes) -> dict[str, Any]:
         event = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise PassingFaultError(f"a broken event in a stream: {data[:200]!r}") from error
-    if not isinstance(event, dict) or "error" in event:
+    if not isinstance(event, dict) or event.get("error"):
         raise PassingFaultError(f"error in a stream: {error_message(data)[0]}", status=500)
     return event
 

@@ -119,13 +119,14 @@ def cancel_run(
     last = max((record.submission for record in records), default=0)
     if jobs or on_slurm:
         _raise_fence(folder, Fence(last))
-    killed = _stop_processes([record for record in jobs if record.executor == "local"], wait_s)
     left: Sequence[QueuedJob] = ()
     unrecorded: tuple[str, ...] = ()
     if on_slurm or any(record.executor == "slurm" for record in jobs):
         chain = Chain(folder, job_name(load_plan(folder)), commands)
         left = chain.end([r.job_id for r in jobs if r.executor == "slurm"], clock, wait_s)
         unrecorded = tuple(sorted(chain.found.difference(job.job_id for job in records)))
+    # last: processes of another machine are an error, which must keep no job alive
+    killed = _stop_processes([record for record in jobs if record.executor == "local"], wait_s)
     if not left:
         _raise_fence(folder, Fence(last, gone=True))
         forget_leases(folder)

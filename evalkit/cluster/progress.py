@@ -20,7 +20,7 @@ from evalkit.store.codec import CorruptLineError, decode, header, unit_key, unse
 from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.markers import read_marker
 from evalkit.store.records import CallRecord, PartialRecord, UnitRecord
-from evalkit.store.union import attempt_order, list_journals
+from evalkit.store.union import ShardUnion, attempt_order, list_journals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +92,8 @@ class OpenShard:
     outcomes: Counter[str] = field(default_factory=Counter)
     """Of the units in `finished` and `errors`."""
     details: dict[str, str] = field(default_factory=dict)
+    is_damaged: bool = False
+    """A line was refused: calls of finished units may be lost, which only a whole reading tells."""
 
     def update(self, folder: RunFolder) -> None:
         """Read what is new; everything again when a journal shrank or vanished."""
@@ -129,6 +131,7 @@ class OpenShard:
                 self._count(key, payload, journal.rank)
         except (CorruptLineError, KeyError):
             journal.is_ours = bool(journal.is_ours)
+            self.is_damaged = True
 
     def _is_header(self, payload: dict[str, Any]) -> bool:
         wanted = header(
@@ -217,10 +220,16 @@ class ProgressReader:
             state = OpenShard(self._plan, shard, single_call, frozenset(task.units(shard)))
             self._open[shard] = state
         state.update(self._folder)
-        progress.done += len(state.finished)
-        progress.outcomes += state.outcomes
+        outcomes, done = state.outcomes, len(state.finished)
+        if state.is_damaged and not state.single_call:
+            union = ShardUnion.read(self._folder, self._plan, shard, single_call=False)
+            outcomes = Counter(str(unit.outcome) for unit in union.finished.values())
+            outcomes.update(str(outcome) for outcome, _ in union.errors.values())
+            done = len(union.finished)
+        progress.done += done
+        progress.outcomes += outcomes
         progress.details |= state.details
-        progress.shards_done += len(state.finished) == len(state.planned)
+        progress.shards_done += done == len(state.planned)
 
 
 def _detail(record: CallRecord | UnitRecord) -> str:

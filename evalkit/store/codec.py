@@ -214,6 +214,10 @@ def _encode_partial(record: PartialRecord) -> dict[str, Any]:
         payload["continued"] = _encode_continued(record.continued)
     if record.finish_reason is not None:
         payload["finish_reason"] = record.finish_reason
+    if record.stuck:
+        payload["stuck"] = record.stuck
+    if record.begun:
+        payload["begun"] = record.begun
     return payload
 
 
@@ -229,4 +233,6 @@ def _decode_partial(payload: dict[str, Any]) -> PartialRecord:
         continued=_decode_continued(payload),
         elapsed_s=payload.get("elapsed_s", 0.0),
         finish_reason=payload.get("finish_reason"),
+        stuck=int(payload.get("stuck", 0)),
+        begun=int(payload.get("begun", 0)),
     )

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 def write_marker(folder: RunFolder, shard: Shard, counters: dict[str, Any]) -> None:
     """Mark a shard as done. `counters` are units, outcomes, scored, score_sum. Raises StoreError."""
     try:
-        sizes = {p.name: p.stat().st_size for p in folder.journals(shard).iterdir()}
+        sizes = {
+            path.name: path.stat().st_size
+            for path in folder.journals(shard).iterdir()
+            if path.name.endswith(JOURNAL_SUFFIX)
+        }
     except OSError as error:
         raise StoreError(f"cannot list {folder.journals(shard)}: {error.strerror}") from error
     publish(folder.marker(shard), orjson.dumps({**counters, "journals": sizes}))

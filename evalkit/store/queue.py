@@ -95,7 +95,8 @@ class CallTokens:
 
     def begin(self) -> TokenChain:
         """Start from nothing; what was there is given up."""
-        chain = TokenChain()
+        before = self.load()
+        chain = TokenChain(begun=before.begun + 1 if before is not None and before.tokens else 0)
         chains = self.item.shard.partial.setdefault(self.item.key, {})
         chains[self.call, self.request] = chain
         return chain

@@ -118,6 +118,10 @@ class PartialRecord:
     """Time spent on the call so far (s), the attempts before included."""
     finish_reason: str | None = None
     """Where the server had ended it, and only its reading was interrupted."""
+    stuck: int = 0
+    """Servers in a row that failed when they were to go on from here."""
+    begun: int = 0
+    """How often the call was begun anew before, its tokens given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,11 @@ class TokenChain:
     stuck: int = 0
     """Servers in a row that failed on its continuation before a token came: they may die of it."""
     blamed: int | None = None
-    """The last of them."""
+    """The last of them, in this attempt."""
+    begun: int = 0
+    """How often the call was begun anew before, its tokens given up."""
+    _written: tuple[str | None, int] = (None, 0)
+    """Finish reason and `stuck` as the attempt's journal has them."""
 
     def begin(self, prompt: list[int]) -> None:
         """Note the prompt's ids, which come with the first tokens."""
@@ -59,10 +63,10 @@ class TokenChain:
 
     def unsaved(self, sample: int, repeat: int, call: int, request: str) -> PartialRecord | None:
         """A record of what the attempt's journal does not have yet; null when it has everything."""
-        start = self.journaled
-        if start == len(self.tokens):
+        start, facts = self.journaled, (self.finish_reason, self.stuck)
+        if start == len(self.tokens) and (start == 0 or facts == self._written):
             return None
-        self.journaled = len(self.tokens)
+        self.journaled, self._written = len(self.tokens), facts
         return PartialRecord(
             sample,
             repeat,
@@ -74,6 +78,8 @@ class TokenChain:
             continued=self.continued,
             elapsed_s=round(self.elapsed_s, 3),
             finish_reason=self.finish_reason,
+            stuck=self.stuck,
+            begun=self.begun,
         )
 
     def take(self, record: PartialRecord) -> None:
@@ -87,3 +93,8 @@ class TokenChain:
         self.continued = record.continued
         self.elapsed_s = record.elapsed_s
         self.finish_reason = record.finish_reason
+        self.stuck, self.begun = record.stuck, record.begun
+
+    def beats(self, other: TokenChain) -> bool:
+        """Whether to go on from this one: what was begun anew later, else what has more tokens."""
+        return (self.begun, len(self.tokens)) > (other.begun, len(other.tokens))

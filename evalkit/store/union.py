@@ -161,7 +161,7 @@ class ShardUnion:
         for key, chains in self._growing.items():
             known = self.partial.setdefault(key, {})
             for call, chain in chains.items():
-                if call not in known or len(chain.tokens) > len(known[call].tokens):
+                if call not in known or chain.beats(known[call]):
                     known[call] = chain
         self._growing.clear()
 

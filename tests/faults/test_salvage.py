@@ -246,3 +246,28 @@ async def test_limit_was_reached_when_it_was_interrupted(server: Server) -> None
     assert answer.reply.finish_reason == "length"
     assert answer.reply == expected.reply
     assert server.counts()["tokens"] == before
+
+
+async def test_interrupt_waits_for_no_suspect(server: Server) -> None:
+    """Suspects that wait for their turn were not sent: an interrupt neither waits for them nor sends
+    them when the one before is taken."""
+    await_turn = [Memory() for _ in range(5)]
+    for number, memory in enumerate(await_turn):
+        chain = memory.begin()
+        chain.begin([1, 2, 3 + number])
+        chain.add([4])
+        chain.stuck, chain.blamed = 1, 0
+    server.switch(latency_s=1000.0)
+    async with client_of(server, number=1) as client:
+        calls = [
+            asyncio.create_task(client.call(ask(n), TAGS, m)) for n, m in enumerate(await_turn)
+        ]
+        while server.counts()["in_flight"] == 0:
+            await asyncio.sleep(0.01)
+        received = server.counts()["received"]
+        assert await client.interrupt(5) == 0
+        await asyncio.wait(calls, timeout=0.2)
+        assert server.counts()["received"] == received
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalkit.cluster import progress
 from evalkit.cluster.progress import OpenJournal, ProgressReader
 from evalkit.plan.model import Shard
 from evalkit.store.codec import encode, header, seal
 from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord, Usage
+from evalkit.store.survey import survey_run
 from evalkit.store.union import ShardUnion
+from tests.faults.many_calls import Chain
 from tests.unit.cluster.builders import FINGERPRINT, make_plan, make_task, write_marker, write_run
 
 if TYPE_CHECKING:
@@ -134,3 +137,24 @@ def test_a_shard_that_is_finished_meanwhile(tmp_path: Path) -> None:
     assert [reader.read(TASK).shards_done for _ in range(2)] == [1, 1]
     folder.marker(SHARD).unlink()
     assert reader.read(TASK).done == 1
+
+
+def test_a_unit_that_lost_a_call_is_not_done(tmp_path: Path) -> None:
+    """Progress and what a submit owes agree when a line of a many-call unit is corrupt."""
+    task = make_task("chain", n_shards=1)
+    plan = make_plan(task)
+    folder = write_run(tmp_path, plan)
+    lines = [
+        seal(header(FINGERPRINT, "chain", 0, "r0.a1")),
+        call(0, Outcome.OK).replace(b"hash", b"hosh"),
+        seal(encode(UnitRecord(0, 0, Outcome.OK, "x", None, 1, None))),
+    ]
+    shard = Shard("chain", 0)
+    path = folder.journal(shard, "r0.a1")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "benchmark_class", lambda _: Chain)
+        found = ProgressReader(folder, plan).read(task)
+    assert found.done == 0
+    assert survey_run(folder, plan, {"chain": False}).owed == {"chain": task.n_units}

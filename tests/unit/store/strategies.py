@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord, Usage
+from evalkit.store.records import (
+    CallRecord,
+    Continuation,
+    Outcome,
+    PartialRecord,
+    Reply,
+    Timing,
+    UnitRecord,
+    Usage,
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 counts = st.integers(0, 2**53)
@@ -29,6 +38,8 @@ replies = st.builds(
     logprobs=st.none() | json_objects,
     detail=st.none() | texts,
 )
+continuations = st.lists(st.builds(Continuation, counts, st.none() | counts), max_size=3).map(tuple)
+token_ids = st.lists(st.integers(0, 2**32 - 1), max_size=5).map(tuple)
 timings = st.builds(Timing, seconds, seconds, st.integers(0, 100))
 calls = st.builds(
     CallRecord,
@@ -39,6 +50,22 @@ calls = st.builds(
     reply=replies,
     timing=timings,
     server=st.integers(0, 9),
+    continued=continuations,
+)
+partials = st.builds(
+    PartialRecord,
+    sample=counts,
+    repeat=counts,
+    call=st.integers(0, 1000),
+    request=texts,
+    start=counts,
+    tokens=token_ids,
+    prompt=token_ids,
+    continued=continuations,
+    elapsed_s=seconds,
+    finish_reason=st.none() | texts,
+    stuck=st.integers(0, 9),
+    begun=st.integers(0, 9),
 )
 units = st.builds(
     UnitRecord,
@@ -50,4 +77,4 @@ units = st.builds(
     calls=st.integers(0, 1000),
     detail=st.none() | texts,
 )
-records = calls | units
+records = calls | units | partials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -117,3 +118,29 @@ def test_calls_of_one_unit_are_told_apart(tmp_path: Path) -> None:
     assert {call: list(c.tokens) for call, c in union.partial[KEY].items()} == {(1, "second"): [5]}
     ended = [*records, make_unit(KEY, calls=2)]
     assert union_of(tmp_path / "ended", {"r0.a1": ended}, single_call=False).partial == {}
+
+
+def test_what_was_begun_anew_stands(tmp_path: Path) -> None:
+    """Tokens that were given up do not come back because they are more; how they failed is kept."""
+    given_up = replace(part(0, 1, 2, 3), stuck=2)
+    anew = replace(part(0, 9), begun=1)
+    union = union_of(tmp_path / "a", {"r0.a1": [part(0, 1, 2, 3), given_up], "r0.a2": [anew]})
+    assert list(union.partial[KEY][0, "hash"].tokens) == [9]
+    union = union_of(tmp_path / "b", {"r0.a1": [given_up]})
+    assert union.partial[KEY][0, "hash"].stuck == 2
+
+
+def test_an_end_without_tokens_is_journaled() -> None:
+    """That a server had ended an answer is kept, or the next attempt would go on past its end."""
+    chain, read = TokenChain(), TokenChain()
+    chain.begin([7])
+    chain.add([1, 2])
+    first = chain.unsaved(2, 0, 0, "hash")
+    chain.finish_reason = "stop"
+    last = chain.unsaved(2, 0, 0, "hash")
+    assert chain.unsaved(2, 0, 0, "hash") is None
+    assert first is not None
+    assert last is not None
+    for record in (first, last):
+        read.take(record)
+    assert (list(read.tokens), read.finish_reason) == ([1, 2], "stop")
