@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tests.faults.campaign.episode import Outcome
 
 
+BILLED = ("needed", "paid", "saved", "lost", "lost_calls", "continued_calls", "repeated_answers")
 SAID = ("continued", "saved", "retries", "duplicates", "empty")
 
 
@@ -41,37 +42,22 @@ def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
 
 
 def _costs(outcomes: Sequence[Outcome]) -> list[str]:
-    modes = sorted({outcome.mode for outcome in outcomes})
     lines = []
-    for mode in modes:
+    for mode in sorted({outcome.mode for outcome in outcomes}):
         mine = [outcome for outcome in outcomes if outcome.mode == mode]
-        total = {
-            name: sum(getattr(outcome.bill, name) for outcome in mine)
-            for name in (
-                "needed",
-                "paid",
-                "saved",
-                "lost",
-                "lost_calls",
-                "continued_calls",
-                "repeated_answers",
-            )
-        }
+        said = ", ".join(f"{sum(o.run_counts[name] for o in mine)} {name}" for name in SAID)
         if not mine[0].bill.is_counted:
-            said = ", ".join(f"{sum(o.run_counts[n] for o in mine)} {n}" for n in SAID)
-            lines.append(f"{mode}: {total['needed']} tokens needed; the runs say: {said}")
+            needed = sum(outcome.bill.needed for outcome in mine)
+            lines.append(f"{mode}: {needed} tokens needed; the runs say: {said}")
             continue
-        shared = sum(outcome.shared_again for outcome in mine)
-        said = {name: sum(outcome.run_counts[name] for outcome in mine) for name in SAID}
+        total = {name: sum(getattr(outcome.bill, name) for outcome in mine) for name in BILLED}
         lines.append(
             f"{mode}: {total['needed']} tokens needed, {total['paid']} generated, "
             f"{total['saved']} saved, {total['lost']} lost; {total['continued_calls']} calls "
             f"continued, {total['lost_calls']} lost in flight, {total['repeated_answers']} answered "
-            f"but not journaled, {shared} finished calls made again by two workers that shared them"
+            f"but not journaled, {sum(outcome.shared_again for outcome in mine)} finished calls made "
+            "again by two workers that shared them"
         )
         refused = sum(outcome.refused + outcome.cut for outcome in mine)
-        lines.append(
-            f"{'':4}{refused} answers refused or broken; the runs say: "
-            + ", ".join(f"{count} {what}" for what, count in said.items())
-        )
+        lines.append(f"{'':4}{refused} answers refused or broken; the runs say: {said}")
     return lines
