@@ -38,6 +38,7 @@ ATTEMPT_FOLDER = "attempt-"
 
 Signature: TypeAlias = tuple[int, int, int]
 End = Literal["done", "drained", "failed", "over_budget"]
+Cause = Literal["preempted", "time_limit", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ class AttemptRecord:
     completion_tokens: int = 0
     """Tokens of its answers that were kept."""
     failure: Failure | None = None
+    cause: Cause | None = None
+    """Why the job was told to stop, as Slurm said when the attempt ended; null where it did not say."""
 
     @property
     def id(self) -> str:
