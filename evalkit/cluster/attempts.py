@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -142,6 +143,7 @@ class Recorder:
         self._path = path
         self._clock = clock
         self._written = clock.monotonic()
+        self._writing = threading.Lock()
         self.record = record
 
     def update(
@@ -172,9 +174,14 @@ class Recorder:
         return self._clock.monotonic() - self._written >= RECORD_EVERY_S
 
     def write(self) -> None:
-        """Replace the file. Raises StoreError."""
-        self._written = self._clock.monotonic()
-        publish(self._path, self.record.render())
+        """Replace the file; any thread may. Raises StoreError."""
+        with self._writing:
+            self._written = self._clock.monotonic()
+            publish(self._path, self.record.render())
+
+    def stopping(self, reason: str) -> None:
+        """Take in what stops the attempt; to be written at once, for it may be killed before its end."""
+        self.record = replace(self.record, last=self._clock.wall(), reason=reason)
 
     def end(self, end: End, *, reason: str | None = None, failure: Failure | None = None) -> None:
         """The last words. Raises StoreError."""

@@ -11,6 +11,7 @@ that did not are taken from the server, then everything is flushed and the serve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -31,6 +32,8 @@ SALVAGE_S = 3.0
 """To take the tokens of calls in flight from a server; about 2 s for some hundred calls."""
 FLUSH_S = 1.0
 """Last flush of the journals, release of the leases, and the attempt's record."""
+REQUEUE_S = 2.0
+"""To ask Slurm and to requeue, and for a server that is slow to go when it is killed."""
 END_MARGIN_S = 20.0
 """What is kept free before the end of a job, for the last flush, the requeue and a late signal."""
 GRACE_POLL_S = 0.5
@@ -45,18 +48,18 @@ class DrainTimes:
     salvage_s: float
     """Then the tokens so far of the others are taken from the server."""
     stop_s: float
-    """What is left then to stop the server; Slurm kills it otherwise, which loses nothing."""
+    """What is left then until the server must have ended: it is killed in time."""
 
 
 def fit_drain(kill_wait_s: float) -> DrainTimes:
     """Divide KillWait. What is saved comes first: with a short one calls get little or no grace.
 
-    30 s: 8 s grace, 3 s salvage, 18 s to stop. 10 s: 2, 3 and 4 s. 5 s: 0.3, 3 and 0.7 s.
+    30 s: 8 s grace, 3 s salvage, 16 s to stop. 10 s: 2, 3 and 2 s. 5 s: 0.3, 3 and 0 s.
     """
     spare_s = max(0.0, kill_wait_s - SALVAGE_S - FLUSH_S)
     grace_s = min(LONGEST_GRACE_S, spare_s / 3)
     salvage_s = max(0.0, min(SALVAGE_S, kill_wait_s - FLUSH_S))
-    return DrainTimes(grace_s, salvage_s, spare_s - grace_s)
+    return DrainTimes(grace_s, salvage_s, max(0.0, spare_s - grace_s - REQUEUE_S))
 
 
 def grace_before_end(left_s: float, shutdown_s: float) -> float:
@@ -108,7 +111,8 @@ class Drain:
         self._deadline = min(self._deadline, self._now() + given_s)
         self.reason = self.reason or reason
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._event.set)
+            with contextlib.suppress(RuntimeError):  # it was closed just now: all is done
+                self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self) -> None:
         """Return when a stop was requested."""

@@ -82,6 +82,8 @@ class Session:
         self._queue = queue
         self._checked: set[str] = set()
         self.servers = first_server
+        self.is_dry = False
+        """Nothing was left to hand out before anybody asked to stop."""
 
     async def run(self) -> None:
         """Serve until nothing is left. Raises ServingError, StoreError, DrainedError."""
@@ -106,8 +108,7 @@ class Session:
             finally:
                 self.servers += 1
                 self._all.report.state = "stopping"
-                await server.stop(self._all.drain.stop_s)
-                self._note_end()
+                await self._stop(server)
 
     async def _start(self, server: Deployment) -> Endpoint:
         attempt, report = self._all.attempt, self._all.report
@@ -127,6 +128,16 @@ class Session:
         report.server["state"] = "ready"
         report.state = "ready"
         return endpoint
+
+    async def _stop(self, server: Deployment) -> None:
+        """Stop the server; when drained, what was done is on disk and the leases are free before."""
+        try:
+            if self._all.drain.requested:
+                await self._all.journals.sync()
+                await self._queue.close()
+        finally:
+            await server.stop(self._all.drain.stop_s)
+            self._note_end()
 
     def _note_end(self) -> None:
         if self._all.servers and self._all.servers[-1]["ended"] is None:
@@ -176,6 +187,7 @@ class Session:
 
     async def _feed(self, server: Deployment, endpoint: Endpoint) -> None:
         """Keep calls in flight until the queue is empty. Raises what stopped it before."""
+        self.is_dry = False
         target = self._target(endpoint)
         async with CallClient(target, self._all.settings, self._all.clock) as client:
             feeders = [self._feeder(client) for _ in range(self._all.settings.parallelism)]
@@ -200,6 +212,8 @@ class Session:
             if self._all.journals.failure is not None:
                 raise self._all.journals.failure
             await self._queue.done(item, end.outcome, end.score)
+        if not self._all.drain.requested:
+            self.is_dry = True
 
     async def _guard(self, server: Deployment, endpoint: Endpoint, client: CallClient) -> None:
         """Raises ServerDiedError when the server is dead or hangs."""

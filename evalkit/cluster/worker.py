@@ -14,15 +14,12 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
-import shutil
-import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.cluster.attempts import Recorder, begin_attempt
+from evalkit.cluster.contexts import Contexts
 from evalkit.cluster.credentials import OPTIONAL, required_secrets
 from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
 from evalkit.cluster.env import read_environment
@@ -30,15 +27,13 @@ from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.heartbeat import Heartbeat
 from evalkit.cluster.holding import begin_record, held_gpus
-from evalkit.cluster.nodes import follower_srun_args, replica_nodes
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, ServingError, StoreError
 from evalkit.recipe.schema import LocalServing
-from evalkit.serving.deployment import ServerContext
-from evalkit.serving.ports import derive_port_base
+from evalkit.redaction import redact, spellings
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
 from evalkit.store.queue import WorkQueue
@@ -46,10 +41,12 @@ from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from evalkit.cluster.attempts import Attempt, End
     from evalkit.cluster.job import JobInfo
     from evalkit.plan.model import DeploymentPlan, Plan
+    from evalkit.serving.deployment import ServerContext
 
 log = logging.getLogger("evalkit.worker")
 
@@ -58,16 +55,21 @@ DRAIN_WAIT_S = 25.0
 REQUEUE_S = 10.0
 """What the handler of the signal before a job's end leaves of the job, for its requeue."""
 JOIN_POLL_S = 0.2
+PASSED = (EvalkitError, OSError, MemoryError)
+"""Errors that `run_replica` raises as they are."""
 ENDS: Mapping[str, End] = {"done": "done", "interrupted": "drained", "failed": "failed"}
 """How an attempt ended, by the last state of its report."""
 
 _current: Worker | None = None
+_pending: str | None = None
+"""Why to stop, said before there was a worker: for the next one."""
 
 
 def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM_CLOCK) -> int:
     """Work as `replica` until nothing is left to lease: 0, or 1 when a drain ended it before.
 
-    Raises EvalkitError when the run cannot be read or the model cannot be served.
+    Raises EvalkitError when the run cannot be read or the model cannot be served, or for an error that
+    nobody foresaw; OSError and MemoryError pass.
     """
     folder = RunFolder(run_dir)
     plan = load_plan(folder)
@@ -80,37 +82,50 @@ def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM
                 worker.thread.join(JOIN_POLL_S)
     if worker.error is not None:
         raise worker.error
-    return 1 if worker.drain.requested else 0
+    return 1 if worker.was_interrupted else 0
 
 
 def request_drain(reason: str, wait_s: float = DRAIN_WAIT_S) -> None:
     """Stop leasing, finish what fits into the grace period, flush, stop the server.
 
-    Safe in a signal handler; returns when that is done or `wait_s` are over. Does nothing where no
-    worker runs.
+    Safe in a signal handler; returns when that is done or `wait_s` are over. Where no worker runs the
+    next one stops at its start.
     """
-    if _current is not None:
+    if _current is None:
+        _leave_pending(reason)
+    else:
         _current.drain.request(reason)
         _current.wait(wait_s)
 
 
 def drain_before_end(reason: str) -> None:
     """`request_drain` when the job is near its end: calls may take what time is left to it."""
-    if _current is not None:
+    if _current is None:
+        _leave_pending(reason)
+    else:
         left_s = _current.time_left()
         _current.drain.request(reason, grace_before_end(left_s, _current.shutdown_s))
         _current.wait(max(0.0, left_s - REQUEUE_S))
 
 
+def _leave_pending(reason: str) -> None:
+    global _pending
+    _pending = _pending or reason
+    if _current is not None:  # it began in this moment, and may not have seen the reason
+        _current.drain.request(reason)
+
+
 @contextlib.contextmanager
 def _at_work(worker: Worker) -> Iterator[None]:
     """Signals of the block's time are for this worker: a process has one at a time."""
-    global _current
+    global _current, _pending
     _current = worker
+    if _pending is not None:
+        worker.drain.request(_pending)
     try:
         yield
     finally:
-        _current = None
+        _current = _pending = None
 
 
 class Worker:
@@ -148,10 +163,9 @@ class Worker:
             drain=Drain(clock, job.kill_wait_s),
             server_context=self._server_context,
         )
-        # Compile caches race between servers that share them, so each attempt has its own folder,
-        # made with the first server. Its name cannot be guessed: /tmp is everybody's.
-        name = f"evalkit-{plan.run_id}-{attempt.id}-{secrets.token_hex(8)}"
-        self._cache = Path(tempfile.gettempdir()) / name
+        names = {*required_secrets(plan), *OPTIONAL}
+        self._secrets = spellings(value for name in names if (value := self._env.get(name)))
+        self._contexts = Contexts(attempt, plan.run_id, job, self._cluster, self._env)
         self._servers = 0
         self._served: set[int] = set()
         self.thread = threading.Thread(target=self.run, name="evalkit-worker")
@@ -179,6 +193,11 @@ class Worker:
             left_s = min(left_s, self._job.ends - self._clock.wall())
         return max(0.0, left_s)
 
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether something may be left that it would have done."""
+        return self._report.state == "interrupted"
+
     def wait(self, timeout_s: float) -> None:
         """Return when the attempt has ended or the time is over."""
         if self.thread.is_alive():
@@ -193,8 +212,7 @@ class Worker:
             job = self._job
             where = ", ".join(job.nodes)
             log.info("job %s on %s, requeued %d times", job.job_id, where, job.restart_count)
-            asyncio.run(self._main())
-            self._report.state = "interrupted" if self.drain.requested else "done"
+            self._report.state = "done" if asyncio.run(self._main()) else "interrupted"
         except BaseException as error:
             if self._is_stop(error):
                 log.info("stopped (%s): %s", self.drain.reason, error)
@@ -203,7 +221,7 @@ class Worker:
                 log.exception("the attempt failed", exc_info=error)
                 failure = self._fail(error)
         finally:
-            shutil.rmtree(self._cache, ignore_errors=True)
+            self._contexts.clean()
         self._say_goodbye(failure)
 
     def _is_stop(self, error: BaseException) -> bool:
@@ -217,18 +235,18 @@ class Worker:
     def _fail(self, error: BaseException) -> Failure:
         self.error = error
         self._report.state = "failed"
-        self._report.error = str(error) if isinstance(error, EvalkitError) else repr(error)
-        return self._classify(error)
-
-    def _classify(self, error: BaseException) -> Failure:
-        names = {*required_secrets(self._plan), *OPTIONAL}
+        text = str(error) if isinstance(error, EvalkitError) else repr(error)
+        self._report.error = redact(text, self._secrets)
+        if isinstance(error, Exception) and not isinstance(error, PASSED):
+            self.error = EvalkitError(f"unforeseen: {self._report.error}")
+            self.error.__cause__ = error
         attempt = self._all.attempt
         return classify(
             error,
             node=self._job.nodes[0] if self._job.nodes else self._job.host,
             log=self._folder.worker_log(attempt.replica, attempt.number),
             root=self._folder.root,
-            secrets=[value for name in names if (value := self._env.get(name))],
+            secrets=self._secrets,
         )
 
     def _say_goodbye(self, failure: Failure | None) -> None:
@@ -239,27 +257,39 @@ class Worker:
             self._all.heartbeat.write()
             self._recorder.end(
                 ENDS[self._report.state],
-                reason=self.drain.reason,
+                reason=None if self._report.state == "done" else self.drain.reason,
                 failure=failure,
             )
             note(self._folder, self._clock, text)
         except StoreError as error:
             log.warning("%s", error)
 
-    async def _main(self) -> None:
+    async def _main(self) -> bool:
+        """Whether all is done that was to do."""
         self.drain.attach()
-        beat = asyncio.create_task(self._all.heartbeat.beat())
+        tasks = [asyncio.create_task(t) for t in (self._all.heartbeat.beat(), self._note_drain())]
         try:
             for index, deployment in enumerate(self._plan.deployments):
-                if not self.drain.requested:
-                    self._report.phase = index
-                    await self._attend(index, deployment)
+                self._report.phase = index
+                if self.drain.requested or not await self._attend(index, deployment):
+                    return False
+            return True
         finally:
-            beat.cancel()
+            for task in tasks:
+                task.cancel()
             await self._all.journals.close()
 
-    async def _attend(self, index: int, deployment: DeploymentPlan) -> None:
-        """Do all owed units of the tasks that use one deployment."""
+    async def _note_drain(self) -> None:
+        """Write down what stops the attempt as soon as it is told."""
+        await self.drain.wait()
+        self._recorder.stopping(self.drain.reason or "")
+        try:
+            await asyncio.to_thread(self._recorder.write)
+        except StoreError as error:
+            log.warning("%s", error)
+
+    async def _attend(self, index: int, deployment: DeploymentPlan) -> bool:
+        """Do all owed units of the tasks that use one deployment; False when a drain left some."""
         works = {
             task.name: TaskWork.load(self._folder, task, deployment.served_model_name)
             for task in self._plan.tasks
@@ -276,38 +306,21 @@ class Worker:
             first = await queue.next()
             if first is None:
                 log.info("nothing is owed of %s: no server is started", ", ".join(works))
-                return
+                return True
             queue.give_back(first)
             session = Session(self._all, deployment, works, queue, self._servers)
             try:
                 await session.run()
             finally:
                 self._servers = session.servers
+            return session.is_dry
         finally:
             await queue.close()
 
     def _server_context(self, number: int) -> ServerContext:
-        attempt = self._all.attempt
         self._served.add(self._report.phase)
         self._recorder.server_starts(number + 1, len(self._served))
-        job = self._job.array_id or self._job.job_id
-        digits = int("".join(c for c in job if c.isdigit()) or 0)
-        index = int(attempt.replica.removeprefix("r")) + 8 * number
-        return ServerContext(
-            log_path=self._folder.server_log(attempt.replica, attempt.number),
-            attempt=f"{self._plan.run_id}-{attempt.id}-{number}",
-            host=self._job.host,
-            port_base=derive_port_base(digits, index),
-            prefix=self._cluster.server_prefix,
-            env=self._env,
-            run_dir=self._folder.root,
-            cache_dir=self._cache,
-            # Hexadecimal: a key that begins with a dash would be an option on a command line.
-            api_key=secrets.token_hex(32),
-            on_progress=self._tell,
-            nodes=replica_nodes(self._cluster, self._job, self._env),
-            srun_args=follower_srun_args(self._cluster),
-        )
+        return self._contexts.make(number, self._tell)
 
     def _tell(self, text: str) -> None:
         self._report.detail = text

@@ -7,6 +7,8 @@ a signal, except at the very end: on SIGTERM it kills the step at once.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 import subprocess
 from dataclasses import dataclass
@@ -61,16 +63,23 @@ class FollowerPlan:
 class Follower(Server):
     """A part on another node. Create it with `start_follower`."""
 
-    async def stop(self, grace_s: float) -> None:
+    @property
+    def was_oom_killed(self) -> bool:
+        """Always False: kills on its node are counted there."""
+        return False
+
+    async def stop(self, grace_s: float, within_s: float = math.inf) -> None:
         """As `Server.stop`; a step that does not end is killed, for which srun takes SIGTERM."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + within_s
         if self.is_alive:
             self._ask_to_stop(grace_s)
-        await self._wait(grace_s + STEP_MARGIN_S)
+        await self._wait(min(within_s, grace_s + STEP_MARGIN_S))
         if self.is_alive:
             self._process.terminate()
-            await self._wait(ABORT_S)
+            await self._wait(min(deadline - now(), ABORT_S))
         self._hang_up(b"")
-        await super().stop(0.0)
+        await super().stop(0.0, max(0.0, deadline - now()))
 
     def _ask_to_stop(self, grace_s: float) -> None:
         self._hang_up(b"%s %g\n" % (keeper.STOP, grace_s))

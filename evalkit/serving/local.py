@@ -6,6 +6,7 @@ Kinds differ in a `Program` alone: what is started. vLLM's is made in `evalkit.s
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from evalkit.errors import FailureKind, ServerStartError, ServingError
@@ -101,7 +102,8 @@ class LocalDeployment:
             grace_s = self._serving.shutdown_timeout_s
             if self._endpoint is None:
                 grace_s = min(grace_s, UNREADY_GRACE_S)
-            await self._server.stop(grace_s if within_s is None else min(grace_s, within_s))
+            within_s = math.inf if within_s is None else within_s
+            await self._server.stop(min(grace_s, within_s), within_s)
             self._server = None
         if self._claim is not None:
             self._claim.release()

@@ -3,6 +3,9 @@
 SIGKILL leaves no word in any log, and the process that is left reports an odd end of another. Where Slurm
 (or a container) limits memory, the kernel counts its kills in the control group of the job: a count that
 rose during a server's life tells what ended it. Nothing is known where there is no such group.
+
+The counts of version 2 include those of all groups below, and the groups above a job's hold every job of
+the node: nothing above the job's own is looked at.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+JOB = re.compile(r"job_\d+")
+"""Slurm's group of a job; its steps are below."""
 COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def oom_kills(own: Path = OWN, root: Path = ROOT) -> int | None:
-    """Kills for memory so far in the groups we are in; None where nobody counts them."""
+    """Kills for memory so far in our group, under Slurm in our job; None where nobody counts them."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -27,9 +32,10 @@ def oom_kills(own: Path = OWN, root: Path = ROOT) -> int | None:
 
 
 def _files(line: str, root: Path) -> list[Path]:
-    """Where one line of /proc/self/cgroup (`0::/a/b`, `4:memory:/a`) has counts: it and its parents.
+    """Where one line of /proc/self/cgroup (`0::/a/b`, `4:memory:/a`) has counts: it, and under Slurm
+    its parents up to the job's.
 
-    A limit may be set at any level: the step's, the job's, the user's.
+    A limit may be set for the task, the step or the job.
     """
     _, controllers, group = line.split(":", 2)
     if controllers == "":
@@ -39,8 +45,11 @@ def _files(line: str, root: Path) -> list[Path]:
     else:
         return []
     inside = base / group.strip("/")
-    levels = [inside, *inside.parents]
-    return [level / name for level in levels if level.is_relative_to(base) and level != base]
+    if inside == base:
+        return []
+    above = [inside, *inside.parents]
+    top = next((index for index, level in enumerate(above) if JOB.fullmatch(level.name)), 0)
+    return [level / name for level in above[: top + 1]]
 
 
 def _count(path: Path) -> int | None:

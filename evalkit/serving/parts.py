@@ -8,6 +8,7 @@ srun may report a death after the first node has died of it.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -107,9 +108,9 @@ class WholeServer:
         trouble = part.explain_exit(secrets, f"the part on node {part.node} ended first, with ")
         return replace(trouble, node=part.node)
 
-    async def stop(self, grace_s: float) -> None:
+    async def stop(self, grace_s: float, within_s: float = math.inf) -> None:
         """End all parts, at the same time. Raises ServingError when one cannot be ended."""
-        stops = (part.server.stop(grace_s) for part in self.parts)
+        stops = (part.server.stop(grace_s, within_s) for part in self.parts)
         for result in await asyncio.gather(*stops, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result

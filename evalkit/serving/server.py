@@ -7,6 +7,7 @@ It knows nothing of HTTP or models. The danger it exists for is a process tree t
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -65,14 +66,15 @@ class Server:
         """
         return not self.is_alive and (oom_kills() or 0) > (self._kills_before or 0)
 
-    async def stop(self, grace_s: float) -> None:
+    async def stop(self, grace_s: float, within_s: float = math.inf) -> None:
         """TERM, KILL after `grace_s`; returns when no process of the tree is left.
 
-        Raises ServingError when one survives SIGKILL.
+        After `within_s` (s) KILL comes at once, without the keeper's margin. Raises ServingError when
+        one survives SIGKILL.
         """
         if self.is_alive:
             self._ask_to_stop(grace_s)
-        await self._wait(grace_s + KEEPER_MARGIN_S)
+        await self._wait(min(within_s, grace_s + KEEPER_MARGIN_S))
         # The keeper may have been killed, or was given a longer grace: end what is left at once.
         # An ended keeper is no root: its pid may be another's by now, and it has no children.
         roots = {self.pid} if self.is_alive else set()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from evalkit.serving import server as server_module
-from evalkit.serving.keeper import MARKER
+from evalkit.serving.keeper import MARKER, find_tree
 from evalkit.serving.server import start_server
 
 if TYPE_CHECKING:
@@ -45,3 +46,16 @@ async def test_a_server_that_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     server = start_server(command, env, tmp_path / "server.log", 1.0, tmp_path / "cache")
     assert not server.was_oom_killed
     await server.stop(1.0)
+
+
+async def test_a_server_that_ignores_the_order(tmp_path: Path) -> None:
+    """Within a limit a deaf server is killed without the keeper's margin, and all of it is gone."""
+    env = {MARKER: "test-deaf", "PATH": "/usr/bin:/bin"}
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(3600)"
+    server = start_server(
+        [sys.executable, "-c", deaf], env, tmp_path / "server.log", 3600.0, tmp_path / "cache"
+    )
+    while not server.log():
+        await asyncio.sleep(0.01)
+    await server.stop(3600.0, 0.0)
+    assert not find_tree({server.pid}, "test-deaf")

@@ -67,7 +67,7 @@ def test_killed_by_the_kernel() -> None:
 
 
 def test_kills_of_a_control_group(tmp_path: Path) -> None:
-    """The highest count of a group and its parents, in both versions; None where nobody counts."""
+    """The highest count from our group up to our job's, in both versions; None where nobody counts."""
     own, root = tmp_path / "cgroup", tmp_path / "fs"
     assert oom_kills(own, root) is None
     own.write_text("0::/slurm/job_1/step_0\n")
@@ -76,10 +76,40 @@ def test_kills_of_a_control_group(tmp_path: Path) -> None:
     (job / "step_0").mkdir(parents=True)
     (job / "step_0" / "memory.events").write_text("low 0\noom 1\noom_kill 1\noom_group_kill 0\n")
     (job / "memory.events").write_text("low 0\noom_kill 3\n")
+    (root / "slurm" / "memory.events").write_text("oom_kill 99\n")
     (root / "memory.events").write_text("oom_kill 99\n")
     assert oom_kills(own, root) == 3
     own.write_text("9:name=systemd:/\n4:cpu,memory:/slurm/uid_0/job_2\n0::/\n")
     old = root / "memory" / "slurm" / "uid_0"
-    old.mkdir(parents=True)
-    (old / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n")
+    (old / "job_2").mkdir(parents=True)
+    (old / "memory.oom_control").write_text("oom_kill 99\n")
+    (old / "job_2" / "memory.oom_control").write_text("under_oom 0\noom_kill 7\n")
     assert oom_kills(own, root) == 7
+
+
+def test_kills_of_other_jobs(tmp_path: Path) -> None:
+    """Another job's kill, which the groups above the jobs count too, changes nothing for ours."""
+    own, root = tmp_path / "cgroup", tmp_path / "fs"
+    own.write_text("0::/system.slice/slurmstepd.scope/job_1/step_0/user/task_0\n")
+    scope = root / "system.slice" / "slurmstepd.scope"
+    task = scope / "job_1" / "step_0" / "user" / "task_0"
+    task.mkdir(parents=True)
+    for level in (task, scope / "job_1", scope, scope.parent):
+        (level / "memory.events").write_text("oom_kill 0\n")
+    assert oom_kills(own, root) == 0
+    for level in (scope, scope.parent):
+        (level / "memory.events").write_text("oom_kill 5\n")
+    assert oom_kills(own, root) == 0
+    (scope / "job_1" / "memory.events").write_text("oom_kill 1\n")
+    assert oom_kills(own, root) == 1
+
+
+def test_kills_outside_slurm(tmp_path: Path) -> None:
+    """Without a job only our own group counts, not a user's or a machine's."""
+    own, root = tmp_path / "cgroup", tmp_path / "fs"
+    own.write_text("0::/user.slice/session-1.scope\n")
+    session = root / "user.slice" / "session-1.scope"
+    session.mkdir(parents=True)
+    (session / "memory.events").write_text("oom_kill 2\n")
+    (session.parent / "memory.events").write_text("oom_kill 9\n")
+    assert oom_kills(own, root) == 2

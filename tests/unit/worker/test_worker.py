@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from evalkit.cluster.worker import (
     request_drain,
     run_replica,
 )
-from evalkit.errors import EndpointError, FailureKind, ServerDiedError, UsageError
+from evalkit.errors import EndpointError, EvalkitError, FailureKind, ServerDiedError, UsageError
 from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
 from evalkit.store.union import ShardUnion
@@ -213,4 +214,69 @@ def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a run"):
         run_replica(tmp_path, "r0", current_job())
     assert list(tmp_path.iterdir()) == []
-    request_drain("nobody is there")
+
+
+def test_stop_before_the_work(tmp_path: Path, server: Server) -> None:
+    """A reason to stop that comes before there is a worker stops the next one, and only that."""
+    folder = make_run(tmp_path, server.base_url)
+    before = server.counts()["received"]
+    request_drain("SIGTERM")
+    drain_before_end("SIGUSR2")
+    assert run_replica(folder.root, "r0", current_job()) == 1
+    assert server.counts()["received"] == before
+    [record] = read_attempts(folder)
+    assert (record.end, record.reason, record.units) == ("drained", "SIGTERM", 0)
+    assert run_replica(folder.root, "r0", current_job()) == 0
+
+
+def test_drain_of_the_last_units(tmp_path: Path, server: Server) -> None:
+    """A drain in which everything gets finished ends as done: nothing is left to requeue for."""
+    folder = make_run(tmp_path, server.base_url, n=3)  # fewer than fit into flight
+    before = server.counts()["received"]
+    server.switch(latency_s=1.0)
+
+    def stop() -> None:
+        wait_for(lambda: server.counts()["received"] >= before + 4)
+        request_drain("SIGTERM", wait_s=0)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    code = run_replica(folder.root, "r0", current_job())
+    stopper.join()
+    server.switch(latency_s=0)
+    assert code == 0
+    assert report(folder)["state"] == "done"
+    [record] = read_attempts(folder)
+    assert (record.end, record.reason, record.units) == ("done", None, 3)
+
+
+def test_reason_is_written_when_the_drain_starts(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that is killed while it drains has left what stopped it, and no end."""
+    folder = make_run(tmp_path, server.base_url)
+    seen = []
+
+    async def drain(self: Session) -> None:
+        threading.Thread(target=request_drain, args=("SIGUSR2", 0)).start()
+        while read_attempts(folder)[0].reason is None:
+            await asyncio.sleep(0)
+        seen.append(read_attempts(folder)[0])
+
+    monkeypatch.setattr(Session, "run", drain)
+    assert run_replica(folder.root, "r0", current_job()) == 1
+    assert [(record.end, record.reason) for record in seen] == [(None, "SIGUSR2")]
+
+
+def test_unforeseen_error(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw is raised as an error of ours of an unknown kind, with its cause."""
+    folder = make_run(tmp_path, server.base_url)
+
+    async def fail(self: Session) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(Session, "run", fail)
+    with pytest.raises(EvalkitError, match="unforeseen: ZeroDivisionError") as caught:
+        run_replica(folder.root, "r0", current_job())
+    assert caught.value.kind is FailureKind.UNKNOWN
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
