@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evalkit.cluster.phase import brief
+from evalkit.cluster.log_tail import printable
+from evalkit.cluster.phase import age, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 16
 BAR_FROM_COLUMNS = 100
-FURNITURE = 18
-"""Lines of a view besides those of tasks, replicas and failures."""
 OURS = ("infra_error", "scorer_error", "judge_error")
 GOOD = ("ready", "done")
 SHOWN_LINES = 3
@@ -39,6 +38,41 @@ SHOWN_LINES = 3
 
 def status_view(status: RunStatus, *, height: int | None = None) -> RenderableType:
     """All of a run's status; with `height` (lines) only as many replicas as fit beside the rest."""
+    return _whole(status) if height is None else Fitted(status, height)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The status in so many lines: of the replicas some are left out, then lines of logs.
+
+    What folds depends on the terminal, so the lines are counted as they are there.
+    """
+
+    status: RunStatus
+    height: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        free = options.update(height=None)
+        view, over = self._fit(console, free, SHOWN_LINES)
+        yield view if over <= 0 else self._fit(console, free, 0)[0]
+
+    def _fit(
+        self, console: Console, options: ConsoleOptions, evidence: int
+    ) -> tuple[RenderableType, int]:
+        """A view with as many replicas as fit, at least one, and by how many lines it is too long."""
+        room = len(self.status.replicas)
+        while True:
+            view = _whole(self.status, room, evidence)
+            over = len(console.render_lines(view, options)) - self.height
+            if over <= 0 or room <= 1:
+                return view, over
+            room = max(1, room - over)
+
+
+def _whole(
+    status: RunStatus, room: int | None = None, evidence: int = SHOWN_LINES
+) -> RenderableType:
+    """All parts; `room`: lines for replicas, `evidence`: log lines of each failure."""
     head = Text.assemble((status.run, "bold"), f" {status.run_id}  ", (status.phase, "bold"))
     parts: list[RenderableType] = [head, Text(status.message)]
     if status.slurm_error:
@@ -46,11 +80,11 @@ def status_view(status: RunStatus, *, height: int | None = None) -> RenderableTy
         parts.append(Text(f"Slurm could not be asked: {said}", style="yellow"))
     parts += ["", TaskTable(status.tasks)]
     if status.replicas:
-        parts += _replicas(status, None if height is None else _room(status, height))
+        parts += _replicas(status, room)
         parts += _words(status)
     parts += _costs(status)
     if status.failures:
-        parts += _failures(status.failures)
+        parts += _failures(status.failures, evidence)
     return Group(*parts)
 
 
@@ -107,14 +141,8 @@ def _replicas(status: RunStatus, room: int | None) -> list[RenderableType]:
             "-" if replica.heartbeat_age_s is None else age(replica.heartbeat_age_s),
         )
     hidden = len(status.replicas) - len(shown)
-    more = [Text(f"and {hidden} more replicas", style="dim")] if hidden else []
+    more = [Text(f"and {_count(hidden, 'more replica')}", style="dim")] if hidden else []
     return ["", table, *more]
-
-
-def _room(status: RunStatus, height: int) -> int:
-    """Lines for replicas when all else is shown."""
-    evidence = sum(2 + min(len(group.lines), SHOWN_LINES) for group in status.failures)
-    return max(1, height - len(status.tasks) - evidence - FURNITURE)
 
 
 def _name(replica: ReplicaStatus) -> str:
@@ -160,7 +188,7 @@ def hours(usage: Usage) -> str:
     return f"{name}: {usage.used_h:.2f} used, {usage.wasted_h:.2f} wasted{share}, {left} left"
 
 
-def _failures(groups: Sequence[FailureGroup]) -> list[RenderableType]:
+def _failures(groups: Sequence[FailureGroup], evidence: int) -> list[RenderableType]:
     table = _table("failure", "of")
     _add_numbers(table, ("count",))
     _add_words(table, ("last", "node", "reason"))
@@ -171,15 +199,15 @@ def _failures(groups: Sequence[FailureGroup]) -> list[RenderableType]:
             f"{group.count:,}",
             group.where,
             group.node or "-",
-            Text(brief(group.reason)),
+            Text(printable(brief(group.reason))),
         )
     parts: list[RenderableType] = ["", table]
     for group in groups:
         if group.log is not None:
             parts.append(Text.assemble((f"{group.kind}: ", "red"), group.log, overflow="fold"))
         parts += [
-            Padding(Text(line, style="dim", overflow="fold"), (0, 0, 0, 2), expand=False)
-            for line in group.lines[-SHOWN_LINES:]
+            Padding(Text(printable(line), style="dim", overflow="fold"), (0, 0, 0, 2), expand=False)
+            for line in group.lines[max(len(group.lines) - evidence, 0) :]
         ]
     return parts
 
@@ -202,21 +230,13 @@ def _add_numbers(table: Table, names: Iterable[str]) -> None:
 
 
 def _style(replica: ReplicaStatus) -> str:
-    if replica.error:
+    if replica.error or replica.state == "silent":
         return "red"
     return "green" if replica.state in GOOD else "yellow"
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def age(seconds: float) -> str:
-    """How long ago, in the largest unit that says enough: `3 s`, `12 min`, `5 h`, `2 d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def duration(seconds: float | None) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.cluster.jobs import read_fence
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE
-from evalkit.cluster.postmortem import Postmortem, Scene
+from evalkit.cluster.phase import RUNNING
+from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, Scene, is_past
 from evalkit.cluster.states import JobState
 from evalkit.cluster.status_values import AttemptStatus
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from evalkit.cluster.status_values import JobStatus
     from evalkit.store.layout import RunFolder
 
-RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING})
 NOT_SAID = frozenset({NO_ANSWER, NOT_VISIBLE})
 """Reasons for which nothing is concluded from a job that is unknown."""
 
@@ -39,6 +39,8 @@ class Parts(NamedTuple):
     attempts: Sequence[AttemptRecord]
     answer: Answer
     now: float
+    warning_s: float = DEFAULT_WARNING_S
+    """Jobs are warned so long before their time limit (s)."""
 
 
 def attempt_statuses(
@@ -46,9 +48,10 @@ def attempt_statuses(
 ) -> Iterable[AttemptStatus]:
     """All attempts of a run, in their order."""
     alive = frozenset(_alive(jobs, parts))
+    undecided = frozenset(_undecided(jobs, parts)) - alive
     fence = read_fence(folder).submission
     cancelled = frozenset(r.job_id for r in parts.known if r.submission <= fence)
-    scene = Scene(parts.answer.history, alive, cancelled, folder)
+    scene = Scene(parts.answer.history, alive, cancelled, folder, parts.warning_s, undecided)
     for attempt in parts.attempts:
         yield AttemptStatus(
             id=attempt.id,
@@ -65,11 +68,12 @@ def attempt_statuses(
             completion_tokens=attempt.completion_tokens,
             server_starts=attempt.server_starts,
             failure=postmortem.explain(attempt, scene),
+            restart_count=attempt.restart_count,
         )
 
 
 def _alive(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
-    """Attempts that run: heard lately, or the last of a job that runs, or of which nobody says else."""
+    """Attempts that run: heard lately, or the last of the execution that its job runs."""
     of_job = {job.job_id: job for job in jobs}
     latest = {attempt.replica: attempt for attempt in parts.attempts}
     for name, attempt in latest.items():
@@ -77,7 +81,18 @@ def _alive(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
         heard = (
             report is not None and report.attempt == attempt.attempt and report.is_fresh(parts.now)
         )
-        held = job is not None and (job.state in RUNNING or job.reason in NOT_SAID)
+        runs = job is not None and job.state in RUNNING
+        held = runs and not is_past(attempt, parts.answer.history)
         over = job is not None and JobState(job.state).is_over
         if attempt.ended is None and (held or (heard and not over)):
+            yield attempt.id
+
+
+def _undecided(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
+    """Attempts without an end of whose job Slurm says nothing now: neither alive nor failed."""
+    unsaid = {job.job_id for job in jobs if job.reason in NOT_SAID}
+    latest = {attempt.replica: attempt for attempt in parts.attempts}
+    for attempt in latest.values():
+        is_open = attempt.ended is None and not is_past(attempt, parts.answer.history)
+        if is_open and attempt.job_id in unsaid:
             yield attempt.id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalkit.cluster.attempts import AttemptRecord
+from evalkit.serving.followers import DEVICES
 from evalkit.serving.gpus import gpu_names
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from evalkit.cluster.job import JobInfo
 
 NO_GPUS = frozenset({"", "-1", "NoDevFiles"})
-"""CUDA_VISIBLE_DEVICES where there are none to see."""
+"""What a variable of DEVICES says where there are none to see."""
 
 
 def held_gpus(job: JobInfo, planned: int, env: Mapping[str, str]) -> int:
@@ -22,8 +23,10 @@ def held_gpus(job: JobInfo, planned: int, env: Mapping[str, str]) -> int:
 
     Where nothing restricts which ones are seen, a replica holds what it needs of those that exist.
     """
-    if job.gpus is not None:
-        seen = 0 if job.gpus in NO_GPUS else len(job.gpus.split(","))
+    named = (job.gpus, *(env.get(name) for name in DEVICES))  # Slurm sets others for other makers
+    given = next((text for text in named if text is not None), None)
+    if given is not None:
+        seen = 0 if given in NO_GPUS else len(given.split(","))
         return seen * len(job.nodes)
     return min(planned, len(gpu_names(env)) * len(job.nodes)) if planned else 0
 

@@ -6,6 +6,8 @@ old one where it was only renamed. Nothing here knows what the lines mean.
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 TAIL_BLOCK = 64 * 1024
 MAX_READ = 4 * 1024 * 1024
 """Bytes of one file between two looks at the others."""
+CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+)
 
 
 class LogLine(NamedTuple):
@@ -30,6 +38,11 @@ class LogLine(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.attempt} {self.source}| {self.text}"
+
+
+def printable(text: str) -> str:
+    """A log's text without what a terminal would obey; tabs stay, a carriage return becomes a blank."""
+    return CONTROL.sub("", text).replace("\r", " ")
 
 
 @dataclass(slots=True)
@@ -51,7 +64,9 @@ class Tail:
         """Start before the last `lines` lines of what is there now."""
         try:
             with self.path.open("rb") as file:
-                self.offset = tail_offset(file.read, file.seek, self.path.stat().st_size, lines)
+                about = os.fstat(file.fileno())
+                self.inode = about.st_ino
+                self.offset = tail_offset(file.read, file.seek, about.st_size, lines)
         except OSError:
             return  # not there yet: it is read from its start
 
@@ -60,9 +75,14 @@ class Tail:
         block = b""
         try:
             with self.path.open("rb") as file:
-                about = self.path.stat()
-                if self.inode is not None and about.st_ino != self.inode:
+                about = os.fstat(file.fileno())  # of what was opened, not of what is there by now
+                if self.inode not in (None, about.st_ino):
                     block = self._left_behind()
+                    if len(block) >= MAX_READ:  # more of it is read by the next call
+                        self.offset += len(block)
+                        return self._take(block)
+                    if (self.rest + block)[-1:] not in (b"", b"\n"):
+                        block += b"\n"
                     self.offset = 0
                 elif about.st_size < self.offset:
                     self.offset, self.rest = 0, b""
@@ -72,19 +92,21 @@ class Tail:
         except OSError:
             return []  # vanished, or not visible on this node yet: looked at again
         self.offset += len(new)
-        *whole, self.rest = (self.rest + block + new).split(b"\n")
+        return self._take(block + new)
+
+    def _take(self, new: bytes) -> list[LogLine]:
+        *whole, self.rest = (self.rest + new).split(b"\n")
         self.quiet = not new
         return [self._line(line) for line in whole]
 
     def _left_behind(self) -> bytes:
-        """The unread end of a file that was rotated away; its last line is ended."""
+        """What is unread of a file that was rotated away, at most MAX_READ bytes."""
         for path in self.path.parent.glob(f"{self.path.name}*"):
             try:
                 with path.open("rb") as file:
-                    if path.stat().st_ino == self.inode:
+                    if os.fstat(file.fileno()).st_ino == self.inode:
                         file.seek(self.offset)
-                        left = file.read(MAX_READ)
-                        return left if (self.rest + left)[-1:] in (b"", b"\n") else left + b"\n"
+                        return file.read(MAX_READ)
             except OSError:
                 continue
         self.rest = b""
@@ -97,7 +119,7 @@ class Tail:
 
     def _line(self, line: bytes) -> LogLine:
         text = line.decode("utf-8", errors="replace").rstrip("\r")
-        return LogLine(self.attempt, self.source, text)
+        return LogLine(self.attempt, self.source, printable(text))
 
 
 def tail_offset(

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 CLOCK_MARGIN_S = 120.0
 """A node's clock may be off against the controller's, and a worker starts a while after its job."""
-NEAR_END_S = 900.0
-"""An attempt that was told to stop so close to its time limit was told because of it."""
+NEAR_END_S = 60.0
+"""A TERM so close to the time limit is of the limit: Slurm's times are whole minutes."""
+DEFAULT_WARNING_S = 180.0
+"""How long before the time limit a job is warned (cluster.signal_delay_s), where nobody says."""
 LOG_BYTES = 64 * 1024
 KINDS = {
     JobState.PREEMPTED: FailureKind.PREEMPTED,
@@ -65,6 +67,10 @@ class Scene(NamedTuple):
     cancelled: frozenset[str]
     """Jobs (without an array index) that `evalkit cancel` stopped."""
     folder: RunFolder
+    warning_s: float = DEFAULT_WARNING_S
+    """Jobs are warned so long before their time limit (s)."""
+    undecided: frozenset[str] = frozenset()
+    """Attempts that are not heard, of which Slurm says nothing at the moment."""
 
 
 class Postmortem:
@@ -75,7 +81,7 @@ class Postmortem:
 
     def explain(self, attempt: AttemptRecord, scene: Scene) -> Failure | None:
         """See `explain`."""
-        if attempt.id in scene.alive:
+        if attempt.id in scene.alive | scene.undecided:
             return explain(attempt, scene)
         cancelled = attempt.job_id.partition("_")[0] in scene.cancelled
         key = (attempt, find_execution(attempt, scene.history), cancelled)
@@ -85,8 +91,9 @@ class Postmortem:
 
 
 def explain(attempt: AttemptRecord, scene: Scene) -> Failure | None:
-    """Why an attempt ended; None when it ended as done, or may still run."""
-    if attempt.end == "done" or (attempt.ended is None and attempt.id in scene.alive):
+    """Why an attempt ended; None when it ended as done, may still run, or nobody can be asked."""
+    is_open = attempt.id in scene.alive | scene.undecided
+    if attempt.end == "done" or (attempt.ended is None and is_open):
         return None
     row = find_execution(attempt, scene.history)
     if attempt.failure is not None:
@@ -112,6 +119,20 @@ def find_execution(attempt: AttemptRecord, history: History) -> Execution | None
     return min(rows, key=lambda row: abs(attempt.started - (row.started or 0.0)), default=None)
 
 
+def is_past(attempt: AttemptRecord, history: History) -> bool:
+    """Whether accounting knows that the execution which held an attempt is over.
+
+    A job that runs may run its next execution, of which there is no attempt yet.
+    """
+    row = find_execution(attempt, history)
+    if row is None:
+        return False
+    if row is not history.of(attempt.job_id)[-1]:
+        return True
+    has_ended = row.state.is_over or row.state is JobState.REQUEUED
+    return has_ended and row.ended is not None and attempt.started < row.ended
+
+
 def _corrected(failure: Failure, row: Execution | None) -> Failure:
     """A worker sees its server killed; Slurm knows that memory was the reason."""
     if row is not None and row.state is JobState.OOM and failure.kind in MEMORY_KINDS:
@@ -123,31 +144,54 @@ def _corrected(failure: Failure, row: Execution | None) -> Failure:
 def _verdict(
     attempt: AttemptRecord, row: Execution | None, scene: Scene
 ) -> tuple[FailureKind, str]:
-    if row is not None and row.state in KINDS:
-        kind = KINDS[row.state]
-        by = f" ({row.raw.lower()})" if " by " in row.raw else ""
-        return kind, SAID[kind] + by
+    if (told := _told(attempt, row)) is not None:
+        return told
     if attempt.job_id.partition("_")[0] in scene.cancelled:
         return FailureKind.CANCELLED, SAID[FailureKind.CANCELLED]
     if attempt.end == "over_budget":
         return FailureKind.OVER_BUDGET, attempt.reason or "the run's limits are reached"
     if attempt.end is not None:
-        return _signalled(attempt, row)
+        return _signalled(attempt, row, scene.warning_s)
     if row is None or row.state in LIVE:
         return FailureKind.LOST, "it was not heard any more, and nobody says why"
     return FailureKind.LOST, f"it ended without a word (exit code {row.exit_code}, {row.raw})"
 
 
-def _signalled(attempt: AttemptRecord, row: Execution | None) -> tuple[FailureKind, str]:
+def _told(attempt: AttemptRecord, row: Execution | None) -> tuple[FailureKind, str] | None:
+    """What Slurm said: to the worker while it ended, or else in its accounts."""
+    if attempt.cause is not None:
+        kind = FailureKind(attempt.cause)
+        return kind, f"{SAID[kind]} ({attempt.reason or 'no reason given'})"
+    if row is not None and row.state in KINDS:
+        kind = KINDS[row.state]
+        return kind, SAID[kind] + (f" ({row.raw.lower()})" if " by " in row.raw else "")
+    return None
+
+
+def _signalled(
+    attempt: AttemptRecord, row: Execution | None, warning_s: float
+) -> tuple[FailureKind, str]:
     """A drained attempt of which Slurm says no more than that it was requeued, or nothing."""
     why = f"told to stop ({attempt.reason or 'no reason given'})"
-    if attempt.ends is not None and attempt.ends - attempt.last < NEAR_END_S:
+    if _is_near_end(attempt, warning_s):
         return FailureKind.TIME_LIMIT, f"{why} before its time limit"
     if attempt.executor != "slurm" or attempt.reason == "SIGINT":
         return FailureKind.CANCELLED, why
     if row is not None and row.state is JobState.REQUEUED:
         return FailureKind.PREEMPTED, f"{why} and requeued"
     return FailureKind.PREEMPTED, f"{why} by Slurm, which does not say why"
+
+
+def _is_near_end(attempt: AttemptRecord, warning_s: float) -> bool:
+    """Whether a signal came when that of the time limit comes: a warning, or a TERM at the very end.
+
+    Never in the first half of a job, or whatever ends a short one would look like its time limit.
+    """
+    if attempt.ends is None:
+        return False
+    warned_s = 0.0 if attempt.reason == "SIGTERM" else warning_s
+    most_s = min(warned_s + NEAR_END_S, (attempt.ends - attempt.started) / 2)
+    return attempt.ends - attempt.last < most_s
 
 
 def _witness(

@@ -14,8 +14,8 @@ from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Scheduler
-from evalkit.cluster.phase import describe_phase
-from evalkit.cluster.postmortem import Postmortem
+from evalkit.cluster.phase import RUNNING, describe_phase
+from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, is_past
 from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.requeue import bad_nodes
@@ -29,8 +29,9 @@ from evalkit.cluster.status_values import (
 )
 from evalkit.cluster.troubles import group_failures
 from evalkit.cluster.usage import count_usage
+from evalkit.errors import StoreError
 from evalkit.store.layout import attempt_id
-from evalkit.store.run import load_plan
+from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -75,7 +76,9 @@ class StatusReader:
         rate = _total(task.rate_per_s for task in tasks)
         eta_s = (plan.n_units - done) / rate if rate else None
         attempts = tuple(attempt_statuses(folder, jobs, parts, self._postmortem))
-        failures = group_failures(folder, attempts, jobs, parts.answer.rows, progress)
+        failures = group_failures(
+            folder, attempts, jobs, parts.answer.rows, progress, parts.answer.history
+        )
         phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=is_gathered(folder))
         working = frozenset(attempt.id for attempt in attempts if attempt.is_alive)
         return RunStatus(
@@ -114,7 +117,7 @@ class StatusReader:
             monotonic=self._clock.monotonic(),
             reports=reports,
         )
-        return Parts(known, records, reports, attempts, answer, now)
+        return Parts(known, records, reports, attempts, answer, now, _warning_s(self._folder))
 
 
 def run_status(
@@ -122,6 +125,14 @@ def run_status(
 ) -> RunStatus:
     """Look at a run once. Raises StoreError when its plan or a journal cannot be read."""
     return StatusReader(folder, clock=clock, env=env).read()
+
+
+def _warning_s(folder: RunFolder) -> float:
+    """How long before their time limit the jobs are warned, as far as the settings can be read."""
+    try:
+        return float(load_cluster(folder).signal_delay_s)
+    except StoreError:
+        return DEFAULT_WARNING_S
 
 
 def _unexplained(
@@ -205,7 +216,7 @@ def _replica_statuses(
         fresh = report.is_fresh(parts.now) and not (job and JobState(job.state).is_over)
         yield ReplicaStatus(
             name=name,
-            state=_replica_state(report, job, fresh=fresh),
+            state=_replica_state(report, job, fresh=fresh, is_past=_is_past(report, mine, parts)),
             job_id=job.job_id if job else report.job_id,
             node=(job.nodes if job else "") or report.host,
             is_alive=fresh,
@@ -222,10 +233,18 @@ def _replica_statuses(
         )
 
 
-def _replica_state(report: ReplicaReport, job: JobStatus | None, *, fresh: bool) -> str:
+def _is_past(report: ReplicaReport, mine: Iterable[AttemptRecord], parts: Parts) -> bool:
+    """Whether a report is of an execution before the one that the job runs now."""
+    spoke = [attempt for attempt in mine if attempt.attempt == report.attempt]
+    return any(is_past(attempt, parts.answer.history) for attempt in spoke)
+
+
+def _replica_state(
+    report: ReplicaReport, job: JobStatus | None, *, fresh: bool, is_past: bool
+) -> str:
     if fresh:
         return report.state
-    if job is not None and job.state in QUEUED:
+    if job is not None and (job.state in QUEUED or (is_past and job.state in RUNNING)):
         return "waiting"  # the report is of an earlier attempt
     if report.state in ENDED:
         return report.state

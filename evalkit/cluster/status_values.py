@@ -101,7 +101,9 @@ class AttemptStatus:
     completion_tokens: int
     server_starts: int
     failure: Failure | None
-    """Why it did not end as done."""
+    """Why it did not end as done; null too while nobody can say whether it runs."""
+    restart_count: int = 0
+    """Requeues of its job before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,8 @@ class RunStatus:
     time: float
     """Unix time (s)."""
     phase: str
-    """One word: not_submitted, waiting, starting, running, gathering, complete, stopped, failed,
-    unknown."""
+    """One word: not_submitted, waiting, starting, running, silent, gathering, complete, stopped,
+    failed, unknown."""
     message: str
     """The phase in a sentence, with the reason and a log path when something is wrong."""
     is_over: bool

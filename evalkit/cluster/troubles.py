@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from evalkit.cluster.accounting import History
 from evalkit.cluster.failures import Failure, FailureKind
-from evalkit.cluster.postmortem import explain_job
+from evalkit.cluster.postmortem import CLOCK_MARGIN_S, explain_job
 from evalkit.cluster.progress import is_gathered, read_missing
 from evalkit.cluster.states import JobState
 from evalkit.cluster.status_values import FailureGroup
@@ -29,9 +30,8 @@ UNIT_KINDS = {
     Outcome.SCORER_ERROR: FailureKind.SCORER,
     Outcome.JUDGE_ERROR: FailureKind.JUDGE,
 }
-
-
 GRADERS = frozenset({FailureKind.SCORER, FailureKind.JUDGE})
+NO_HISTORY = History({})
 
 
 class Case(NamedTuple):
@@ -50,9 +50,10 @@ def group_failures(
     jobs: Sequence[JobStatus],
     rows: Mapping[str, JobRow],
     progress: Mapping[str, TaskProgress],
+    history: History = NO_HISTORY,
 ) -> tuple[FailureGroup, ...]:
     """All failures of a run, the latest kind first."""
-    told = {attempt.job_id for attempt in attempts}
+    told = _told(attempts, history)
     cases = [
         *_of_attempts(attempts),
         *_of_jobs(folder, [job for job in jobs if job.job_id not in told or _is_held(job)], rows),
@@ -63,6 +64,20 @@ def group_failures(
         groups.setdefault((case.of, case.failure.kind), []).append(case)
     found = [_group(folder, members) for members in groups.values()]
     return tuple(sorted(found, key=lambda group: -(group.time or 0.0)))
+
+
+def _told(attempts: Iterable[AttemptStatus], history: History) -> set[str]:
+    """Jobs whose last execution has an attempt, which knows most of its end."""
+    latest = {attempt.job_id: attempt for attempt in sorted(attempts, key=lambda a: a.started)}
+    return {job for job, attempt in latest.items() if not _has_later(attempt, history)}
+
+
+def _has_later(attempt: AttemptStatus, history: History) -> bool:
+    """Whether its job was started again after it: by count, or by time where old rows are gone."""
+    starts = [row.started for row in history.of(attempt.job_id) if row.started is not None]
+    if len(starts) > attempt.restart_count + 1:
+        return True
+    return any(start > attempt.ended + CLOCK_MARGIN_S for start in starts)
 
 
 def _of_attempts(attempts: Iterable[AttemptStatus]) -> Iterable[Case]:

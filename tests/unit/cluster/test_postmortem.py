@@ -9,7 +9,14 @@ import pytest
 
 from evalkit.cluster.accounting import Execution, History
 from evalkit.cluster.failures import Failure, FailureKind
-from evalkit.cluster.postmortem import Scene, explain, explain_job, find_execution
+from evalkit.cluster.postmortem import (
+    Postmortem,
+    Scene,
+    explain,
+    explain_job,
+    find_execution,
+    is_past,
+)
 from evalkit.cluster.slurm import JobRow
 from evalkit.cluster.states import JobState, job_state
 from tests.unit.cluster.test_attempts import make_record
@@ -87,8 +94,12 @@ def test_the_workers_word_counts(run_folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"reason": "SIGUSR2", "ends": 1500.0}, FailureKind.TIME_LIMIT),
+        ({"reason": "SIGUSR2", "ends": 1280.0, "started": 0.0}, FailureKind.TIME_LIMIT),
+        ({"reason": "SIGUSR2", "ends": 1500.0, "started": 0.0}, FailureKind.PREEMPTED),
         ({"reason": "SIGUSR2", "ends": 90_000.0}, FailureKind.PREEMPTED),
+        ({"reason": "SIGTERM", "ends": 1130.0, "started": 0.0}, FailureKind.TIME_LIMIT),
+        ({"reason": "SIGTERM", "ends": 1280.0, "started": 0.0}, FailureKind.PREEMPTED),
+        ({"reason": "SIGUSR2", "ends": 1240.0}, FailureKind.PREEMPTED),
         ({"reason": "SIGTERM"}, FailureKind.PREEMPTED),
         ({"reason": "SIGINT"}, FailureKind.CANCELLED),
         ({"reason": "SIGTERM", "executor": "local"}, FailureKind.CANCELLED),
@@ -105,6 +116,63 @@ def test_signals_without_an_explanation(
     assert found is not None
     assert found.kind is kind
     assert str(changes["reason"]) in found.reason
+
+
+@pytest.mark.parametrize("minutes", [1, 5, 10, 15])
+def test_a_short_job_that_is_preempted(run_folder: RunFolder, minutes: int) -> None:
+    """A preemption early in a short job is not taken for the time limit, however short the job."""
+    limit = 60.0 * minutes
+    attempt = make_record(
+        end="drained", reason="SIGTERM", ended=1000.0 + limit / 3, last=1000.0 + limit / 3,
+        ends=1000.0 + limit,
+    )  # fmt: skip
+    for rows in ((), (execution("REQUEUED"),)):
+        found = explain(attempt, scene(run_folder, *rows))
+        assert found is not None
+        assert found.kind is FailureKind.PREEMPTED
+
+
+@pytest.mark.parametrize("cause", ["preempted", "time_limit", "cancelled"])
+def test_what_slurm_told_the_worker(run_folder: RunFolder, cause: str) -> None:
+    """The cause that a worker was told stands, whatever the clock and the accounts make of it."""
+    attempt = make_record(end="drained", ended=1100.0, reason="SIGTERM", cause=cause, ends=1101.0)
+    for rows in ((), (execution("REQUEUED"),), (execution("TIMEOUT"),)):
+        found = explain(attempt, scene(run_folder, *rows))
+        assert found is not None
+        assert found.kind == cause
+        assert "(SIGTERM)" in found.reason
+
+
+def test_the_warning_is_the_sites(run_folder: RunFolder) -> None:
+    """A site that warns long before the limit has time limits that come early."""
+    attempt = make_record(
+        end="drained", reason="SIGUSR2", ended=5000.0, last=5000.0, ends=5900.0, started=0.0
+    )
+    kinds = [verdict(attempt, scene(run_folder, warning_s=s)) for s in (180.0, 900.0)]
+    assert [kind and kind[0] for kind in kinds] == [FailureKind.PREEMPTED, FailureKind.TIME_LIMIT]
+
+
+def test_nothing_is_concluded_from_silence(run_folder: RunFolder) -> None:
+    """While Slurm says nothing, an attempt without an end has not failed; later it may have."""
+    known = scene(run_folder, undecided=frozenset({"r0.a1"}))
+    postmortem = Postmortem()
+    assert postmortem.explain(make_record(), known) is None
+    found = postmortem.explain(make_record(), scene(run_folder, execution("NODE_FAIL")))
+    assert found is not None
+    assert found.kind is FailureKind.NODE_FAILURE
+
+
+def test_attempts_of_past_executions() -> None:
+    """An execution is past when another has begun, or it is over; accounting that lags says nothing."""
+    first = execution("NODE_FAIL", 995.0, ended=1500.0)
+    second = execution("RUNNING", 2000.0)
+    assert is_past(make_record(), History({JOB: (first, second)}))
+    assert not is_past(
+        make_record(started=2010.0, restart_count=1), History({JOB: (first, second)})
+    )
+    assert is_past(make_record(), History({JOB: (first,)}))
+    assert not is_past(make_record(started=2010.0, restart_count=1), History({JOB: (first,)}))
+    assert not is_past(make_record(), History({}))
 
 
 def test_cancelled_by_us(run_folder: RunFolder) -> None:

@@ -1,0 +1,115 @@
+"""The phase of a run where it is not plain: nobody answers, nobody is heard, a state is new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evalkit.cluster.live import ELSEWHERE, FORGOTTEN, NO_ANSWER, NO_SLURM, NOT_VISIBLE
+from evalkit.cluster.phase import Phase, describe_phase
+from evalkit.cluster.status_values import JobStatus, ReplicaStatus, TaskStatus
+
+EXPECTED = 10
+
+
+def task(done: int) -> TaskStatus:
+    return TaskStatus("sums", EXPECTED, done, {}, 1, 0, None, 0, None, None)
+
+
+def job(state: str, reason: str = "", raw: str = "", role: str = "replicas") -> JobStatus:
+    is_worker = role == "replicas"
+    number, replica = ("4_0", "r0") if is_worker else ("5", None)
+    return JobStatus(number, role, replica, state, raw, reason, "", None)
+
+
+def gather(state: str, reason: str = "", raw: str = "") -> JobStatus:
+    return job(state, reason, raw, "gather")
+
+
+def replica(state: str, **changes: Any) -> ReplicaStatus:
+    values = {"name": "r0", "state": state, "job_id": "4_0", "node": "n1", "log": "/run/worker.log"}
+    return ReplicaStatus(**{**values, **changes})
+
+
+def phase(done: int, one: ReplicaStatus, *jobs: JobStatus, is_gathered: bool = False) -> Phase:
+    return describe_phase([task(done)], [one], jobs, is_gathered=is_gathered)
+
+
+@pytest.mark.parametrize("reason", [NO_ANSWER, NOT_VISIBLE])
+@pytest.mark.parametrize("word", ["done", "silent"])
+def test_every_unit_done_while_slurm_is_mute(reason: str, word: str) -> None:
+    """A gather of which nothing is said may still write: the run is not over."""
+    found = phase(EXPECTED, replica(word), job("done"), gather("unknown", reason))
+    assert (found.word, found.is_over, found.is_blind) == ("unknown", False, False)
+    found = phase(EXPECTED, replica(word), job("unknown", reason), gather("done"))
+    assert (found.word, found.is_over) == ("unknown", False)
+
+
+@pytest.mark.parametrize("reason", [NO_SLURM, f"{ELSEWHERE} login1"])
+def test_every_unit_done_where_nobody_can_be_asked(reason: str) -> None:
+    """A copied run is blind; its results can be gathered here."""
+    found = phase(EXPECTED, replica("done"), job("unknown", reason), gather("unknown", reason))
+    assert (found.word, found.is_over, found.is_blind) == ("unknown", False, True)
+    assert reason in found.message
+    assert "evalkit gather" in found.message
+
+
+def test_complete_results_need_no_answer() -> None:
+    """What is gathered is complete, whether Slurm answers or not."""
+    mute = (job("unknown", NO_ANSWER), gather("unknown", NO_ANSWER))
+    found = phase(EXPECTED, replica("done"), *mute, is_gathered=True)
+    assert (found.word, found.is_over) == ("complete", True)
+
+
+@pytest.mark.parametrize(
+    ("last", "is_over", "is_blind"),
+    [
+        (gather("unknown", NO_ANSWER), False, False),
+        (gather("unknown", "", "NEW_STATE"), False, False),
+        (gather("running"), False, False),
+        (gather("unknown", NO_SLURM), False, True),
+        (gather("unknown", FORGOTTEN), True, False),
+        (gather("cancelled"), True, False),
+    ],
+)
+def test_a_stopped_run_with_a_gather(last: JobStatus, is_over: bool, is_blind: bool) -> None:
+    """A run whose replicas have stopped is over only when its gather is known not to live."""
+    found = phase(3, replica("ended"), job("cancelled"), last)
+    assert found.word == "stopped"
+    assert (found.is_over, found.is_blind) == (is_over, is_blind)
+
+
+@pytest.mark.parametrize("done", [3, EXPECTED])
+def test_a_state_that_is_not_in_our_table(done: int) -> None:
+    """A job that Slurm has under an unknown word may live."""
+    found = phase(done, replica("silent"), job("unknown", "", "NEW_STATE"))
+    assert (found.word, found.is_over) == ("unknown", False)
+    assert "NEW_STATE" in found.message
+
+
+def test_a_forgotten_job_has_stopped() -> None:
+    """What Slurm no longer knows does not run."""
+    found = phase(3, replica("silent"), job("unknown", FORGOTTEN))
+    assert (found.word, found.is_over) == ("stopped", True)
+
+
+def test_a_silent_replica_whose_job_runs() -> None:
+    """It is called silent, with how long and the log, and not a worker that has yet to start."""
+    mute = replica("silent", attempt=1, heartbeat_age_s=7200.0)
+    found = phase(3, mute, job("running"))
+    assert (found.word, found.is_over) == ("silent", False)
+    said = "r0 has not been heard for 2 h although its job runs (log: /run/worker.log)"
+    assert said in found.message
+    others = [replica("ready", name="r1", job_id="4_1"), replica("silent", name="r2"), mute]
+    found = describe_phase([task(3)], others, [job("running")], is_gathered=False)
+    assert found.word == "running"
+    assert "r2 has not been heard although its job runs (log: /run/worker.log), and 1 more" in (
+        found.message
+    )
+
+
+def test_a_worker_that_has_yet_to_speak() -> None:
+    """A job that runs without a first word of its worker is starting."""
+    found = phase(3, replica("waiting"), job("running"))
+    assert (found.word, found.is_over) == ("starting", False)
