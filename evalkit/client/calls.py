@@ -199,18 +199,23 @@ class CallClient:
         except AnsweredError as answered:
             return answered.reply
         except MalformedReplyError as error:
-            raise PassingFaultError(str(error)) from error
+            raise PassingFaultError(self._target.hide(str(error))) from None
         except WrongModelError as error:
             raise EndpointError(
-                f"{self._target.url} answers with another model's name: {error}",
+                f"{self._target.url} answers with another model's name: "
+                f"{self._target.hide(str(error))}",
                 hint="Another server took the port, or served_model_name is wrong.",
-            ) from error
+            ) from None
         finally:
             self.in_flight -= 1
 
     def _parse(self, body: bytes, think_tags: tuple[str, str] | None) -> Reply:
         model = self._target.model if self._target.is_ours else None
-        return parse_reply(body, think_tags, model)
+        try:
+            return parse_reply(body, think_tags, model)
+        except MalformedReplyError:
+            # what it says of the body is cut, maybe in the middle of a key
+            return parse_reply(self._target.hide_in(body), think_tags, model)
 
 
 def _count(tokens: Tokens | None) -> int:

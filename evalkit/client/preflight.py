@@ -52,16 +52,17 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
                 async for _ in stream:
                     return
     except openai.APIStatusError as error:
-        content = error.response.content
+        content = target.hide_in(error.response.content)
         if filtered_reply(error.status_code, content) is not None:
             return  # it speaks the protocol, and has an answer of its own to this very question
-        raise _refused(task, error.status_code, content) from error
+        raise _refused(task, error.status_code, content) from None  # its words may hold the key
     except openai.APIConnectionError as error:
         raise InfraError(
-            f"preflight of tasks.{task}: no answer from {target.base_url}: {error}"
-        ) from error
+            f"preflight of tasks.{task}: no answer from {target.base_url}: "
+            f"{target.hide(str(error))}"
+        ) from None
     except openai.OpenAIError as error:
-        raise EndpointError(f"preflight of tasks.{task}: {error}") from error
+        raise EndpointError(f"preflight of tasks.{task}: {target.hide(str(error))}") from None
     raise EndpointError(
         f"preflight of tasks.{task}: {target.base_url} answered with an empty stream"
     )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from evalkit.redaction import HIDDEN, redact, request_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,6 +39,23 @@ class Target:
     """Context length in tokens, where it is known."""
     stream_interval: int = 1
     """Tokens between two chunks of a streamed answer."""
+
+    secrets: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """What an endpoint may repeat and no record may show."""
+
+    def __post_init__(self) -> None:
+        """Derive what is to be hidden."""
+        object.__setattr__(self, "secrets", request_secrets(self.headers, self.proxy))
+
+    def hide(self, text: str) -> str:
+        """Text from the endpoint without what it was sent in headers."""
+        return redact(text, self.secrets)
+
+    def hide_in(self, body: bytes) -> bytes:
+        """As `hide`, for an answer's body: before it is cut, so that no half of a key is left."""
+        for secret in self.secrets:
+            body = body.replace(secret.encode(), HIDDEN.encode())
+        return body
 
     @property
     def root(self) -> str:

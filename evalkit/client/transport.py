@@ -17,7 +17,7 @@ from evalkit.client.retry import REFUSED_STATUS, is_retried, parse_retry_after
 from evalkit.errors import EndpointError, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from evalkit.client.target import Target
@@ -105,9 +105,9 @@ class Transport:
                 body = await response.read()
                 if response.status == 200:
                     return body
-                refusal = _refusal(response, body)
+                refusal = self._refusal(response, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _no_answer(url, error) from error
+            raise self._no_answer(url, error) from None
         raise _refused(url, refusal)
 
     def _send(
@@ -124,11 +124,20 @@ class Transport:
         try:
             async with self._send(url, payload, headers) as response:
                 if response.status != 200:
-                    raise _refused(url, _refusal(response, await response.read()))
+                    raise _refused(url, self._refusal(response, await response.read()))
                 async for data in read_events(response.content.iter_any()):
-                    yield parse_event(data)
+                    yield parse_event(data, self._target.hide_in)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _no_answer(url, error) from error
+            raise self._no_answer(url, error) from None
+
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> Refusal:
+        hidden = self._target.hide_in(body)
+        return Refusal(response.status, hidden, response.headers.get("Retry-After"))
+
+    def _no_answer(self, url: str, error: Exception) -> PassingFaultError:
+        """Raise it without its cause, whose words may hold our headers."""
+        text = self._target.hide(f"no answer from {url}: {error!r}")
+        return PassingFaultError(text, dropped=_is_drop(error))
 
 
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -148,23 +157,18 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 yield data
 
 
-def parse_event(data: bytes) -> dict[str, Any]:
-    """One event's JSON. Raises PassingFaultError for a broken one, or one that tells of an error."""
+def parse_event(data: bytes, hide: Callable[[bytes], bytes]) -> dict[str, Any]:
+    """One event's JSON. Raises PassingFaultError for a broken one, or one that tells of an error.
+
+    `hide` takes secrets out of what is told of it.
+    """
     try:
         event = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise PassingFaultError(f"a broken event in a stream: {data[:200]!r}") from error
+        raise PassingFaultError(f"a broken event in a stream: {hide(data)[:200]!r}") from error
     if not isinstance(event, dict) or event.get("error"):
-        raise PassingFaultError(f"error in a stream: {error_message(data)[0]}", status=500)
+        raise PassingFaultError(f"error in a stream: {error_message(hide(data))[0]}", status=500)
     return event
-
-
-def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refusal:
-    return Refusal(response.status, body, response.headers.get("Retry-After"))
-
-
-def _no_answer(url: str, error: Exception) -> PassingFaultError:
-    return PassingFaultError(f"no answer from {url}: {error!r}", dropped=_is_drop(error))
 
 
 def _refused(url: str, refusal: Refusal) -> Exception:

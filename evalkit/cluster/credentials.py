@@ -14,6 +14,7 @@ import orjson
 
 from evalkit.errors import ClusterError, RecipeError
 from evalkit.recipe.schema import ExternalServing
+from evalkit.redaction import spellings
 from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ def collect_secrets(plan: Plan, env: Mapping[str, str]) -> dict[str, str]:
         )
     optional = [name for name in OPTIONAL if env.get(name)]
     return {name: env[name] for name in (*required, *optional)}
+
+
+def run_secrets(plan: Plan, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Values that no record of the run may show, in all their spellings."""
+    names = {*required_secrets(plan), *OPTIONAL}
+    return spellings(value for name in names if (value := env.get(name)))
 
 
 def write_secrets(path: Path, secrets: Mapping[str, str]) -> None:

@@ -8,9 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from evalkit.errors import StoreError
+from evalkit.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from evalkit.clock import Clock
@@ -19,14 +20,29 @@ if TYPE_CHECKING:
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
+class RedactingFormatter(logging.Formatter):
+    """Replaces secrets in all of a record, tracebacks of others' errors included."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__(FORMAT)
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return redact(super().format(record), self._secrets)
+
+
 @contextlib.contextmanager
-def attempt_logging(path: Path) -> Iterator[None]:
-    """Send evalkit's log records to a file for the time of the block. Raises StoreError."""
+def attempt_logging(path: Path, secrets: Sequence[str] = ()) -> Iterator[None]:
+    """Send evalkit's log records to a file for the time of the block, without `secrets`.
+
+    Raises StoreError.
+    """
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(RedactingFormatter(secrets))
     logger = logging.getLogger("evalkit")
     level = logger.level
     logger.addHandler(handler)

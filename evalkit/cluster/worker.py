@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.cluster.attempts import Recorder, begin_attempt
 from evalkit.cluster.contexts import Contexts
-from evalkit.cluster.credentials import OPTIONAL, required_secrets
+from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.executor import replica_gpus
@@ -33,7 +33,7 @@ from evalkit.cluster.session import Attending, Session
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, ServingError, StoreError
 from evalkit.recipe.schema import LocalServing
-from evalkit.redaction import redact, spellings
+from evalkit.redaction import redact
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
 from evalkit.store.queue import WorkQueue
@@ -74,7 +74,8 @@ def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM
     folder = RunFolder(run_dir)
     plan = load_plan(folder)
     attempt = begin_attempt(folder, replica)
-    with attempt_logging(folder.worker_log(replica, attempt.number)):
+    hidden = run_secrets(plan, read_environment())
+    with attempt_logging(folder.worker_log(replica, attempt.number), hidden):
         worker = Worker(plan, attempt, job, clock)
         with _at_work(worker):
             worker.thread.start()
@@ -163,8 +164,7 @@ class Worker:
             drain=Drain(clock, job.kill_wait_s),
             server_context=self._server_context,
         )
-        names = {*required_secrets(plan), *OPTIONAL}
-        self._secrets = spellings(value for name in names if (value := self._env.get(name)))
+        self._secrets = run_secrets(plan, self._env)
         self._contexts = Contexts(attempt, plan.run_id, job, self._cluster, self._env)
         self._servers = 0
         self._served: set[int] = set()

@@ -79,6 +79,7 @@ class Server:
         # An ended keeper is no root: its pid may be another's by now, and it has no children.
         roots = {self.pid} if self.is_alive else set()
         left = await asyncio.to_thread(keeper.end_tree, roots, self._marker, 0.0)
+        self._process.poll()  # a keeper that was killed here is still to be reaped
         if left:
             pids = ", ".join(str(p.pid) for p in sorted(left))
             raise ServingError(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from evalkit.redaction import redact, request_secrets
+
 if TYPE_CHECKING:
     from evalkit.serving.endpoint import Endpoint
 
@@ -108,11 +110,17 @@ class Wire:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,
             ) as response:
-                return Answer(response.status, await response.text(errors="replace"))
+                text = await response.text(errors="replace")
+                # a refusal may repeat the key
+                return Answer(response.status, text if response.status == 200 else self._hide(text))
         except TimeoutError:
             return Answer(None, f"no answer within {timeout_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            return Answer(None, str(error) or type(error).__name__)
+            return Answer(None, self._hide(str(error)) or type(error).__name__)
+
+    def _hide(self, text: str) -> str:
+        endpoint = self._endpoint
+        return redact(text, request_secrets(endpoint.request_headers(), endpoint.proxy))
 
 
 def parse_models(answer: Answer) -> dict[str, int | None] | None:

@@ -38,4 +38,4 @@ async def test_events_survive_any_cut(data: list[bytes], places: list[int], end:
 def test_events_that_are_none(data: bytes) -> None:
     """A broken event and an error in a stream may pass on another try."""
     with pytest.raises(PassingFaultError):
-        parse_event(data)
+        parse_event(data, bytes)
