@@ -182,7 +182,8 @@ def live_elements(
     now: float,
     reports: Mapping[str, ReplicaReport] = NO_REPORTS,
 ) -> set[str]:
-    """Elements that run or may still run; also those submitted so recently that nobody can say."""
+    """Elements that run or may still run; also those submitted so recently that nobody can say, and
+    those that Slurm has, in a state that is not known here."""
     if not records:
         return set()
     rows = job_rows(records, commands, now=now, reports=reports)
@@ -195,7 +196,7 @@ def live_elements(
     return {
         element
         for element, row in rows.items()
-        if row.state.is_live or (row.state is JobState.UNKNOWN and element in young)
+        if row.state.is_live or (row.state is JobState.UNKNOWN and (row.raw or element in young))
     }
 
 
@@ -218,6 +219,8 @@ def _ended_row(element: str, record: JobRecord, history: History, now: float) ->
     if executions:
         last = executions[-1]
         is_behind = last.state in LIVE and last.ended is not None and now - last.ended > STALE_ROW_S
+        if last.state is JobState.UNKNOWN and last.ended is not None:
+            return JobRow(element, JobState.UNKNOWN, "", f"ended as {last.raw}", last.nodes)
         if not is_behind:
             return last.to_row()
         new = False

@@ -108,22 +108,27 @@ class Follower:
         """All new lines, file by file; of files without news lately only when `thorough`."""
         for tail in list(self.tails.values()):
             if thorough or not tail.quiet:
-                yield from self._chosen(tail)
+                yield from self._chosen(tail, is_new=True)
 
     def finish(self) -> Iterator[LogLine]:
         """What is left without a line break."""
         for tail in self.tails.values():
             yield from self._filter(tail, tail.finish())
 
-    def _chosen(self, tail: Tail) -> Iterator[LogLine]:
+    def _chosen(self, tail: Tail, *, is_new: bool = False) -> Iterator[LogLine]:
         while found := tail.read():
-            yield from self._filter(tail, found)
+            yield from self._filter(tail, found, is_new=is_new)
 
-    def _filter(self, tail: Tail, lines: Iterable[LogLine]) -> Iterator[LogLine]:
+    def _filter(
+        self, tail: Tail, lines: Iterable[LogLine], *, is_new: bool = False
+    ) -> Iterator[LogLine]:
+        """The lines that were asked for. `is_new`: they were not there before, so they are of now,
+        whatever their own clock says."""
         since, grep = self.wanted.since, self.wanted.grep
         for line in lines:
             if since is not None:
-                when = line_time(line.text, self.now())
+                now = self.now()
+                when = now if is_new else line_time(line.text, now)
                 tail.time = tail.time if when is None else when
                 if tail.time is not None and tail.time < since:
                     continue

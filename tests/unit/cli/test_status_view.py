@@ -176,6 +176,36 @@ def test_many_replicas_on_a_small_terminal() -> None:
     assert "more replicas" not in render(many, 120)
 
 
+def test_long_reasons_on_a_small_terminal() -> None:
+    """Reasons fold; what is watched is no taller than the screen all the same."""
+    reason = "the server for 'nvidia/Nemotron' died before it was ready (83 s, exit code 1) " * 2
+    long = dataclasses.replace(FAILURE, reason=reason)
+    replicas = tuple(dataclasses.replace(READY, name=f"r{n}") for n in range(50))
+    many = dataclasses.replace(STATUS, replicas=replicas, failures=(long, long))
+    for height in (45, 60):
+        lines = render(many, 80, height=height).splitlines()
+        assert len(lines) <= height
+        assert "exitcode1" in words("".join(lines))
+        assert any("more replica" in line for line in lines)
+
+
+def test_one_replica_that_is_left_out() -> None:
+    """One is one replica."""
+    two = dataclasses.replace(STATUS, replicas=(READY, dataclasses.replace(READY, name="r3")))
+    text = render(two, 120, height=10)
+    assert "and 1 more replica" in text
+    assert "1 more replicas" not in text
+
+
+def test_log_lines_carry_no_control_characters() -> None:
+    """Evidence is shown without what a terminal would obey."""
+    loud = dataclasses.replace(FAILURE, lines=("\x1b[31mred\x1b]0;title\x07",))
+    text = render(dataclasses.replace(STATUS, failures=(loud,)), 120)
+    assert "red" in text
+    assert "\x1b" not in text
+    assert "title" not in text
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(3.2, "3 s"), (119, "119 s"), (600, "10 min"), (9000, "2 h"), (2e5, "2 d")],

@@ -17,6 +17,7 @@ from evalkit.cluster.live import (
     NOT_VISIBLE,
     Answer,
     Scheduler,
+    live_elements,
 )
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.slurm import SlurmCommands
@@ -199,3 +200,27 @@ def test_accounting_that_is_behind_for_ever(looking: Looking) -> None:
     hidden = execution("RUNNING")
     write_job(looking.slurm, ended={"7": "COMPLETED"}, history=[hidden])
     assert looking.look(ASK_AT_MOST_EVERY_S).rows["7"].state is JobState.RUNNING
+
+
+def test_a_state_that_is_not_known_here(looking: Looking) -> None:
+    """What the queue shows is live under whatever word; what has ended under one is not."""
+    commands = SlurmCommands(looking.slurm.env)
+    (looking.slurm.dir.parent / "bin" / "squeue").write_text(
+        f"#!/bin/sh\necho '7|NEW_STATE|None|n1||N/A|{NAME}'\n"
+    )
+    assert live_elements(looking.records, commands, now=NOW + 1e6) == {"7"}
+    row = looking.look().rows["7"]
+    assert (row.state, row.raw) == (JobState.UNKNOWN, "NEW_STATE")
+
+
+def test_an_end_that_is_not_known_here(looking: Looking) -> None:
+    """An execution that accounting calls ended does not live, and its word is the reason."""
+    write_job(
+        looking.slurm,
+        ended={"7": "COMPLETED"},
+        history=[execution("NEW_END", End=stamp(NOW - 50.0))],
+    )
+    commands = SlurmCommands(looking.slurm.env)
+    assert live_elements(looking.records, commands, now=NOW + 1e6) == set()
+    row = looking.look().rows["7"]
+    assert (row.state, row.raw, row.reason) == (JobState.UNKNOWN, "", "ended as NEW_END")

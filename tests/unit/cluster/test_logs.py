@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import time
+import unicodedata
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalkit.cluster import log_tail
 from evalkit.cluster.attempts import write_attempt
-from evalkit.cluster.log_tail import Tail, tail_offset
+from evalkit.cluster.log_tail import Tail, printable, tail_offset
 from evalkit.cluster.logs import Follower, RunWatch, Wanted, follow
 from evalkit.errors import UsageError
 from tests.unit.cluster.builders import make_plan, write_run
@@ -240,3 +243,77 @@ def test_lines_that_match(run_folder: RunFolder) -> None:
         "r0.a1 worker| line 4x",
     ]
     assert shown(run_folder, grep=re.compile("nothing")) == []
+
+
+def test_new_lines_of_a_log_without_times(run_folder: RunFolder) -> None:
+    """What comes while it is followed is of now, also where no line says a time."""
+    write(run_folder.server_log("r0", 1), "old\n")
+    write_attempt(run_folder, make_record(started=SINCE - 7200))
+    follower = Follower(run_folder, Wanted(server=True, since=SINCE), now=lambda: SINCE + 60)
+    assert list(follower.begin()) == []
+    with run_folder.server_log("r0", 1).open("a") as file:
+        file.write(f"new\n{stamp(-60)},123 by a clock that is behind\n")
+    assert [line.text for line in follower.read()] == [
+        "new",
+        f"{stamp(-60)},123 by a clock that is behind",
+    ]
+
+
+def test_a_rotation_while_a_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is renamed between two calls of one read loses no line."""
+    path = tmp_path / "server.log"
+    write(path, "a\nb\n")
+    tail = Tail(path, "r0.a1", "server")
+    assert [line.text for line in tail.read()] == ["a", "b"]
+    with path.open("a") as file:
+        file.write("c\n")
+    look, renamed = os.fstat, tmp_path / "server.log.1"
+
+    def fstat(number: int) -> os.stat_result:
+        if not renamed.exists():
+            path.rename(renamed)
+            path.write_text("d\n")
+        return look(number)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    found = [line.text for _ in range(3) for line in tail.read()]
+    assert found == ["c", "d"]
+
+
+def test_much_was_left_in_a_rotated_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that was rotated away all is read, in as many steps as it takes."""
+    monkeypatch.setattr(log_tail, "MAX_READ", 8)
+    path = tmp_path / "server.log"
+    write(path, "0\n")
+    tail = Tail(path, "r0.a1", "server")
+    assert [line.text for line in tail.read()] == ["0"]
+    with path.open("a") as file:
+        file.write("".join(f"line {n}\n" for n in range(9)) + "unended")
+    path.rename(tmp_path / "server.log.1")
+    write(path, "new\n")
+    found = [line.text for _ in range(20) for line in tail.read()]
+    assert found == [*(f"line {n}" for n in range(9)), "unended", "new"]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown_as"),
+    [
+        ("\x1b[1;31mERROR\x1b[0m x\ty", "ERROR x\ty"),
+        ("\x1b]0;title\x07a\x1b]8;;http://x\x1b\\b", "ab"),
+        ("\x1b[2J\x1b(B\x1bcwiped\x08\x00\x9b", "wiped"),
+        ("10%\r20%\r", "10% 20%"),
+        ("grün \u2713", "grün \u2713"),
+        ("cut \x1b", "cut "),
+    ],
+)
+def test_a_terminal_obeys_no_log(tmp_path: Path, written: str, shown_as: str) -> None:
+    """Colours, titles and other control characters are left out; tabs stay."""
+    path = tmp_path / "server.log"
+    path.write_bytes(written.encode() + b"\n")
+    assert [line.text for line in Tail(path, "r0.a1", "server").read()] == [shown_as]
+
+
+@given(st.text())
+def test_printable_text_has_no_control_characters(text: str) -> None:
+    """Whatever a log holds."""
+    assert not [c for c in printable(text) if c not in "\t\n" and unicodedata.category(c) == "Cc"]
