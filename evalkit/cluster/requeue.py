@@ -20,11 +20,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from evalkit.cluster.failures import FailureKind, is_retryable
+from evalkit.cluster.states import JobState, job_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from evalkit.cluster.attempts import AttemptRecord
+    from evalkit.cluster.attempts import AttemptRecord, Cause
     from evalkit.cluster.slurm import JobView
     from evalkit.recipe.schema import Cluster
 
@@ -33,6 +34,8 @@ STUCK_AFTER = 8
 a model needs to load, an attempt gets nowhere with probability 0.63, and eight in a row with 0.025; with
 nodes that last twice as long it is 0.0006. So a job that could get somewhere is rarely given up, and one
 that cannot costs eight model loads."""
+UNRECORDED_AFTER = 16
+"""Requeues of a job that left no record, after which one more attempt that can leave none is the last."""
 REPEATED = 2
 """Failures after which a node is bad for every replica: one may be anything."""
 NODES_FAULT = frozenset(
@@ -89,7 +92,8 @@ def decide(ending: Ending, view: JobView | None, refusal: str | None) -> Verdict
 
     A job that was cancelled is never revived, one that runs elsewhere by now (this attempt's node was
     lost, and came back) is never touched, and who sent a TERM does not matter: Slurm says whether the
-    job was ended.
+    job was ended. Where it says nothing, or what nobody knows, the job is requeued in words that Slurm
+    itself refuses for a cancelled one.
     """
     why = ", ".join(ending.signals) or str(ending.failure or "drained")
     over = _already_decided(ending, view)
@@ -110,14 +114,39 @@ def _already_decided(ending: Ending, view: JobView | None) -> Verdict | None:
     if ending.failure is not None and not ending.signals and not is_retryable(ending.failure):
         return Verdict(Action.END, "")
     if view is None:
-        if "SIGTERM" in ending.signals:
-            return Verdict(Action.END, ", and Slurm does not say what became of the job")
         return None
     if view.restarts > ending.restart_count:
         return Verdict(Action.LEAVE, "; Slurm has requeued it")
-    if not view.is_running and not view.has_timed_out:
+    if _is_cancelled(view):
         return Verdict(Action.END, "; the job was cancelled")
+    state = job_state(view.state)
+    if state.is_over and state is not JobState.PREEMPTED and not view.has_timed_out:
+        return Verdict(Action.END, f"; the job is over ({view.state})")
     return None
+
+
+def _is_cancelled(view: JobView) -> bool:
+    """Whether somebody ended the job. States that evalkit does not know are not taken for that."""
+    state = job_state(view.state)
+    return state in (JobState.FINISHING, JobState.CANCELLED) and not view.has_timed_out
+
+
+def find_cause(ending: Ending, view: JobView | None, *, is_near_limit: bool) -> Cause | None:
+    """Why Slurm told a job to stop; None where that is not known, or nobody told it.
+
+    `is_near_limit`: the warning before the time limit was due when the attempt ended.
+    """
+    if view is None or not ending.signals:
+        return None
+    if view.is_preempted or job_state(view.state) is JobState.PREEMPTED:
+        return "preempted"
+    if view.has_timed_out:
+        return "time_limit"
+    if view.restarts > ending.restart_count:
+        return None
+    if _is_cancelled(view):
+        return "cancelled"
+    return "time_limit" if is_near_limit and "SIGUSR2" in ending.signals else None
 
 
 def attempts_of_job(records: Iterable[AttemptRecord], job_id: str) -> list[AttemptRecord]:
@@ -129,8 +158,9 @@ def refuse(history: Sequence[AttemptRecord], cluster: Cluster) -> str | None:
     """Why a job with these attempts gets no further one; None when it may."""
     spent_s = sum(record.wall_s for record in history)
     if cluster.max_hours is not None and spent_s >= cluster.max_hours * 3600:
+        attempts = "1 attempt" if len(history) == 1 else f"{len(history)} attempts"
         return (
-            f"its {len(history)} attempts took {spent_s / 3600:.2f} h, and cluster.max_hours is "
+            f"its {attempts} took {spent_s / 3600:.2f} h, and cluster.max_hours is "
             f"{cluster.max_hours:g}"
         )
     failed = failures_in_a_row(history)
@@ -220,13 +250,19 @@ def _faults(records: Sequence[AttemptRecord]) -> Counter[str]:
     latest = {record.replica: record.attempt for record in records}
     faults: Counter[str] = Counter()
     for record in records:
-        # without an end although another attempt followed: killed without a word, its node was lost
-        is_lost = record.end is None and record.attempt < latest[record.replica]
+        is_lost = _is_lost(record) and record.attempt < latest[record.replica]
         if is_lost or (record.end == "failed" and _is_nodes_fault(record)):
             faults[_node(record)] += 1
         elif record.has_kept:
             faults.pop(_node(record), None)
     return faults
+
+
+def _is_lost(record: AttemptRecord) -> bool:
+    """Killed without a word before it got anywhere. One that was told to stop was no victim of its
+    node, and one that had kept something may have been preempted in less time than its record needs."""
+    said = record.end is not None or record.reason is not None
+    return record.executor == "slurm" and not said and not record.has_kept
 
 
 def _is_nodes_fault(record: AttemptRecord) -> bool:

@@ -62,7 +62,7 @@ class JobView(NamedTuple):
     @property
     def is_running(self) -> bool:
         """Nobody has ended it: neither cancelled nor requeued nor at its time limit."""
-        return self.state == "RUNNING"
+        return job_state(self.state) is JobState.RUNNING
 
     @property
     def has_timed_out(self) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import subprocess
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,14 @@ from evalkit.cluster.failures import Failure, FailureKind, classify
 from evalkit.cluster.job import QUERY_TIMEOUT_S, TERMINATED, current_job, load_secrets
 from evalkit.cluster.jobs import is_cancelled
 from evalkit.cluster.requeue import (
+    UNRECORDED_AFTER,
     Action,
     Ending,
     Verdict,
     attempts_of_job,
     choose_excluded,
     decide,
+    find_cause,
     nodes_to_avoid,
     refuse,
     seconds_left,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType, ModuleType
 
+    from evalkit.cluster.attempts import Cause
     from evalkit.cluster.job import JobInfo
     from evalkit.store.layout import RunFolder
 
@@ -55,6 +59,25 @@ log = logging.getLogger("evalkit.worker")
 HANDLED = (signal.SIGTERM, signal.SIGUSR2)
 REQUEUE_S = 2.0
 """What the handler of a TERM leaves of KillWait to ask Slurm and to requeue; 0.1 s on an idle one."""
+ANSWER_S = 4.0
+"""For each of Slurm's commands after a TERM. A batch script has more patience, and no KILL soon."""
+WARNING_EARLY_S = 90.0
+"""Slurm may send the warning a minute before it was asked for."""
+FORESEEN = (
+    EvalkitError,
+    OSError,
+    MemoryError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    subprocess.SubprocessError,
+)
+"""What ends an attempt as failed, damage of ours too: what would not be requeued is lost."""
 OUTSIDE = JobView("RUNNING", "", 0, may_requeue=True, is_preempted=False, excluded="", partition="")
 """In place of Slurm's words in a container that has none of its commands. A requeue by the batch script
 does nothing to a job that was cancelled, or that Slurm has requeued."""
@@ -72,6 +95,7 @@ class Tenure:
         self._worker: ModuleType | None = None
         self._signals: list[str] = []
         self._spent: str | None = None
+        self._is_decided = False
 
     def hold(self, early: Sequence[int] = ()) -> None:
         """Work until nothing is left to lease. `early`: signals that came before this call.
@@ -83,22 +107,63 @@ class Tenure:
             signal.signal(number, self._hear)
         if early:
             self.leave(*(signal.Signals(number).name for number in early))
+        try:
+            code = self._work()
+        except FORESEEN as error:
+            self._fail(error)
+            raise
+        if code:
+            self._finish(None)
+            raise SystemExit(code)
+
+    def _work(self) -> int:
+        """The worker's exit code. Raises what it or the start of the attempt raised."""
+        self._job = current_job()  # first: what fails on the disk needs it to be tried again
+        if not self._folder.plan.exists():
+            raise StoreError(
+                f"{self._folder.plan} is not to be seen here",
+                hint="The output folder must be the same on all nodes.",
+            )
         self._cluster = load_cluster(self._folder)
-        self._job = current_job()
         self._check_start(self._job)
         from evalkit.cluster import worker  # heavy: serving and client
 
         load_secrets(self._folder)
         self._worker = worker
         with self._budget(self._job):
-            try:
-                code = worker.run_replica(self._folder.root, self._replica, self._job)
-            except (EvalkitError, OSError, MemoryError) as error:
-                self._finish(classify(error).kind)
-                raise
-        if code:
-            self._finish(None)
-            raise SystemExit(code)
+            code: int = worker.run_replica(self._folder.root, self._replica, self._job)
+        return code
+
+    def _fail(self, error: BaseException) -> None:
+        """What becomes of a job whose attempt raised `error`: SystemExit, or nothing when it just ends.
+
+        What a handler raised when it had decided already is none of this.
+        """
+        if self._is_decided:
+            return
+        _ignore_signals()
+        if self._job is None:
+            _retry_unknown_job()
+            return
+        job = self._job
+        failure = classify(error, node=job.nodes[0] if job.nodes else job.host)
+        history = attempts_of_job(self._records(), job.job_id)
+        if not any(record.restart_count == job.restart_count for record in history):
+            unseen = job.restart_count - len(history)
+            if not self._record(job, failure) and unseen >= UNRECORDED_AFTER:
+                self._spent = f"its attempts cannot leave a record: {failure.reason}"
+        self._finish(failure.kind)
+
+    def _record(self, job: JobInfo, failure: Failure) -> bool:
+        """Write the record of an attempt that failed before its worker wrote one; whether that worked."""
+        try:
+            number = begin_attempt(self._folder, self._replica).number
+            record = replace(_empty(job, self._replica, number), end="failed", failure=failure)
+            write_attempt(self._folder, record)
+        except (StoreError, OSError) as error:
+            log.warning("the attempt leaves no record: %s", error)
+            return False
+        return True
 
     def leave(self, *signals: str) -> None:
         """End an attempt that has not begun its work. Raises SystemExit or ClusterError."""
@@ -130,12 +195,8 @@ class Tenure:
             raise SystemExit(TERMINATED)
         refusal = refuse(attempts_of_job(self._records(), job.job_id), self._cluster)
         if refusal is not None:
-            now = SYSTEM_CLOCK.wall()
             number = begin_attempt(self._folder, self._replica).number
-            fields: dict[str, Any] = {"started": now, "last": now, "ended": now, "gpus": 0}
-            fields |= {"executor": job.executor, "job_id": job.job_id, "host": job.host}
-            fields |= {"nodes": job.nodes, "restart_count": job.restart_count, "ends": job.ends}
-            self._close(AttemptRecord(replica=self._replica, attempt=number, **fields), refusal)
+            self._close(_empty(job, self._replica, number), refusal)
             raise self._refused(refusal)
 
     @contextlib.contextmanager
@@ -164,8 +225,8 @@ class Tenure:
         Signals are ignored from here on, by scontrol too: a preemption without grace sends TERM to
         every process of the job, right behind USR2, and a requeue of ours does.
         """
-        for number in HANDLED:
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
+        self._is_decided = True
         job = self._job or current_job()
         records = self._records()
         history = attempts_of_job(records, job.job_id)
@@ -175,6 +236,7 @@ class Tenure:
         refusal = self._spent or refuse(history, self._cluster)
         if self._is_cancelled(job):
             verdict = Verdict(Action.END, "the run was cancelled")
+            self._say_cause(job, "cancelled")
         elif job.executor == "local":
             verdict = decide(ending, None, refusal) if failure is None else Verdict(Action.END, "")
         else:
@@ -187,24 +249,44 @@ class Tenure:
     def _finish_slurm(
         self, ending: Ending, job: JobInfo, records: Sequence[AttemptRecord], refusal: str | None
     ) -> None:
-        commands = SlurmCommands(environment.read_environment(), QUERY_TIMEOUT_S)
+        patience_s = ANSWER_S if "SIGTERM" in ending.signals else QUERY_TIMEOUT_S
+        commands = SlurmCommands(environment.read_environment(), patience_s)
         view = commands.show(job.job_id) if commands.has("scontrol") else OUTSIDE
         verdict = decide(ending, view, refusal)
+        cause = find_cause(ending, view, is_near_limit=self._is_near_limit(job))
         history = attempts_of_job(records, job.job_id)
         if verdict.action is Action.END:
-            self._stop(verdict, refusal, job, history)
+            self._say_cause(job, cause)
+            records = self._records() if cause else records
+            self._stop(verdict, refusal, job, attempts_of_job(records, job.job_id))
             return
         text = verdict.reason
-        if view is OUTSIDE:
-            self._note(f"{self._replica} asks its batch script for a requeue: {text}")
-            raise SystemExit(REQUEUE_CODE)
         if verdict.action is Action.REQUEUE:
-            chosen = _choose(commands, job, view, nodes_to_avoid(history, records))
-            commands.requeue(job.job_id, even_ended=verdict.even_ended)
+            obstacle = _requeue(commands, view, verdict, job)
+            if obstacle is not None:
+                self._say_cause(job, cause)
+                self._note(f"{self._replica} asks its batch script for a requeue: {text}{obstacle}")
+                raise SystemExit(REQUEUE_CODE)
             # Slurm takes this of a job that waits, so not before; it waits as soon as it is requeued
-            text += _exclude(commands, job, chosen)
+            text += _exclude(commands, job, view, nodes_to_avoid(history, records))
+        self._say_cause(job, cause)
         self._note(f"{self._replica} goes back into the queue: {text}")
         raise SystemExit(TERMINATED)
+
+    def _is_near_limit(self, job: JobInfo) -> bool:
+        """Whether the warning before the time limit was due."""
+        if job.ends is None:
+            return False
+        return SYSTEM_CLOCK.wall() >= job.ends - self._cluster.signal_delay_s - WARNING_EARLY_S
+
+    def _say_cause(self, job: JobInfo, cause: Cause | None) -> None:
+        """Put what Slurm said into this attempt's record, which its worker has written last."""
+        history = attempts_of_job(self._records(), job.job_id)
+        last = history[-1] if history else None
+        if cause is None or last is None or last.restart_count != job.restart_count:
+            return
+        with contextlib.suppress(StoreError, OSError):  # only status has less to say then
+            write_attempt(self._folder, replace(last, cause=cause))
 
     def _stop(
         self,
@@ -223,13 +305,14 @@ class Tenure:
         raise self._refused(verdict.reason)
 
     def _refused(self, why: str) -> ClusterError:
+        self._is_decided = True
         text = f"{self._replica} is not requeued: {why}"
         self._note(text)
         return ClusterError(text, hint=CONTINUES)
 
     def _close(self, record: AttemptRecord, reason: str) -> None:
         """Say in an attempt's record that its job went over its limits."""
-        failure = Failure(FailureKind.OVER_BUDGET, reason, record.host)
+        failure = Failure(FailureKind.OVER_BUDGET, reason, record.node)
         with contextlib.suppress(StoreError):  # the run's log has it too
             write_attempt(
                 self._folder,
@@ -265,27 +348,57 @@ class Tenure:
             note(self._folder, SYSTEM_CLOCK, text)
 
 
-def _choose(
+def _requeue(
+    commands: SlurmCommands, view: JobView | None, verdict: Verdict, job: JobInfo
+) -> str | None:
+    """Requeue the job. What kept it from that, for the batch script to try; it has more patience."""
+    if view is OUTSIDE:
+        return ""
+    if view is None:
+        return "; Slurm does not answer"
+    try:
+        commands.requeue(job.job_id, even_ended=verdict.even_ended)
+    except ClusterError as error:
+        return f"; {error.message}"
+    return None
+
+
+def _exclude(
     commands: SlurmCommands, job: JobInfo, view: JobView | None, avoid: Sequence[str]
-) -> tuple[str, ...] | None:
-    """Nodes to exclude from now on; None for no change."""
+) -> str:
+    """Keep a job that was just requeued off nodes that failed; what to say of it."""
     if view is None or not avoid:
-        return None
+        return ""
     try:
         excluded = commands.host_names(view.excluded)
         size = commands.partition_size(view.partition)
-    except ClusterError as error:
-        log.warning("%s", error)
-        return None
-    return choose_excluded(avoid, excluded, size=size, nodes=len(job.nodes))
-
-
-def _exclude(commands: SlurmCommands, job: JobInfo, nodes: tuple[str, ...] | None) -> str:
-    """Keep a job that was just requeued off these nodes; what to say of it."""
-    if nodes is None:
-        return ""
-    try:
+        nodes = choose_excluded(avoid, excluded, size=size, nodes=len(job.nodes))
+        if nodes is None:
+            return ""
         commands.exclude(job.job_id, nodes)
     except ClusterError as error:
         return f"; {error.message}"
     return f"; without {', '.join(nodes)}" if nodes else ""
+
+
+def _empty(job: JobInfo, replica: str, number: int) -> AttemptRecord:
+    """The record of an attempt that ended before its worker began."""
+    now = SYSTEM_CLOCK.wall()
+    fields: dict[str, Any] = {"started": now, "last": now, "ended": now, "gpus": 0}
+    fields |= {"executor": job.executor, "job_id": job.job_id, "host": job.host}
+    fields |= {"nodes": job.nodes, "restart_count": job.restart_count, "ends": job.ends}
+    return AttemptRecord(replica=replica, attempt=number, **fields)
+
+
+def _retry_unknown_job() -> None:
+    """Let the batch script requeue a job that could not be found out about; SystemExit, if it may."""
+    env = environment.read_environment()
+    restarts = env.get("SLURM_RESTART_COUNT", "0")
+    if env.get("SUBMITIT_EXECUTOR") == "slurm" and int(restarts) < UNRECORDED_AFTER:
+        log.error("the job is unknown; the batch script is asked for a requeue")
+        raise SystemExit(REQUEUE_CODE)
+
+
+def _ignore_signals() -> None:
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_IGN)

@@ -20,6 +20,7 @@ from evalkit.cluster.requeue import (
     choose_excluded,
     decide,
     failures_in_a_row,
+    find_cause,
     nodes_to_avoid,
     refuse,
     seconds_left,
@@ -107,7 +108,21 @@ def barren(number: int = 1, **changes: Any) -> AttemptRecord:
             Ending(1, ("SIGUSR2", "SIGTERM")), COMPLETING, Action.END, id="cancelled in a drain"
         ),
         pytest.param(CRASHED, COMPLETING, Action.END, id="cancelled and crashed"),
-        pytest.param(TERMINATED, None, Action.END, id="TERM, Slurm is silent"),
+        pytest.param(TERMINATED, None, Action.REQUEUE, id="TERM, Slurm is silent"),
+        *(
+            pytest.param(TERMINATED, RUNNING._replace(state=state), action, id=state)
+            for state, action in (
+                ("SIGNALING", Action.REQUEUE),
+                ("RESIZING", Action.REQUEUE),
+                ("STOPPED", Action.REQUEUE),
+                ("SUSPENDED", Action.REQUEUE),
+                ("PREEMPTED", Action.REQUEUE),
+                ("A_NEW_STATE", Action.REQUEUE),
+                ("CANCELLED", Action.END),
+                ("COMPLETED", Action.END),
+                ("FAILED", Action.END),
+            )
+        ),
         pytest.param(
             TERMINATED, COMPLETING._replace(reason="TimeLimit"), Action.REQUEUE, id="too slow"
         ),
@@ -221,10 +236,60 @@ def test_failures_that_are_not_the_nodes_name_none() -> None:
 
 
 def test_a_node_that_loses_attempts_is_bad() -> None:
-    """An attempt without an end that was followed by another one was lost with its node."""
-    lost = [attempt(number, "n1", end=None, ended=None) for number in (1, 2)]
-    assert bad_nodes([*lost, attempt(3, "n2")]) == ("n1",)
-    assert bad_nodes(lost) == (), "the second one may still run"
+    """An attempt without an end that kept nothing and was followed by another was lost with its node."""
+    good = attempt(1, "n0", replica="r9")
+    lost = [attempt(number, "n1", end=None, ended=None, units=0) for number in (1, 2)]
+    assert bad_nodes([good, *lost, attempt(3, "n2")]) == ("n1",)
+    assert bad_nodes([good, *lost]) == (), "the second one may still run"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"units": 500}, {"reason": "SIGTERM", "units": 0}, {"executor": "local", "units": 0}],
+    ids=["worked", "told to stop", "no node of a cluster"],
+)
+def test_a_killed_attempt_blames_no_node(changes: dict[str, Any]) -> None:
+    """One that overran KillWait in its drain, or that was preempted, was no victim of its node."""
+    good = attempt(1, "n0", replica="r9")
+    killed = [attempt(n, "n1", end=None, ended=None, **changes) for n in (1, 2)]
+    records = [good, *killed, attempt(3, "n2")]
+    assert bad_nodes(records) == ()
+    assert nodes_to_avoid(records, records) == ()
+
+
+@pytest.mark.parametrize(
+    ("ending", "view", "is_near", "cause"),
+    [
+        pytest.param(WARNED, RUNNING._replace(is_preempted=True), True, "preempted", id="grace"),
+        pytest.param(
+            TERMINATED,
+            COMPLETING._replace(restarts=2, is_preempted=True),
+            False,
+            "preempted",
+            id="at once",
+        ),
+        pytest.param(WARNED, RUNNING, True, "time_limit", id="warned"),
+        pytest.param(WARNED, RUNNING, False, None, id="warned long before"),
+        pytest.param(TERMINATED, RUNNING, True, None, id="TERM of nobody knows whom"),
+        pytest.param(
+            TERMINATED, COMPLETING._replace(reason="TimeLimit"), True, "time_limit", id="late"
+        ),
+        pytest.param(TERMINATED, COMPLETING, False, "cancelled", id="cancelled"),
+        pytest.param(TERMINATED, COMPLETING._replace(restarts=2), False, None, id="requeued"),
+        pytest.param(TERMINATED, None, True, None, id="Slurm is silent"),
+        pytest.param(CRASHED, COMPLETING, True, None, id="not told"),
+    ],
+)
+def test_why_a_job_was_told_to_stop(
+    ending: Ending, view: JobView | None, is_near: bool, cause: str | None
+) -> None:
+    """What Slurm says decides; a warning is the time limit's only where that was near."""
+    assert find_cause(ending, view, is_near_limit=is_near) == cause
+
+
+def test_one_attempt_is_counted_in_the_singular() -> None:
+    """The reason is a sentence for people."""
+    assert "its 1 attempt took 0.50 h" in (refuse([attempt()], make_cluster(max_hours=0.5)) or "")
 
 
 def test_the_next_attempt_avoids_where_the_job_failed() -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import evalkit.cluster
+from evalkit.cluster import tenure
 from evalkit.cluster.attempts import AttemptRecord, read_attempts, write_attempt
 from evalkit.cluster.executor import REQUEUE_CODE
 from evalkit.cluster.failures import Failure, FailureKind
 from evalkit.cluster.job import TERMINATED, ReplicaJob, interrupt_gather
 from evalkit.cluster.jobs import Fence, JobRecord, append_job, write_fence
-from evalkit.errors import ClusterError, RecipeError, ServerDiedError
+from evalkit.errors import ClusterError, RecipeError, ServerDiedError, StoreError
 from evalkit.store.run import save_cluster
 from tests.unit.cluster.builders import make_cluster
 from tests.unit.cluster.test_job import HANDLED, Worker
@@ -269,6 +270,7 @@ def test_a_spent_budget_ends_the_job(
     with pytest.raises(ClusterError, match=r"r0 is not requeued: .* cluster.max_hours is 1.5"):
         ReplicaJob(str(run_folder.root), 0)()
     assert controller.orders == []
+    assert log_of(run_folder).count("is not requeued") == 1
     last = read_attempts(run_folder)[-1]
     assert (last.end, last.units) == ("over_budget", 1)
     assert last.failure is not None
@@ -314,15 +316,112 @@ def test_a_budget_that_is_spent_in_between_drains(
     assert controller.orders == []
 
 
-def test_a_refused_requeue_has_slurms_words(
+@pytest.mark.parametrize("number", HANDLED)
+def test_what_slurm_does_not_requeue_is_the_batch_scripts(
+    run_folder: RunFolder, controller: Controller, worker: Worker, number: signal.Signals
+) -> None:
+    """A requeue that times out or is refused leaves Slurm's words, and the job to its batch script."""
+    (controller.folder / "refused").write_text("slurm_requeue error: Socket timed out")
+    once(worker, number)
+    assert run(run_folder) == REQUEUE_CODE
+    assert "asks its batch script for a requeue" in log_of(run_folder)
+    assert "Socket timed out" in log_of(run_folder)
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_a_silent_controller_loses_no_job(
+    run_folder: RunFolder, controller: Controller, worker: Worker, number: signal.Signals
+) -> None:
+    """A preempted job in its grace time is requeued by nobody else: the batch script goes on asking."""
+    (controller.folder / "job").unlink()
+    once(worker, number)
+    assert run(run_folder) == REQUEUE_CODE
+    assert controller.orders == []
+    assert "Slurm does not answer" in log_of(run_folder)
+
+
+def test_a_slow_controller_loses_no_job(
+    run_folder: RunFolder, controller: Controller, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a TERM nothing waits longer than KillWait leaves, and the batch script asks instead."""
+    program = controller.folder / "scontrol"
+    program.write_text(program.read_text().replace("cat", "exec tail -f /dev/null; cat"))
+    monkeypatch.setattr(tenure, "ANSWER_S", 0.2)
+    once(worker, signal.SIGTERM)
+    assert run(run_folder) == REQUEUE_CODE
+
+
+def test_an_error_before_the_worker_is_tried_again(
     run_folder: RunFolder, controller: Controller, worker: Worker
 ) -> None:
-    """A requeue that Slurm refuses fails the job with its words and how to go on."""
-    (controller.folder / "refused").write_text("Requested operation is presently disabled")
-    once(worker, signal.SIGUSR2)
-    with pytest.raises(ClusterError, match="presently disabled") as caught:
+    """A file system that hides the plan leaves a failed attempt, so that max_failures counts it."""
+    run_folder.plan.unlink()
+    assert run(run_folder) == TERMINATED
+    assert worker.calls == []
+    assert controller.orders[0] == "requeue incomplete 7_0"
+    (last,) = read_attempts(run_folder)
+    assert (last.end, last.restart_count) == ("failed", 1)
+    assert last.failure is not None
+    assert (last.failure.kind, last.failure.node) == (FailureKind.STORAGE, "n1")
+
+
+def test_errors_before_the_worker_end_at_max_failures(
+    run_folder: RunFolder, controller: Controller, worker: Worker
+) -> None:
+    """What fails at every start is not requeued for ever."""
+    run_folder.plan.unlink()
+    for number in range(1, 10):
+        record(run_folder, number, end="failed", units=0, restart_count=number + 1)
+    with pytest.raises(ClusterError, match=r"cluster\.max_failures"):
         ReplicaJob(str(run_folder.root), 0)()
-    assert "evalkit submit" in (caught.value.hint or "")
+    assert controller.orders == []
+
+
+@pytest.mark.parametrize(("restarts", "is_requeued"), [(1, True), (99, False)])
+def test_attempts_without_a_record_are_bounded(
+    run_folder: RunFolder,
+    controller: Controller,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    restarts: int,
+    is_requeued: bool,
+) -> None:
+    """Where not even the record can be written, Slurm's count of restarts is the limit."""
+
+    def fail(*_: object) -> None:
+        raise StoreError("Stale file handle")
+
+    monkeypatch.setattr(tenure, "load_cluster", fail)
+    monkeypatch.setattr(tenure, "begin_attempt", fail)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+    controller.say(restarts=restarts)
+    with pytest.raises((SystemExit, ClusterError)):
+        ReplicaJob(str(run_folder.root), 0)()
+    assert bool(controller.orders) is is_requeued
+
+
+def test_an_unforeseen_error_is_tried_again(
+    run_folder: RunFolder, controller: Controller, worker: Worker
+) -> None:
+    """Damage of our own is a failure of unknown kind, which another attempt may not meet."""
+
+    def fail() -> None:
+        raise KeyError("unforeseen")
+
+    worker.during = fail
+    assert run(run_folder) == TERMINATED
+    assert controller.orders[0] == "requeue incomplete 7_0"
+
+
+def test_the_record_says_why_slurm_stopped_the_job(
+    run_folder: RunFolder, controller: Controller, worker: Worker
+) -> None:
+    """A preemption, in its grace time, is in the record of the attempt that it ended."""
+    controller.say(preempted="2026-11-23T11:39:05")
+    record(run_folder, 2)
+    once(worker, signal.SIGUSR2)
+    assert run(run_folder) == TERMINATED
+    assert [r.cause for r in read_attempts(run_folder)] == ["preempted"]
 
 
 def test_a_job_that_may_not_be_requeued_says_so(
