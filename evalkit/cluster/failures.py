@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.errors import EvalkitError, Evidence, FailureKind
-from evalkit.serving.logs import redact
+from evalkit.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

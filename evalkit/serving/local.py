@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from evalkit.errors import FailureKind, ServerStartError, ServingError
+from evalkit.redaction import redact
 from evalkit.serving import keeper, logs
 from evalkit.serving.assembly import Assembly
 from evalkit.serving.contract import ServerContext, ServerFacts
@@ -122,7 +123,7 @@ class LocalDeployment:
         return ServerFacts(
             kind=program.kind,
             version=await self._ask_version(endpoint) or program.version,
-            argv=tuple(logs.redact(part, self._secrets) for part in self._argv),
+            argv=tuple(redact(part, self._secrets) for part in self._argv),
             launcher=program.launcher,
             max_model_len=endpoint.max_model_len,
             gpus=names * max(1, len(self._context.nodes)),

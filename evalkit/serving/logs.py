@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.errors import FailureKind
+from evalkit.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,14 +137,6 @@ def tail(lines: list[str], secrets: Iterable[str] = ()) -> str:
     """The last lines for an error message: blank ones left out, long ones cut, secrets replaced."""
     kept = [line.rstrip() for line in lines if line.strip()][-TAIL_LINES:]
     return "\n".join(line[:LINE_CHARS] for line in redact("\n".join(kept), secrets).split("\n"))
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret replaced."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return text
 
 
 def find_cause(lines: list[str]) -> Found | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.errors import Evidence, FailureKind
+from evalkit.redaction import redact
 from evalkit.serving import logs
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class _Log(NamedTuple):
     secrets: tuple[str, ...]
 
     def evidence(self, lines: Iterable[str]) -> Evidence:
-        shown = (logs.redact(line, self.secrets)[: logs.LINE_CHARS] for line in lines)
+        shown = (redact(line, self.secrets)[: logs.LINE_CHARS] for line in lines)
         return Evidence(str(self.path), tuple(shown))
 
 
@@ -81,5 +82,5 @@ def _explain(
         return Trouble(FailureKind.OOM, reason, MEMORY_HINT, None, evidence)
     if found is None:
         return Trouble(base, reason, evidence=log.evidence(logs.find_errors(log.lines)))
-    cause = logs.redact(found.line, log.secrets)[: logs.LINE_CHARS]
+    cause = redact(found.line, log.secrets)[: logs.LINE_CHARS]
     return Trouble(found.kind, reason, found.hint, cause, log.evidence(found.lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from evalkit.clock import Clock
 from evalkit.cluster import attempts as attempts_module
 from evalkit.cluster import heartbeat as heartbeat_module
 from evalkit.cluster.attempts import AttemptRecord, Recorder, begin_attempt, last_attempt
-from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
+from evalkit.cluster.drain import FLUSH_S, Drain, DrainedError, fit_drain, grace_before_end
 from evalkit.cluster.heartbeat import HEARTBEAT_S, Heartbeat
 from evalkit.cluster.provenance import collect_provenance, git_state
 from evalkit.cluster.replica_report import ReplicaReport, TaskTally
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import until_done
 from evalkit.errors import StoreError
+from evalkit.serving.server import Server
 from evalkit.store.layout import RunFolder
 from evalkit.store.records import Outcome
 from tests.unit.cluster.test_attempts import make_record
@@ -311,3 +313,56 @@ def test_provenance(tmp_path: Path) -> None:
     assert str(tmp_path) not in orjson.dumps(found).decode()
     state = git_state(Path(__file__).parent)
     assert state is None or len(state["commit"]) == 40
+
+
+@pytest.mark.parametrize("kill_wait_s", [5.0, 10.0, 30.0, 60.0])
+async def test_parts_of_a_drain_fit_into_kill_wait(tmp_path: Path, kill_wait_s: float) -> None:
+    """Grace, salvage, flush, the keeper's margin and all: what the server may take is a limit for all
+    of its end."""
+    times = fit_drain(kill_wait_s)
+    waited: list[float] = []
+
+    class Deaf(Server):
+        is_alive = True  # type: ignore[assignment]
+
+        def _ask_to_stop(self, grace_s: float) -> None:
+            return
+
+        async def _wait(self, limit_s: float) -> None:
+            waited.append(limit_s)
+
+    process = subprocess.Popen(["true"])
+    server = Deaf(process, "none-has-this-marker", tmp_path / "log", 0)
+    await server.stop(min(60.0, times.stop_s), times.stop_s)
+    process.wait()
+    assert times.grace_s + times.salvage_s + FLUSH_S + sum(waited) <= kill_wait_s
+    assert waited == [times.stop_s]
+
+
+async def test_request_after_the_loop() -> None:
+    """A signal at the very end, when the loop is just closed, is no error."""
+    drain = Drain()
+
+    class Closing:
+        def is_closed(self) -> bool:
+            return False
+
+        def call_soon_threadsafe(self, _call: object) -> None:
+            raise RuntimeError("Event loop is closed")
+
+    drain._loop = Closing()  # type: ignore[assignment]
+    drain.request("SIGTERM")
+    assert drain.reason == "SIGTERM"
+
+
+def test_log_without_secrets(tmp_path: Path) -> None:
+    """Secrets are in no line of an attempt's log, and in no traceback."""
+    path = tmp_path / "worker.log"
+    with attempt_logging(path, ["the-secret"]):
+        try:
+            raise ValueError("said the-secret")
+        except ValueError:
+            logging.getLogger("evalkit.worker").exception("of %s", "the-secret")
+    text = path.read_text()
+    assert "ValueError: said ***" in text
+    assert "the-secret" not in text
