@@ -11,7 +11,6 @@ from such a handler.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import threading
@@ -21,12 +20,18 @@ from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.cluster.attempts import Recorder, begin_attempt
 from evalkit.cluster.contexts import Contexts
 from evalkit.cluster.credentials import run_secrets
-from evalkit.cluster.drain import Drain, DrainedError, grace_before_end
+from evalkit.cluster.drain import Drain, DrainedError
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.heartbeat import Heartbeat
 from evalkit.cluster.holding import begin_record, held_gpus
+from evalkit.cluster.orders import (
+    drain_before_end,
+    replica_begins,
+    request_drain,
+    take_orders,
+)
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
@@ -40,7 +45,7 @@ from evalkit.store.queue import WorkQueue
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from evalkit.cluster.attempts import Attempt, End
@@ -48,21 +53,15 @@ if TYPE_CHECKING:
     from evalkit.plan.model import DeploymentPlan, Plan
     from evalkit.serving.deployment import ServerContext
 
+__all__ = ["Worker", "drain_before_end", "request_drain", "run_replica"]
+
 log = logging.getLogger("evalkit.worker")
 
-DRAIN_WAIT_S = 25.0
-"""Longest stay in the handler of a TERM: below Slurm's KillWait, 30 s by default."""
-REQUEUE_S = 10.0
-"""What the handler of the signal before a job's end leaves of the job, for its requeue."""
 JOIN_POLL_S = 0.2
 PASSED = (EvalkitError, OSError, MemoryError)
 """Errors that `run_replica` raises as they are."""
 ENDS: Mapping[str, End] = {"done": "done", "interrupted": "drained", "failed": "failed"}
 """How an attempt ended, by the last state of its report."""
-
-_current: Worker | None = None
-_pending: str | None = None
-"""Why to stop, said before there was a worker: for the next one."""
 
 
 def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM_CLOCK) -> int:
@@ -71,62 +70,20 @@ def run_replica(run_dir: Path, replica: str, job: JobInfo, clock: Clock = SYSTEM
     Raises EvalkitError when the run cannot be read or the model cannot be served, or for an error that
     nobody foresaw; OSError and MemoryError pass.
     """
-    folder = RunFolder(run_dir)
-    plan = load_plan(folder)
-    attempt = begin_attempt(folder, replica)
-    hidden = run_secrets(plan, read_environment())
-    with attempt_logging(folder.worker_log(replica, attempt.number), hidden):
-        worker = Worker(plan, attempt, job, clock)
-        with _at_work(worker):
+    with replica_begins():
+        folder = RunFolder(run_dir)
+        plan = load_plan(folder)
+        attempt = begin_attempt(folder, replica)
+        hidden = run_secrets(plan, read_environment())
+        with attempt_logging(folder.worker_log(replica, attempt.number), hidden):
+            worker = Worker(plan, attempt, job, clock)
+            take_orders(worker)
             worker.thread.start()
             while worker.thread.is_alive():
                 worker.thread.join(JOIN_POLL_S)
     if worker.error is not None:
         raise worker.error
     return 1 if worker.was_interrupted else 0
-
-
-def request_drain(reason: str, wait_s: float = DRAIN_WAIT_S) -> None:
-    """Stop leasing, finish what fits into the grace period, flush, stop the server.
-
-    Safe in a signal handler; returns when that is done or `wait_s` are over. Where no worker runs the
-    next one stops at its start.
-    """
-    if _current is None:
-        _leave_pending(reason)
-    else:
-        _current.drain.request(reason)
-        _current.wait(wait_s)
-
-
-def drain_before_end(reason: str) -> None:
-    """`request_drain` when the job is near its end: calls may take what time is left to it."""
-    if _current is None:
-        _leave_pending(reason)
-    else:
-        left_s = _current.time_left()
-        _current.drain.request(reason, grace_before_end(left_s, _current.shutdown_s))
-        _current.wait(max(0.0, left_s - REQUEUE_S))
-
-
-def _leave_pending(reason: str) -> None:
-    global _pending
-    _pending = _pending or reason
-    if _current is not None:  # it began in this moment, and may not have seen the reason
-        _current.drain.request(reason)
-
-
-@contextlib.contextmanager
-def _at_work(worker: Worker) -> Iterator[None]:
-    """Signals of the block's time are for this worker: a process has one at a time."""
-    global _current, _pending
-    _current = worker
-    if _pending is not None:
-        worker.drain.request(_pending)
-    try:
-        yield
-    finally:
-        _current = _pending = None
 
 
 class Worker:
