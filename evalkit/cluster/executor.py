@@ -9,8 +9,8 @@
 - keys in `cluster.sbatch` win, under whatever spelling, over what is computed;
 - a signal that comes while Python still loads is ignored: its default action would end the job, which
   nobody requeues when it was preempted with a grace time. What is meant comes again with the end of it;
-- a worker in a container without Slurm's commands cannot requeue its job, so it ends with a code for
-  which the batch script does.
+- a worker in a container without Slurm's commands, or with a controller too slow for its last seconds,
+  cannot requeue its job, so it ends with a code for which the batch script does, in three tries.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ REQUEUE_CODE = 85
 """Exit code of a worker that wants its job requeued by the batch script."""
 REQUEUE_LINES = (
     "code=$?",
-    f'[ "$code" -ne {REQUEUE_CODE} ] || scontrol requeue incomplete '
-    '"${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"',
+    'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"',
+    f'[ "$code" -ne {REQUEUE_CODE} ] || for pause in 2 8 0; do '
+    'scontrol requeue incomplete "$job" && break; sleep "$pause"; done',
     'exit "$code"',
 )
 GATHER_TIME_MIN = 120

@@ -238,7 +238,9 @@ class Tenure:
             verdict = Verdict(Action.END, "the run was cancelled")
             self._say_cause(job, "cancelled")
         elif job.executor == "local":
-            verdict = decide(ending, None, refusal) if failure is None else Verdict(Action.END, "")
+            # a TERM of a local job is its cancel: nobody else has a say there
+            is_ended = failure is not None or "SIGTERM" in ending.signals
+            verdict = Verdict(Action.END, "") if is_ended else decide(ending, None, refusal)
         else:
             self._finish_slurm(ending, job, records, refusal)
             return

@@ -139,6 +139,25 @@ def test_the_batch_script_requeues_for_a_worker_that_cannot(
     assert ended.stderr == (f"requeue incomplete {requeued}\n" if requeued else "")
 
 
+def test_the_batch_script_asks_a_slow_controller_again(tmp_path: Path) -> None:
+    """A requeue that fails is tried three times in all, and the worker's code stays the job's."""
+    (tmp_path / "script.sh").write_text(texts(make_cluster(python="work"))[0])
+    for name, line in (
+        ("srun", "exit 85"),
+        ("scontrol", 'echo "$@" >&2; exit 1'),
+        ("sleep", 'echo "pause $1" >&2'),
+    ):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "12"}
+    argv = ["bash", str(tmp_path / "script.sh")]
+    ended = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 85
+    asked = "requeue incomplete 12"
+    assert ended.stderr.splitlines() == [asked, "pause 2", asked, "pause 8", asked, "pause 0"]
+
+
 def test_signals_are_ignored_until_python_takes_them() -> None:
     """A TERM or USR2 while the interpreter loads does not end the job."""
     command = f"{shlex.join(DEAF)} bash -c 'kill -TERM $$; kill -USR2 $$; echo alive'"

@@ -23,5 +23,6 @@ srun --unbuffered --output /data/runs/demo/cluster/%A_%a_%t_log.out sh -c 'trap 
 
 # teardown
 code=$?
-[ "$code" -ne 85 ] || scontrol requeue incomplete "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+[ "$code" -ne 85 ] || for pause in 2 8 0; do scontrol requeue incomplete "$job" && break; sleep "$pause"; done
 exit "$code"
