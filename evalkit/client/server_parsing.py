@@ -140,15 +140,23 @@ class ServerParsing:
             "prompt_tokens": len(chain.prompt),
             "completion_tokens": len(chain.tokens),
         }
-        if message.get("reasoning") and think_tags is not None:
-            opening, closing = [await self._tag(tag) for tag in think_tags]
-            if closing is not None:
-                count = count_reasoning(chain.tokens, opening, closing)
-                usage["completion_tokens_details"] = {"reasoning_tokens": count}
+        count = await self._reasoning(chain, message, think_tags)
+        if count is not None:
+            usage["completion_tokens_details"] = {"reasoning_tokens": count}
         return usage
+
+    async def _reasoning(
+        self, chain: TokenChain, message: Mapping[str, Any], think_tags: tuple[str, str] | None
+    ) -> int | None:
+        if not message.get("reasoning"):
+            return 0 if self._target.counts_reasoning else None
+        opening, closing = [await self._tag(tag) for tag in think_tags or ("", "")]
+        return None if closing is None else count_reasoning(chain.tokens, opening, closing)
 
     async def _tag(self, tag: str) -> int | None:
         """The token that a tag is; null when it is not one token, or the server does not say."""
+        if not tag:
+            return None
         if tag not in self._tags:
             fields = {"model": self._target.model, "prompt": tag, "add_special_tokens": False}
             try:

@@ -39,6 +39,8 @@ class Target:
     """Context length in tokens, where it is known."""
     stream_interval: int = 1
     """Tokens between two chunks of a streamed answer."""
+    counts_reasoning: bool = False
+    """The server says how many tokens of each answer are reasoning, also when none is."""
 
     secrets: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """What an endpoint may repeat and no record may show."""

@@ -21,7 +21,7 @@ from evalkit.cluster.drain import DrainedError
 from evalkit.cluster.failures import is_retryable
 from evalkit.cluster.units import do_unit
 from evalkit.errors import EvalkitError, InfraError, ServerDiedError
-from evalkit.recipe.schema import LocalServing
+from evalkit.recipe.schema import LocalServing, VllmServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
 from evalkit.store.publish import publish
@@ -183,6 +183,7 @@ class Session:
             can_continue=endpoint.can_continue,
             max_model_len=endpoint.max_model_len,
             stream_interval=serving.stream_interval if isinstance(serving, LocalServing) else 1,
+            counts_reasoning=isinstance(serving, VllmServing) and bool(serving.reasoning_parser),
         )
 
     async def _feed(self, server: Deployment, endpoint: Endpoint) -> None:
