@@ -65,7 +65,7 @@ def journals(place: Place) -> set[str]:
 def test_a_replica_joins_and_a_cancel_ends_all(place: Place, undisturbed: dict[str, Any]) -> None:
     """A second replica works beside the first; a cancel leaves no worker, no server, no child of one
     that ignores signals, and no lease; a resume gives what an undisturbed run gives."""
-    switches = ("--latency-s", "0.8", "--spawn", "1")
+    switches = ("--latency-s", "2", "--spawn", "1")  # there is time to join while it runs
     recipe = place.command(*switches, cluster={"executor": "local"}, serving={"max_restarts": 0})
     place.evalkit("submit", recipe)
     wait_for(lambda: "r0.a1" in journals(place))
