@@ -248,7 +248,7 @@ def test_a_job_over_its_budget_is_not_requeued(make_run: Callable[[], Run]) -> N
     write_attempt(run.folder, record)
     run.cluster.run("scancel", "--signal", "USR2", job)
     run.cluster.wait_for("it ends", lambda: run.cluster.job_states(job) == ["FAILED"])
-    assert "r0 is not requeued: its 1 attempts took 1.11 h, and cluster.max_hours is 1" in log_of(
+    assert "r0 is not requeued: its 1 attempt took 1.11 h, and cluster.max_hours is 1" in log_of(
         run
     )
     assert [attempt.end for attempt in read_attempts(run.folder)] == ["over_budget"]
