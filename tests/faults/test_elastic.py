@@ -62,10 +62,16 @@ def journals(place: Place) -> set[str]:
     return {path.stem for path in place.folder.root.glob("journal/*/*/*.jsonl")}
 
 
+def has_finished_a_unit(place: Place) -> bool:
+    """Whether a journal holds the end of a unit of many calls."""
+    paths = place.folder.root.glob("journal/*/*/*.jsonl")
+    return any(b'"kind":"unit"' in path.read_bytes() for path in paths)
+
+
 def test_a_replica_joins_and_a_cancel_ends_all(place: Place, undisturbed: dict[str, Any]) -> None:
     """A second replica works beside the first; a cancel leaves no worker, no server, no child of one
     that ignores signals, and no lease; a resume gives what an undisturbed run gives."""
-    switches = ("--latency-s", "2", "--spawn", "1")  # there is time to join while it runs
+    switches = ("--latency-s", "1.2", "--spawn", "1")  # there is time to join while it runs
     recipe = place.command(*switches, cluster={"executor": "local"}, serving={"max_restarts": 0})
     place.evalkit("submit", recipe)
     wait_for(lambda: "r0.a1" in journals(place))
@@ -73,6 +79,7 @@ def test_a_replica_joins_and_a_cancel_ends_all(place: Place, undisturbed: dict[s
     assert "added r1 to what runs" in place.evalkit("submit", recipe, "--replicas", "1")
     wait_for(lambda: "r1.a1" in journals(place))
     wait_for(lambda: len(servers(place)) >= 2 * 2)  # two keepers, servers, and their children
+    wait_for(lambda: has_finished_a_unit(place))
     text = place.evalkit("cancel", place.folder.root)
     assert "stopped processes" in text
     psutil.wait_procs(servers(place), timeout=10)

@@ -122,14 +122,14 @@ async def test_streamed_and_parsed_is_what_chat_says(
 async def interrupt_all(
     server: VllmServer, asked: Sequence[Request], kept: Sequence[Memory], at_least: int
 ) -> None:
-    """Go on with all calls until each has `at_least` new tokens or has ended, then take the rest."""
+    """Go on with all calls until one has `at_least` new tokens, then take what there is of all."""
     wanted = [memory.count + at_least for memory in kept]
     async with CallClient(target(server), Client(), SYSTEM_CLOCK) as client:
         calls = [
             asyncio.create_task(client.call(request, TAGS, memory))
             for request, memory in zip(asked, kept, strict=True)
         ]
-        while any(
+        while all(
             memory.count < count and not call.done()
             for memory, count, call in zip(kept, wanted, calls, strict=True)
         ):
