@@ -13,16 +13,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import subprocess
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
-from evalkit.cluster.attempts import AttemptRecord, begin_attempt, read_attempts, write_attempt
+from evalkit.cluster.attempts import begin_attempt, read_attempts, write_attempt
 from evalkit.cluster.executor import REQUEUE_CODE
 from evalkit.cluster.failures import Failure, FailureKind, classify
 from evalkit.cluster.job import QUERY_TIMEOUT_S, TERMINATED, current_job, load_secrets
@@ -33,16 +32,22 @@ from evalkit.cluster.requeue import (
     Ending,
     Verdict,
     attempts_of_job,
-    choose_excluded,
     decide,
     find_cause,
     nodes_to_avoid,
     refuse,
     seconds_left,
 )
+from evalkit.cluster.requeue_orders import (
+    OUTSIDE,
+    empty_record,
+    keep_off,
+    requeue_job,
+    retry_unknown_job,
+)
 from evalkit.cluster.runlog import note
-from evalkit.cluster.slurm import JobView, SlurmCommands
-from evalkit.errors import ClusterError, EvalkitError, StoreError
+from evalkit.cluster.slurm import SlurmCommands
+from evalkit.errors import ClusterError, StoreError
 from evalkit.recipe.schema import Cluster
 from evalkit.store.run import load_cluster
 
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType, ModuleType
 
-    from evalkit.cluster.attempts import Cause
+    from evalkit.cluster.attempts import AttemptRecord, Cause
     from evalkit.cluster.job import JobInfo
     from evalkit.store.layout import RunFolder
 
@@ -63,24 +68,6 @@ ANSWER_S = 4.0
 """For each of Slurm's commands after a TERM. A batch script has more patience, and no KILL soon."""
 WARNING_EARLY_S = 90.0
 """Slurm may send the warning a minute before it was asked for."""
-FORESEEN = (
-    EvalkitError,
-    OSError,
-    MemoryError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    subprocess.SubprocessError,
-)
-"""What ends an attempt as failed, damage of ours too: what would not be requeued is lost."""
-OUTSIDE = JobView("RUNNING", "", 0, may_requeue=True, is_preempted=False, excluded="", partition="")
-"""In place of Slurm's words in a container that has none of its commands. A requeue by the batch script
-does nothing to a job that was cancelled, or that Slurm has requeued."""
 CONTINUES = "What is finished is kept: `evalkit submit` continues the run."
 
 
@@ -109,7 +96,7 @@ class Tenure:
             self.leave(*(signal.Signals(number).name for number in early))
         try:
             code = self._work()
-        except FORESEEN as error:
+        except Exception as error:  # damage of ours too: a job that just ends is lost
             self._fail(error)
             raise
         if code:
@@ -143,7 +130,7 @@ class Tenure:
             return
         _ignore_signals()
         if self._job is None:
-            _retry_unknown_job()
+            retry_unknown_job()
             return
         job = self._job
         failure = classify(error, node=job.nodes[0] if job.nodes else job.host)
@@ -158,7 +145,9 @@ class Tenure:
         """Write the record of an attempt that failed before its worker wrote one; whether that worked."""
         try:
             number = begin_attempt(self._folder, self._replica).number
-            record = replace(_empty(job, self._replica, number), end="failed", failure=failure)
+            record = replace(
+                empty_record(job, self._replica, number), end="failed", failure=failure
+            )
             write_attempt(self._folder, record)
         except (StoreError, OSError) as error:
             log.warning("the attempt leaves no record: %s", error)
@@ -196,7 +185,7 @@ class Tenure:
         refusal = refuse(attempts_of_job(self._records(), job.job_id), self._cluster)
         if refusal is not None:
             number = begin_attempt(self._folder, self._replica).number
-            self._close(_empty(job, self._replica, number), refusal)
+            self._close(empty_record(job, self._replica, number), refusal)
             raise self._refused(refusal)
 
     @contextlib.contextmanager
@@ -264,13 +253,13 @@ class Tenure:
             return
         text = verdict.reason
         if verdict.action is Action.REQUEUE:
-            obstacle = _requeue(commands, view, verdict, job)
+            obstacle = requeue_job(commands, view, verdict, job)
             if obstacle is not None:
                 self._say_cause(job, cause)
                 self._note(f"{self._replica} asks its batch script for a requeue: {text}{obstacle}")
                 raise SystemExit(REQUEUE_CODE)
             # Slurm takes this of a job that waits, so not before; it waits as soon as it is requeued
-            text += _exclude(commands, job, view, nodes_to_avoid(history, records))
+            text += keep_off(commands, job, view, nodes_to_avoid(history, records))
         self._say_cause(job, cause)
         self._note(f"{self._replica} goes back into the queue: {text}")
         raise SystemExit(TERMINATED)
@@ -348,57 +337,6 @@ class Tenure:
         log.info("%s", text)
         with contextlib.suppress(StoreError):
             note(self._folder, SYSTEM_CLOCK, text)
-
-
-def _requeue(
-    commands: SlurmCommands, view: JobView | None, verdict: Verdict, job: JobInfo
-) -> str | None:
-    """Requeue the job. What kept it from that, for the batch script to try; it has more patience."""
-    if view is OUTSIDE:
-        return ""
-    if view is None:
-        return "; Slurm does not answer"
-    try:
-        commands.requeue(job.job_id, even_ended=verdict.even_ended)
-    except ClusterError as error:
-        return f"; {error.message}"
-    return None
-
-
-def _exclude(
-    commands: SlurmCommands, job: JobInfo, view: JobView | None, avoid: Sequence[str]
-) -> str:
-    """Keep a job that was just requeued off nodes that failed; what to say of it."""
-    if view is None or not avoid:
-        return ""
-    try:
-        excluded = commands.host_names(view.excluded)
-        size = commands.partition_size(view.partition)
-        nodes = choose_excluded(avoid, excluded, size=size, nodes=len(job.nodes))
-        if nodes is None:
-            return ""
-        commands.exclude(job.job_id, nodes)
-    except ClusterError as error:
-        return f"; {error.message}"
-    return f"; without {', '.join(nodes)}" if nodes else ""
-
-
-def _empty(job: JobInfo, replica: str, number: int) -> AttemptRecord:
-    """The record of an attempt that ended before its worker began."""
-    now = SYSTEM_CLOCK.wall()
-    fields: dict[str, Any] = {"started": now, "last": now, "ended": now, "gpus": 0}
-    fields |= {"executor": job.executor, "job_id": job.job_id, "host": job.host}
-    fields |= {"nodes": job.nodes, "restart_count": job.restart_count, "ends": job.ends}
-    return AttemptRecord(replica=replica, attempt=number, **fields)
-
-
-def _retry_unknown_job() -> None:
-    """Let the batch script requeue a job that could not be found out about; SystemExit, if it may."""
-    env = environment.read_environment()
-    restarts = env.get("SLURM_RESTART_COUNT", "0")
-    if env.get("SUBMITIT_EXECUTOR") == "slurm" and int(restarts) < UNRECORDED_AFTER:
-        log.error("the job is unknown; the batch script is asked for a requeue")
-        raise SystemExit(REQUEUE_CODE)
 
 
 def _ignore_signals() -> None:
