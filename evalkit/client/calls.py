@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -80,14 +79,12 @@ class CallClient:
 
     async def __aenter__(self) -> Self:
         """Open the connection pool."""
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._transport)
-            self._stack = stack.pop_all()
+        await self._transport.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Close the pool; calls in flight fail."""
-        await self._stack.aclose()
+        await self._transport.__aexit__(*exc)
 
     @property
     def server(self) -> int:

@@ -156,8 +156,9 @@ class Salvager:
                 chain = tokens.begin()
                 chain.begin(answer.get("prompt_token_ids") or [])
                 chain.add(choice.get("token_ids") or [])
-        except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-            raise MalformedReplyError(f"not a chat completion: {content[:200]!r}") from error
+        except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+            shown = self._target.hide_in(content)[:200]
+            raise MalformedReplyError(f"not a chat completion: {shown!r}") from None
         if choice["finish_reason"] in INTERRUPTED:
             await self._end_interrupted(name, tokens)
         self._parsing.check_model(answer)
@@ -234,8 +235,9 @@ class Salvager:
             chain.finish_reason = "stop" if ended == "tool_calls" else ended
             if event.get("usage") and not chain.continued:
                 chain.usage = event["usage"]
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise MalformedReplyError(f"not a chunk of a completion: {event!r}"[:300]) from error
+        except (KeyError, TypeError, AttributeError, OverflowError):
+            shown = self._target.hide(repr(event))[:300]
+            raise MalformedReplyError(f"not a chunk of a completion: {shown}") from None
         self._on_tokens(len(new))
         return bool(new)
 

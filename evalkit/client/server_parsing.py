@@ -93,7 +93,7 @@ class ServerParsing:
         }
         answer = await self._ask(f"{self._target.url}/derender", fields)
         if not isinstance(answer.get("choices"), list) or not answer["choices"]:
-            raise MalformedReplyError(f"no parsed answer: {str(answer)[:200]}")
+            raise MalformedReplyError(f"no parsed answer: {self._target.hide(str(answer))[:200]}")
         return answer
 
     async def _without_special(
@@ -188,10 +188,11 @@ class ServerParsing:
         content = await self._transport.post(url, orjson.dumps(fields))
         try:
             answer = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            raise MalformedReplyError(f"{url} answers no JSON: {content[:200]!r}") from error
+        except orjson.JSONDecodeError:
+            answer = None
         if not isinstance(answer, dict):
-            raise MalformedReplyError(f"{url} answers no object: {content[:200]!r}")
+            shown = self._target.hide_in(content)[:200]
+            raise MalformedReplyError(f"{url} answers no JSON object: {shown!r}")
         return answer
 
 
