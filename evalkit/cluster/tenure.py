@@ -22,6 +22,7 @@ from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
 from evalkit.cluster.attempts import begin_attempt, read_attempts, write_attempt
+from evalkit.cluster.drain import REQUEUE_S
 from evalkit.cluster.executor import REQUEUE_CODE
 from evalkit.cluster.failures import Failure, FailureKind, classify
 from evalkit.cluster.job import QUERY_TIMEOUT_S, TERMINATED, current_job, load_secrets
@@ -62,8 +63,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("evalkit.worker")
 
 HANDLED = (signal.SIGTERM, signal.SIGUSR2)
-REQUEUE_S = 2.0
-"""What the handler of a TERM leaves of KillWait to ask Slurm and to requeue; 0.1 s on an idle one."""
 ANSWER_S = 4.0
 """For each of Slurm's commands after a TERM. A batch script has more patience, and no KILL soon."""
 WARNING_EARLY_S = 90.0

@@ -297,7 +297,7 @@ class Client(Section):
     max_retries: int = Field(8, ge=0)
     """Retries of one call after connection errors, 408, 409, 429 and 5xx."""
     retry_budget_s: float = Field(900.0, ge=0)
-    """Longest time one call is retried for, counted from its first failure."""
+    """Longest time one call is retried for, counted from its first failure; anew once tokens came."""
     timeout_s: float | None = Field(None, gt=0)
     """Total time of one request; null (the default) has none: long reasoning takes hours."""
     stall_timeout_s: float = Field(900.0, gt=0)
