@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DRAIN_WAIT_S = 25.0
 """Longest stay in the handler of a TERM: below Slurm's KillWait, 30 s by default."""
-REQUEUE_S = 10.0
+END_REQUEUE_S = 10.0
 """What the handler of the signal before a job's end leaves of the job, for its requeue."""
 
 _current: Worker | None = None
@@ -46,7 +46,7 @@ def drain_before_end(reason: str) -> None:
     else:
         left_s = worker.time_left()
         worker.drain.request(reason, grace_before_end(left_s, worker.shutdown_s))
-        worker.wait(max(0.0, left_s - REQUEUE_S))
+        worker.wait(max(0.0, left_s - END_REQUEUE_S))
 
 
 def _keep(reason: str) -> None:
