@@ -89,14 +89,19 @@ def answered(server: VllmServer) -> float:
 
 
 def comparable(folder: RunFolder, task: str) -> dict[str, object]:
-    """What of a task's artifacts must not depend on interruptions."""
+    """What of a task's artifacts must not depend on interruptions.
+
+    Retries, continued units and saved tokens tell of the interruptions themselves: what was in
+    flight at the kill goes on from its last streamed chunk.
+    """
     results = orjson.loads(folder.results(task).read_bytes())
+    history = {"retries", "continued"}
     return {
         "samples": folder.samples(task).read_bytes(),
         "metrics": folder.metrics(task).read_bytes(),
         "headline": results["headline"],
-        "counts": {k: v for k, v in results["counts"].items() if k != "retries"},
-        "tokens": results["tokens"],
+        "counts": {k: v for k, v in results["counts"].items() if k not in history},
+        "tokens": {k: v for k, v in results["tokens"].items() if k != "saved"},
     }
 
 
