@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
-from evalkit.recipe import schema
+from evalkit.recipe import schema, serving
 from evalkit.recipe.shape import field_shape, kind_of
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "recipe.m
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Top level", schema.Recipe),
     ("`models.NAME`", schema.Model),
-    ("`serving` of kind `vllm`", schema.VllmServing),
-    ("`serving` of kind `command`", schema.CommandServing),
-    ("`serving` of kind `external`", schema.ExternalServing),
+    ("`serving` of kind `vllm`", serving.VllmServing),
+    ("`serving` of kind `command`", serving.CommandServing),
+    ("`serving` of kind `external`", serving.ExternalServing),
     ("`generation`", schema.Generation),
     ("`tasks.NAME`", schema.Task),
     ("`tasks.NAME.data`", schema.DataOverride),
@@ -43,7 +43,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
 INTRODUCTION = """\
 # Recipe reference
 
-Every key of a recipe file. This page is generated from `evalkit/recipe/schema.py` by
+Every key of a recipe file. This page is generated from the schema in `evalkit/recipe/` by
 `scripts/generate_reference.py`; do not edit it.
 
 ## How a recipe is read

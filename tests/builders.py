@@ -9,7 +9,8 @@ from evalkit.benchmarks.frozen import checksum, freeze, load_frozen, write_froze
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.plan.build import PreparedTask, RunInputs, build_plan
 from evalkit.plan.model import DataProvenance, ModelIdentity, Plan, Shard, TaskPlan, UnitKey
-from evalkit.recipe.schema import Client, Generation, Recipe, VllmServing
+from evalkit.recipe.schema import Client, Generation, Recipe
+from evalkit.recipe.serving import VllmServing
 from evalkit.store.codec import encode, header, seal
 from evalkit.store.layout import RunFolder
 from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord, Usage

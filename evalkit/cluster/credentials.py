@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from evalkit.errors import ClusterError, RecipeError
-from evalkit.recipe.schema import ExternalServing
+from evalkit.recipe.serving import ExternalServing
 from evalkit.redaction import spellings
 from evalkit.store.publish import publish
 

@@ -24,14 +24,16 @@ from typing import TYPE_CHECKING, Any
 from submitit import SlurmExecutor
 
 from evalkit.errors import ClusterError
-from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
+from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from evalkit.plan.model import Plan
-    from evalkit.recipe.schema import AnyServing, Cluster, Scalar
+    from evalkit.recipe.schema import Cluster
+    from evalkit.recipe.section import Scalar
+    from evalkit.recipe.serving import AnyServing
 
 MAX_TIMEOUTS = 50
 """submitit wants a number. It is not consulted for replicas, which requeue themselves: see

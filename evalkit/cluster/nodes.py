@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.errors import ClusterError, FailureKind, RecipeError
 from evalkit.recipe.resolve import resolve_serving
-from evalkit.recipe.schema import ExternalServing, VllmServing
+from evalkit.recipe.serving import ExternalServing, VllmServing
 from evalkit.serving.nodes import plan_layout
 
 if TYPE_CHECKING:

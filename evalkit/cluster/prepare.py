@@ -24,8 +24,8 @@ from evalkit.plan.build import PreparedTask, RunInputs, build_plan
 from evalkit.plan.fingerprint import describe_difference, differences
 from evalkit.recipe.document import Document
 from evalkit.recipe.files import moved
-from evalkit.recipe.schema import VllmServing
 from evalkit.recipe.secret_text import mask
+from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.yaml_text import render_yaml
 from evalkit.report.artifacts import render_json
 from evalkit.serving.hub import hub_identity

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.cluster.nodes import follower_srun_args
 from evalkit.cluster.script import BatchScript
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from evalkit.serving.assembly import free_share
 from evalkit.serving.deployment import render_command
 from evalkit.serving.followers import FollowerPlan, follower_command

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.recipe.load import LoadedRecipe
-    from evalkit.recipe.schema import AnyServing, Cluster, Generation
+    from evalkit.recipe.schema import Cluster, Generation
+    from evalkit.recipe.serving import AnyServing
 
 
 @dataclass(frozen=True, slots=True)

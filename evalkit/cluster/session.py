@@ -21,7 +21,7 @@ from evalkit.cluster.drain import DrainedError
 from evalkit.cluster.failures import is_retryable
 from evalkit.cluster.units import do_unit
 from evalkit.errors import EvalkitError, InfraError, ServerDiedError
-from evalkit.recipe.schema import LocalServing, VllmServing
+from evalkit.recipe.serving import LocalServing, VllmServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
 from evalkit.store.publish import publish

@@ -37,7 +37,7 @@ from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, ServingError, StoreError
-from evalkit.recipe.schema import LocalServing
+from evalkit.recipe.serving import LocalServing
 from evalkit.redaction import redact
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evalkit.plan.model import DataProvenance, ModelIdentity
-    from evalkit.recipe.schema import AnyServing, Client, Generation, Profile
+    from evalkit.recipe.schema import Client, Generation, Profile
+    from evalkit.recipe.serving import AnyServing
 
 MAX_SHARDS = 1024
 """Journals are files: more shards than this strain a shared file system and gain nothing."""

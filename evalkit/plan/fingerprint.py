@@ -17,7 +17,7 @@ import orjson
 
 if TYPE_CHECKING:
     from evalkit.plan.model import ModelIdentity, Plan
-    from evalkit.recipe.schema import AnyServing
+    from evalkit.recipe.serving import AnyServing
 
 _SERVING_KEYS = (
     "kind",

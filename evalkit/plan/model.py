@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from pydantic import Field
 
 from evalkit.base import Frozen
-from evalkit.recipe.schema import AnyServing, Client, Generation, Profile
+from evalkit.recipe.schema import Client, Generation, Profile
+from evalkit.recipe.serving import AnyServing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

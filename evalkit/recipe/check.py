@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from evalkit.recipe.document import Document, Path, get, merge
 from evalkit.recipe.problems import Problem, found_value, problems_of, recipe_error
-from evalkit.recipe.schema import SERVING_SECTIONS, Cluster, Generation, Recipe
+from evalkit.recipe.schema import Cluster, Generation, Recipe
 from evalkit.recipe.secret_text import keys_held
+from evalkit.recipe.serving import SERVING_SECTIONS
 from evalkit.recipe.shape import drop_nulls, kind_of, recipe_shape, section_shape
 
 if TYPE_CHECKING:

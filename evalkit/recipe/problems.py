@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import RecipeError
 from evalkit.recipe.document import Document, Path, dotted, get
-from evalkit.recipe.schema import SERVING_SECTIONS
 from evalkit.recipe.secret_text import hidden, is_key_like
+from evalkit.recipe.serving import SERVING_SECTIONS
 from evalkit.recipe.shape import Shape, kind_of, shape_at
 
 if TYPE_CHECKING:

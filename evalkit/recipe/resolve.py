@@ -20,11 +20,13 @@ from evalkit.recipe.check import (
 )
 from evalkit.recipe.document import Path, merge
 from evalkit.recipe.problems import nearest
-from evalkit.recipe.schema import AnyServing, Cluster, Generation, Model, Recipe, Task
+from evalkit.recipe.schema import Cluster, Generation, Model, Recipe, Task
 from evalkit.recipe.shape import drop_nulls, section_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from evalkit.recipe.serving import AnyServing
 
 NOT_SETTINGS = ("template", "description", "extends")
 

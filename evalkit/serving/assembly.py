@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from evalkit.errors import FailureKind, ServerStartError
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from evalkit.serving.addresses import find_addresses
 from evalkit.serving.environment import server_environment, start_environment
 from evalkit.serving.followers import FollowerPlan, start_follower, step_environment
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from evalkit.recipe.schema import LocalServing
+    from evalkit.recipe.serving import LocalServing
     from evalkit.serving.contract import ServerContext
     from evalkit.serving.program import Program
 

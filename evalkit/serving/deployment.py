@@ -7,7 +7,7 @@ import os.path
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
+from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from evalkit.serving.contract import Deployment, ServerContext, ServerFacts
 from evalkit.serving.external import ExternalDeployment
 from evalkit.serving.local import LocalDeployment

@@ -15,7 +15,7 @@ from evalkit.serving.wire import Answer, Wire
 
 if TYPE_CHECKING:
     from evalkit.plan.model import DeploymentPlan
-    from evalkit.recipe.schema import ExternalServing
+    from evalkit.recipe.serving import ExternalServing
 
 # A rate limit or a restart on the other side passes; a wrong address does not.
 TRIES = 5

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evalkit.plan.model import DeploymentPlan
-    from evalkit.recipe.schema import LocalServing
+    from evalkit.recipe.serving import LocalServing
     from evalkit.serving.parts import WholeServer
     from evalkit.serving.trouble import Trouble
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from evalkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from evalkit.recipe.schema import Scalar, VllmServing
+    from evalkit.recipe.section import Scalar
+    from evalkit.recipe.serving import VllmServing
     from evalkit.serving.program import Place
 
 Options: TypeAlias = "dict[str, Scalar | list[Scalar] | None]"

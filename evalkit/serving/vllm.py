@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from evalkit.errors import RecipeError, ServingError
-from evalkit.recipe.schema import Scalar, VllmServing
+from evalkit.recipe.section import Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from evalkit.recipe.serving import VllmServing
 
 Launcher: TypeAlias = Literal["serve", "module"]
 Option: TypeAlias = Scalar | list[Scalar] | None

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from evalkit.errors import EndpointError, ServerStartError, ServingError
-from evalkit.recipe.schema import ExternalServing
+from evalkit.recipe.serving import ExternalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
 from tests.faults.fault_server import FaultServer, Switches

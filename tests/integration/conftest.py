@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from evalkit.serving.deployment import Deployment, ServerFacts, make_deployment
 from tests.unit.serving.support import make_context, make_plan
 

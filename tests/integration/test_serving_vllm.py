@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from evalkit.errors import ServerStartError
-from evalkit.recipe.schema import ExternalServing
+from evalkit.recipe.serving import ExternalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.ready import IdentityError
 from evalkit.serving.watchdog import ProgressWatchdog, read_tokens

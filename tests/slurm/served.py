@@ -18,7 +18,8 @@ from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
-from evalkit.recipe.schema import Client, CommandServing
+from evalkit.recipe.schema import Client
+from evalkit.recipe.serving import CommandServing
 from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
 
 if TYPE_CHECKING:

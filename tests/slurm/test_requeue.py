@@ -18,7 +18,7 @@ from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.attempts import AttemptRecord, begin_attempt, read_attempts, write_attempt
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.slurm import JobView, SlurmCommands
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from tests.slurm.served import ServedRun
 from tests.slurm.test_submit import Run
 from tests.unit.cluster.builders import make_plan, write_run

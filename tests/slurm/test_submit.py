@@ -17,7 +17,7 @@ from evalkit.cluster.script import render_scripts
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError
-from evalkit.recipe.schema import CommandServing, VllmServing
+from evalkit.recipe.serving import CommandServing, VllmServing
 from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
 
 if TYPE_CHECKING:

@@ -16,13 +16,14 @@ from evalkit.plan.model import (
     Shard,
     TaskPlan,
 )
-from evalkit.recipe.schema import Client, Cluster, Generation, VllmServing
+from evalkit.recipe.schema import Client, Cluster, Generation
+from evalkit.recipe.serving import VllmServing
 from evalkit.store.layout import RunFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evalkit.recipe.schema import AnyServing
+    from evalkit.recipe.serving import AnyServing
 
 FINGERPRINT = "0123456789abcdef" * 4
 

@@ -16,7 +16,7 @@ from evalkit.cluster.credentials import (
     write_secrets,
 )
 from evalkit.errors import ClusterError, RecipeError
-from evalkit.recipe.schema import ExternalServing, VllmServing
+from evalkit.recipe.serving import ExternalServing, VllmServing
 from evalkit.store.layout import RunFolder
 from tests.unit.cluster.builders import make_plan, make_task
 

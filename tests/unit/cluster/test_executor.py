@@ -18,7 +18,7 @@ from evalkit.cluster.executor import (
     serving_gpus,
 )
 from evalkit.errors import ClusterError
-from evalkit.recipe.schema import CommandServing, ExternalServing, VllmServing
+from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from tests.unit.cluster.builders import make_cluster, make_plan
 
 SHAPE = JobShape("evalkit-demo-808d8c9a", 4)

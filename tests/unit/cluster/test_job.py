@@ -17,7 +17,7 @@ import evalkit.cluster
 from evalkit.cluster.credentials import secrets_file, write_secrets
 from evalkit.cluster.job import TERMINATED, GatherJob, JobInfo, ReplicaJob, slurm_job
 from evalkit.errors import IncompleteError
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from tests.unit.cluster.builders import make_plan, write_run
 
 if TYPE_CHECKING:

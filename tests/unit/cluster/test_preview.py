@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from evalkit.cluster.preview import preview_parts
-from evalkit.recipe.schema import CommandServing, VllmServing
+from evalkit.recipe.serving import CommandServing, VllmServing
 from evalkit.store.layout import RunFolder
 from tests.unit.cluster.builders import make_cluster, make_plan
 

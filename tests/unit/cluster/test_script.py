@@ -13,7 +13,7 @@ import pytest
 from evalkit.cluster.executor import DEAF
 from evalkit.cluster.script import REPLICAS_JOB_ID, render_scripts, split_replicas
 from evalkit.errors import ClusterError
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.template import load_template
 from evalkit.shipped import shipped_templates
 from evalkit.store.layout import RunFolder

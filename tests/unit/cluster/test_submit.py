@@ -17,7 +17,7 @@ from evalkit.cluster.script import render_scripts
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError, RecipeError, StoreError
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
 from tests.unit.cluster.waiting import wait_for
 

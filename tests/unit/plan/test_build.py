@@ -13,17 +13,12 @@ from hypothesis import strategies as st
 from evalkit.errors import PlanError
 from evalkit.plan.build import MAX_SHARDS, MIN_SHARDS, SHARD_TOKENS, shard_count
 from evalkit.plan.model import Plan, Shard, UnitKey
-from evalkit.recipe.schema import (
-    Client,
-    CommandServing,
-    ExternalServing,
-    Generation,
-    VllmServing,
-)
+from evalkit.recipe.schema import Client, Generation
+from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from tests.builders import make_inputs, make_plan, make_prepared, make_recipe, units_of
 
 if TYPE_CHECKING:
-    from evalkit.recipe.schema import AnyServing
+    from evalkit.recipe.serving import AnyServing
 
 GOLDEN = Path(__file__).with_name("plan.json")
 

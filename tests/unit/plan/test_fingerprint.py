@@ -9,13 +9,8 @@ from hypothesis import given
 
 from evalkit.plan.fingerprint import describe_difference, differences, fingerprint, flatten
 from evalkit.plan.model import DataProvenance, ModelIdentity
-from evalkit.recipe.schema import (
-    Client,
-    CommandServing,
-    ExternalServing,
-    Generation,
-    VllmServing,
-)
+from evalkit.recipe.schema import Client, Generation
+from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from tests.builders import make_inputs, make_plan, make_prepared
 from tests.unit.store.strategies import json_objects
 

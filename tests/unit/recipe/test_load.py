@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.errors import RecipeError
 from evalkit.recipe.load import LoadedRecipe, load_recipe
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from evalkit.shipped import shipped_recipes
 
 Load = Callable[..., LoadedRecipe]

@@ -9,7 +9,8 @@ import pytest
 from evalkit.errors import RecipeError
 from evalkit.recipe.load import LoadedRecipe
 from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
-from evalkit.recipe.schema import Cluster, ExternalServing, Generation, Model, Recipe, VllmServing
+from evalkit.recipe.schema import Cluster, Generation, Model, Recipe
+from evalkit.recipe.serving import ExternalServing, VllmServing
 
 Load = Callable[..., LoadedRecipe]
 

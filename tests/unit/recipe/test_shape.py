@@ -10,7 +10,7 @@ from evalkit.recipe.shape import drop_nulls, recipe_shape, shape_at, template_sh
 from scripts.generate_reference import PAGE, SECTIONS, main, render_page
 
 if TYPE_CHECKING:
-    from evalkit.recipe import schema
+    from evalkit.recipe.section import Section
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_drop_nulls_leaves_partial_sections() -> None:
 
 
 @pytest.mark.parametrize("section", [section for _, section in SECTIONS])
-def test_every_key_is_documented(section: type[schema.Section]) -> None:
+def test_every_key_is_documented(section: type[Section]) -> None:
     """Every key has its meaning below it in the schema."""
     assert [name for name, field in section.model_fields.items() if not field.description] == []
 

@@ -22,7 +22,8 @@ from evalkit.plan.model import (
     TaskPlan,
     UnitKey,
 )
-from evalkit.recipe.schema import Client, Generation, VllmServing
+from evalkit.recipe.schema import Client, Generation
+from evalkit.recipe.serving import VllmServing
 from evalkit.report.facts import RunFacts
 from evalkit.report.frames import iter_samples
 from evalkit.report.gather import GatherProgress, gather_task

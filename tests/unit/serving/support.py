@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from evalkit.plan.model import DeploymentPlan
-from evalkit.recipe.schema import AnyServing, CommandServing
+from evalkit.recipe.serving import AnyServing, CommandServing
 from evalkit.serving.deployment import ServerContext
 
 if TYPE_CHECKING:

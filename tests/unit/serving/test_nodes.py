@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import FailureKind, RecipeError, ServerStartError, ServingError
-from evalkit.recipe.schema import CommandServing, VllmServing
+from evalkit.recipe.serving import CommandServing, VllmServing
 from evalkit.serving import addresses, keeper
 from evalkit.serving.assembly import Assembly, free_share
 from evalkit.serving.deployment import make_deployment

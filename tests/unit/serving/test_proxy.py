@@ -10,7 +10,7 @@ from aiohttp.test_utils import RawTestServer, TestServer
 
 from evalkit.errors import EndpointError
 from evalkit.plan.model import DeploymentPlan
-from evalkit.recipe.schema import ExternalServing
+from evalkit.recipe.serving import ExternalServing
 from evalkit.serving.endpoint import Endpoint
 from evalkit.serving.external import ExternalDeployment
 from evalkit.serving.proxy import find_proxy

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import RecipeError, ServingError
-from evalkit.recipe.schema import VllmServing
+from evalkit.recipe.serving import VllmServing
 from evalkit.serving.vllm import (
     RESERVED,
     Launcher,
