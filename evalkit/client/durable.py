@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evalkit.errors import EvalkitError
 from evalkit.store.records import CallRecord
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class DurableModel:
         self._key = key
         self._unit = unit
         self._calls = 0
+        self._answered: set[int] = set()
+        self.failure: EvalkitError | None = None
+        """Why the first of its calls got no answer, whatever its solve made of that."""
         self._callers: set[asyncio.Task[Any]] = set()
 
     @property
@@ -69,6 +73,11 @@ class DurableModel:
     def calls(self) -> int:
         """Calls made so far, answered from the journal or not."""
         return self._calls
+
+    @property
+    def unanswered(self) -> tuple[int, ...]:
+        """Numbers of the calls that have no answer so far."""
+        return tuple(number for number in range(self._calls) if number not in self._answered)
 
     def chat(
         self,
@@ -97,6 +106,7 @@ class DurableModel:
     async def _answer(self, number: int, request: Request) -> Reply:
         known = self._unit.finished_calls.get((number, request.digest))
         if known is not None:
+            self._answered.add(number)
             return known.reply
         caller = asyncio.current_task()
         assert caller is not None
@@ -105,6 +115,9 @@ class DurableModel:
             keeps = self._client.keeps_tokens
             tokens = self._unit.tokens(number, request.digest) if keeps else None
             answer = await self._client.call(request, self._think_tags, tokens)
+        except EvalkitError as error:
+            self.failure = self.failure or error
+            raise
         finally:
             self._callers.discard(caller)
         self._unit.keep(
@@ -119,4 +132,5 @@ class DurableModel:
                 continued=answer.continued,
             )
         )
+        self._answered.add(number)
         return answer.reply

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.client.calls import CallClient
+    from evalkit.errors import EvalkitError
     from evalkit.plan.model import TaskPlan
     from evalkit.store.layout import RunFolder
     from evalkit.store.queue import WorkItem
@@ -70,29 +71,42 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
     sample = work.samples[item.key.sample]
     try:
         solution = await work.benchmark.solve(sample, model)
-        if not work.benchmark.single_call:
-            writer.append(_unit_record(item, solution, model.calls))
+        if model.failure is None and not work.benchmark.single_call:
+            writer.append(_unit_record(item, solution, model))
     except (ServingError, StoreError):
         raise
     except InfraError as error:
         return _failed(item, Outcome.INFRA_ERROR, error.message, model.calls)
     except Exception as error:
-        # A benchmark is a plug-in: a bug in its solve costs this unit, not the run, and is shown.
-        log.exception("solve of %s failed on sample %s", work.plan.name, sample.id)
-        return _failed(item, Outcome.SCORER_ERROR, f"solve failed: {error!r}", model.calls)
+        if model.failure is None:
+            # A benchmark is a plug-in: a bug in its solve costs this unit, not the run, and is shown.
+            log.exception("solve of %s failed on sample %s", work.plan.name, sample.id)
+            return _failed(item, Outcome.SCORER_ERROR, f"solve failed: {error!r}", model.calls)
+        return _unanswered(item, model, model.failure)
     finally:
         await model.end()
+    if model.failure is not None:
+        return _unanswered(item, model, model.failure)
     return UnitEnd(solution.outcome, _running_score(work, sample, solution))
 
 
-def _unit_record(item: WorkItem, solution: Solution, calls: int) -> UnitRecord:
+def _unanswered(item: WorkItem, model: DurableModel, failure: EvalkitError) -> UnitEnd:
+    """The end of a unit one of whose calls failed, whatever its solve made of that: an answer that
+    was made without a reply would be scored for ever."""
+    if isinstance(failure, InfraError):
+        return _failed(item, Outcome.INFRA_ERROR, failure.message, model.calls)
+    raise failure
+
+
+def _unit_record(item: WorkItem, solution: Solution, model: DurableModel) -> UnitRecord:
     return UnitRecord(
         sample=item.key.sample,
         repeat=item.key.repeat,
         outcome=solution.outcome,
         text=solution.text,
         data=solution.data,
-        calls=calls,
+        calls=model.calls,
+        unanswered=model.unanswered,
         detail=solution.detail,
     )
 

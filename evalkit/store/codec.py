@@ -180,6 +180,8 @@ def _encode_unit(record: UnitRecord) -> dict[str, Any]:
     }
     if record.data is not None:
         payload["data"] = record.data
+    if record.unanswered:
+        payload["unanswered"] = record.unanswered
     if record.detail is not None:
         payload["detail"] = record.detail
     return payload
@@ -193,6 +195,7 @@ def _decode_unit(payload: dict[str, Any]) -> UnitRecord:
         text=str(payload["text"]),
         data=payload.get("data"),
         calls=int(payload["calls"]),
+        unanswered=tuple(payload.get("unanswered", ())),
         detail=payload.get("detail"),
     )
 

@@ -96,7 +96,9 @@ class CallTokens:
     def begin(self) -> TokenChain:
         """Start from nothing; what was there is given up."""
         before = self.load()
-        chain = TokenChain(begun=before.begun + 1 if before is not None and before.tokens else 0)
+        # one that has no token yet was itself begun anew: its predecessors stay given up
+        begun = 0 if before is None else before.begun + bool(before.tokens)
+        chain = TokenChain(begun=begun)
         chains = self.item.shard.partial.setdefault(self.item.key, {})
         chains[self.call, self.request] = chain
         return chain

@@ -136,4 +136,8 @@ class UnitRecord:
     data: Any = None
     """JSON that the scorer reads besides the text."""
     calls: int = 0
+    """How many calls were made."""
+    unanswered: tuple[int, ...] = ()
+    """Numbers of those that the solve gave up, say because another one was faster: no record is
+    missing of them."""
     detail: str | None = None

@@ -87,7 +87,7 @@ class TokenChain:
         line between them is lost, is left out: what came before it stands."""
         if record.start == 0:
             self.prompt, self.tokens = array(ID, record.prompt), _ids()
-        elif record.start != len(self.tokens):
+        elif (record.start, record.begun) != (len(self.tokens), self.begun):
             return
         self.tokens.extend(record.tokens)
         self.continued = record.continued
@@ -96,5 +96,7 @@ class TokenChain:
         self.stuck, self.begun = record.stuck, record.begun
 
     def beats(self, other: TokenChain) -> bool:
-        """Whether to go on from this one: what was begun anew later, else what has more tokens."""
-        return (self.begun, len(self.tokens)) > (other.begun, len(other.tokens))
+        """Whether to go on from this one: what was begun anew later, else what has more tokens, else
+        what more servers failed on since: those tokens are the same, and what they did is known."""
+        mine = (self.begun, len(self.tokens), self.stuck)
+        return mine > (other.begun, len(other.tokens), other.stuck)

@@ -147,7 +147,7 @@ class ShardUnion:
             known.setdefault(number, call)
         known |= self._own.get(key, {})
         calls = tuple(known[number] for number in sorted(known) if number < record.calls)
-        unseen = set(range(record.calls)) - known.keys()
+        unseen = set(range(record.calls)) - known.keys() - set(record.unanswered)
         if unseen and key not in self.finished:
             self._unseen[key] = unseen
         self._finish(
@@ -167,7 +167,7 @@ class ShardUnion:
 
     def _reopen_incomplete(self) -> None:
         """Finished units of which a call's line may be among those that were lost: such a call is made
-        again. Where no line is lost, a call that is not there has failed, and its solve went on."""
+        again."""
         for key, unseen in self._unseen.items():
             if unseen:
                 calls = self.finished.pop(key).calls

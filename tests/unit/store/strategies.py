@@ -75,6 +75,7 @@ units = st.builds(
     text=texts,
     data=json_values,
     calls=st.integers(0, 1000),
+    unanswered=st.lists(counts, max_size=3).map(tuple),
     detail=st.none() | texts,
 )
 records = calls | units | partials

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evalkit.plan.model import Shard, UnitKey
 from evalkit.store.layout import RunFolder
+from evalkit.store.queue import OpenShard, WorkItem
 from evalkit.store.records import Continuation, PartialRecord
 from evalkit.store.tokens import TokenChain
 from evalkit.store.union import ShardUnion
@@ -27,6 +28,17 @@ ONE_SHARD = PLAN.model_copy(update={"tasks": (TASK,)})
 SHARD = Shard("addition", 0)
 KEY = UnitKey(2, 0)
 chunks = st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=5), max_size=6)
+
+
+class Appended:
+    """Takes records, as a journal's writer."""
+
+    def __init__(self) -> None:
+        self.records: list[PartialRecord] = []
+
+    def append(self, record: PartialRecord) -> None:
+        """Take one."""
+        self.records.append(record)
 
 
 def part(start: int, *tokens: int, call: int = 0, request: str = "hash") -> PartialRecord:
@@ -128,6 +140,38 @@ def test_what_was_begun_anew_stands(tmp_path: Path) -> None:
     assert list(union.partial[KEY][0, "hash"].tokens) == [9]
     union = union_of(tmp_path / "b", {"r0.a1": [given_up]})
     assert union.partial[KEY][0, "hash"].stuck == 2
+
+
+def test_what_was_begun_anew_stays_begun_anew(tmp_path: Path) -> None:
+    """A try without a token between two others does not bring back what was given up before."""
+    union = union_of(tmp_path / "old", {"r0.a1": [replace(part(0, 1, 2, 3), stuck=2)]})
+    writer = Appended()
+    opened = OpenShard(SHARD, writer, {KEY}, {}, union.partial, {})  # type: ignore[arg-type]
+    tokens = WorkItem(KEY, opened).tokens(0, "hash")
+    tokens.begin()  # the server died before the first token
+    chain = tokens.begin()
+    chain.begin([7, 8])
+    chain.add([9])
+    tokens.save()
+    [anew] = writer.records
+    old = replace(part(0, 1, 2, 3), stuck=2)
+    union = union_of(tmp_path / "new", {"r0.a1": [old], "r0.a2": [anew]})
+    assert list(union.partial[KEY][0, "hash"].tokens) == [9]
+
+
+def test_what_servers_failed_on_is_known_to_the_next_attempt(tmp_path: Path) -> None:
+    """Of equal tokens in two journals, those that servers failed on since stand."""
+    again = replace(part(0, 1, 2, 3), stuck=1)
+    union = union_of(tmp_path, {"r0.a1": [part(0, 1, 2, 3)], "r0.a2": [again]})
+    assert union.partial[KEY][0, "hash"].stuck == 1
+
+
+def test_no_line_joins_two_generations() -> None:
+    """Where the first line of a new generation is lost, its other lines do not go on from the old."""
+    chain = TokenChain()
+    for record in (part(0, 1, 2), replace(part(2, 3), begun=1)):
+        chain.take(record)
+    assert list(chain.tokens) == [1, 2]
 
 
 def test_an_end_without_tokens_is_journaled() -> None:

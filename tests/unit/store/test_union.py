@@ -262,8 +262,15 @@ def test_lost_call_of_a_finished_unit_is_made_again(tmp_path: Path) -> None:
     assert [call.reply.content for call in union.finished[key].calls] == ["a", "b"]
 
 
-def test_a_call_that_failed_is_not_lost(tmp_path: Path) -> None:
-    """A solve that went on without a call's answer ended its unit: no line is missing."""
+@pytest.mark.parametrize("damage", [b"", b'{"crc":"0123'], ids=["whole", "torn"])
+def test_a_call_that_was_given_up_is_not_lost(tmp_path: Path, damage: bytes) -> None:
+    """Of a call that its solve gave up no line is missing, whatever happened to the journal's end."""
     key = UnitKey(1, 0)
-    union = read(tmp_path, {"r0.a1": [make_call(key), make_unit(key, calls=2)]}, single_call=False)
-    assert key in union.finished
+    folder = RunFolder(tmp_path)
+    unit = make_unit(key, calls=2, unanswered=(0,))
+    written = [make_call(key, call=1), unit]
+    path = write_journal(folder, ONE_SHARD, SHARD, "r0.a1", written)
+    with path.open("ab") as file:
+        file.write(damage)
+    union = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert [call.call for call in union.finished[key].calls] == [1]

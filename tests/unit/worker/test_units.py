@@ -102,7 +102,7 @@ async def test_many_calls() -> None:
     end, records = await do(solve)
     assert end.outcome is Outcome.OK
     assert [type(record) for record in records] == [CallRecord, CallRecord, UnitRecord]
-    assert records[-1] == UnitRecord(1, 0, Outcome.OK, "done", {"said": "42"}, 2, "fine")
+    assert records[-1] == UnitRecord(1, 0, Outcome.OK, "done", {"said": "42"}, 2, detail="fine")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,41 @@ async def test_failure_of_everything(raised: Exception) -> None:
     """What no other unit would survive ends the work, and journals nothing about this unit."""
     with pytest.raises(type(raised)):
         await do(client=Client(raised))
+
+
+@pytest.mark.parametrize("cls", [Echo, ManyCallEcho])
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+async def test_solve_that_passes_over_a_failed_call(cls: type[Echo], ends: str) -> None:
+    """An answer that was made without one of its replies is none: the unit stays owed."""
+
+    async def solve(sample: Sample, model: ModelHandle) -> Solution:
+        try:
+            await model.chat(sample.messages)
+        except Exception as error:
+            if ends == "raises":
+                raise ValueError("no text") from error
+        return Solution("made up")
+
+    end, records = await do(solve, Client(InfraError("no answer")), cls)
+    assert end == UnitEnd(Outcome.INFRA_ERROR)
+    assert records == [UnitRecord(1, 0, Outcome.INFRA_ERROR, "", calls=1, detail="no answer")]
+    with pytest.raises(EndpointError):
+        await do(solve, Client(EndpointError("wrong key")), cls)
+
+
+async def test_solve_that_needs_only_the_faster_call() -> None:
+    """A call that its solve gave up is named, so that nobody looks for its record."""
+
+    async def solve(sample: Sample, model: ModelHandle) -> Solution:
+        slow = asyncio.ensure_future(model.chat(sample.messages))
+        slow.cancel()
+        await asyncio.wait([slow])
+        return Solution((await model.chat(sample.messages)).content)
+
+    _, records = await do(solve)
+    unit = records[-1]
+    assert isinstance(unit, UnitRecord)
+    assert (unit.outcome, unit.calls, unit.unanswered) == (Outcome.OK, 2, (0,))
 
 
 @pytest.mark.parametrize("returned", [None, "text", Solution("x", data={1, 2}), Solution("\ud800")])
