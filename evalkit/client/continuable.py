@@ -1,9 +1,10 @@
 """Which requests can go on after an interruption, and the request that goes on. Pure.
 
 A continuation is a completion of prompt and tokens so far. That equals an undisturbed generation only
-where nothing but the next token's distribution counts: not with penalties on what was generated
-(those tokens are prompt now), not with a grammar or a stop text (both have a state that would begin
-anew), not with log-probabilities (those of the first part are gone). Such requests are sent again.
+where nothing but the next token's distribution counts: not with a frequency penalty or bad words (they
+look at what was generated, which is prompt now), not with a grammar or a stop text (both have a state
+that would begin anew), not with log-probabilities (those of the first part are gone), not with images.
+Such requests are sent again. A presence penalty goes on where the server has our logits processor for it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ SAMPLING = frozenset(
         "logit_bias",
         "stop_token_ids",
         "ignore_eos",
-        "bad_words",
         "allowed_token_ids",
         "priority",
     }
@@ -47,10 +47,11 @@ ABOUT_THE_PROMPT = frozenset(
 )
 """Fields whose work is done when the prompt's tokens are there, or that only matter to parsers."""
 OURS = frozenset({"model", "stream", "max_completion_tokens", "max_tokens", "seed", "min_tokens"})
+PRESENCE = "presence_penalty"
 NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
         "n": (None, 1),
-        "presence_penalty": (None, 0),
+        PRESENCE: (None, 0),
         "frequency_penalty": (None, 0),
         "stop": (None, []),
         "logprobs": (None, False),
@@ -66,15 +67,37 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 LARGEST_SEED = 2**31
 
 
-def is_continuable(body: Mapping[str, Any]) -> bool:
-    """Whether a chat request can be continued. A field that is not known here says no."""
-    return all(
-        name in SAMPLING
-        or name in ABOUT_THE_PROMPT
-        or name in OURS
-        or (name in NEUTRAL and value in NEUTRAL[name])
-        for name, value in body.items()
+def is_continuable(body: Mapping[str, Any], *, presence: bool = False) -> bool:
+    """Whether a chat request can be continued; `presence`: the server can go on with that penalty.
+
+    A field that is not known here says no.
+    """
+    return all(map(_is_text, body.get("messages", ()))) and not find_obstacles(
+        body, presence=presence
     )
+
+
+def find_obstacles(fields: Mapping[str, Any], *, presence: bool = False) -> list[str]:
+    """The fields of a request that keep it from being continued."""
+    return [
+        name
+        for name, value in fields.items()
+        if name not in SAMPLING | ABOUT_THE_PROMPT | OURS
+        and value not in NEUTRAL.get(name, ())
+        and not (name == PRESENCE and presence and _commutes(fields))
+    ]
+
+
+def _commutes(fields: Mapping[str, Any]) -> bool:
+    """Whether it does not matter what comes first, the penalty on the first part or the other one."""
+    return fields.get("repetition_penalty") in (None, 1)
+
+
+def _is_text(message: Mapping[str, Any]) -> bool:
+    """A prompt's tokens say all of text, and nothing of what an image shows."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    return all(isinstance(part, dict) and part.get("type") == "text" for part in parts)
 
 
 def most_tokens(
@@ -104,6 +127,12 @@ def continuation(
     fields["prompt"] = chain.prompt.tolist() + chain.tokens.tolist()
     if seed is not None:
         fields["seed"] = seed
+    if body.get(PRESENCE):
+        fields[PRESENCE] = body[PRESENCE]
+        fields["vllm_xargs"] = {
+            "evalkit_generated": sorted(set(chain.tokens)),
+            "evalkit_prompt": len(fields["prompt"]),
+        }
     if body.get("min_tokens"):
         fields["min_tokens"] = max(0, body["min_tokens"] - len(chain.tokens))
     return fields

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evalkit.client.salvage import UNIT_ENDED
 from evalkit.errors import EvalkitError
 from evalkit.store.records import CallRecord
 
@@ -99,7 +100,7 @@ class DurableModel:
         """
         left = self._callers - {asyncio.current_task()}
         for caller in left:
-            caller.cancel()
+            caller.cancel(UNIT_ENDED)
         if left:
             await asyncio.wait(left)
 

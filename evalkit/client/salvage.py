@@ -46,6 +46,8 @@ log = logging.getLogger("evalkit.worker")
 MAX_STUCK = 2
 """Servers in a row that failed on a continuation before its first token, before the call starts again
 from nothing: they may die of this very prompt, and must not take the run with them."""
+UNIT_ENDED = "the unit has ended"
+"""Message of a cancel that says nothing about the server."""
 ABORT_AGAIN_S = 0.2
 """A server of several processes passes each connection to one of them: ask until all have heard."""
 
@@ -107,7 +109,8 @@ class Salvager:
         them. After `interrupt` it does not return: it waits to be cancelled.
         """
         body: dict[str, Any] = orjson.loads(request.payload)
-        if not is_continuable(body) or await self._parsing.is_constrained(body):
+        presence = self._target.can_continue_presence
+        if not is_continuable(body, presence=presence) or await self._parsing.is_constrained(body):
             return None
         name = f"{self._prefix}-{next(self._numbers)}"
         try:
@@ -129,7 +132,7 @@ class Salvager:
             elif chain.finish_reason is None:
                 await self._go_on(name, body, chain, tokens)
             self._open.add(name)
-            reply = await self._parsing.parse(body, chain, think_tags)
+            reply = await self._parse(body, chain, think_tags)
         except BaseException:
             # a cancelled task too: the server has died, or the worker ends
             if chain is not None:
@@ -137,6 +140,20 @@ class Salvager:
             tokens.save()
             raise
         return Salvaged(reply, chain.continued, before + self._clock() - began)
+
+    async def _parse(
+        self, body: dict[str, Any], chain: TokenChain, think_tags: tuple[str, str] | None
+    ) -> Reply:
+        """The server's reading of a whole generation. One that it refuses says nothing of the model:
+        the call begins anew, once."""
+        try:
+            return await self._parsing.parse(body, chain, think_tags)
+        except (AnsweredError, InfraError) as error:
+            chain.stuck = MAX_STUCK
+            refused = f"the server does not parse what it generated: {_said(error)}"
+            if chain.begun:
+                raise InfraError(refused) from error
+            raise PassingFaultError(refused) from error
 
     def _is_short(self, body: dict[str, Any]) -> bool:
         most = most_tokens(body, 0, self._target.max_model_len)
@@ -170,7 +187,7 @@ class Salvager:
         self, name: str, body: dict[str, Any], chain: TokenChain, tokens: Tokens
     ) -> None:
         at = len(chain.tokens)
-        left = (most_tokens(body, len(chain.prompt), self._target.max_model_len) or at) - at
+        left = (await self._most_tokens(body, chain) or at) - at
         if left <= 0:
             chain.finish_reason = "length"
             return
@@ -187,12 +204,19 @@ class Salvager:
             try:
                 await self._read(name, url, fields, chain, tokens, alone)
             except (asyncio.CancelledError, PassingFaultError) as error:
-                if len(chain.tokens) == at and _may_have_killed(error):
+                if len(chain.tokens) == at and self._may_have_killed(error):
                     chain.blame(self._target.server)
                 raise
             except (AnsweredError, InfraError) as error:
                 chain.stuck = MAX_STUCK  # what is refused once is refused again
-                raise PassingFaultError(f"the continuation was refused: {error}") from error
+                raise PassingFaultError(f"the continuation was refused: {_said(error)}") from error
+
+    async def _most_tokens(self, body: dict[str, Any], chain: TokenChain) -> int | None:
+        """Tokens that the whole answer may have, on this server: another one may have ended it later."""
+        known = most_tokens(body, len(chain.prompt), self._target.max_model_len)
+        said = await self._parsing.most_tokens(body)
+        limits = [limit for limit in (known, said) if limit is not None]
+        return min(limits) if limits else None
 
     async def _read(
         self,
@@ -287,9 +311,14 @@ class Salvager:
                 await asyncio.sleep(min(ABORT_AGAIN_S, max(0.0, deadline - self._clock())))
         return len(self._open)
 
+    def _may_have_killed(self, error: BaseException) -> bool:
+        """Whether a server that had taken the request may have died of it: not where the worker, or
+        the unit, only gave it up."""
+        if isinstance(error, PassingFaultError):
+            return error.dropped or error.status == 500
+        return not self._interrupting and UNIT_ENDED not in error.args
 
-def _may_have_killed(error: BaseException) -> bool:
-    """Whether a server that had taken the request may have died of it."""
-    if isinstance(error, PassingFaultError):
-        return error.dropped or error.status == 500
-    return True
+
+def _said(error: AnsweredError | InfraError) -> str:
+    """What the server said."""
+    return (error.reply.detail or "") if isinstance(error, AnsweredError) else error.message

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from evalkit.client.continuable import PRESENCE
 from evalkit.client.replies import MalformedReplyError, WrongModelError, read_reply
 from evalkit.errors import EvalkitError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from evalkit.store.records import Reply
     from evalkit.store.tokens import TokenChain
 
+STATEFUL = frozenset({PRESENCE, "frequency_penalty", "stop", "bad_words", "repetition_detection"})
+"""Sampling parameters that look at what was generated. A server may have them from its checkpoint."""
 IDS_AT_ONCE = 1000
 """Token ids whose texts are asked for in one request."""
 
@@ -32,7 +35,8 @@ class Rules(NamedTuple):
     keeps_special: bool
     """A parser needs special tokens in the text."""
     is_constrained: bool
-    """A grammar restricts what is generated."""
+    """What is generated depends on more than the tokens before: a grammar, or what the server adds to
+    a request on its own, such as penalties of the checkpoint."""
 
 
 class ServerParsing:
@@ -41,24 +45,42 @@ class ServerParsing:
     def __init__(self, transport: Transport, target: Target) -> None:
         self._transport = transport
         self._target = target
-        self._rules: dict[bool, Rules] = {}
+        self._rules: dict[bytes, Rules] = {}
         self._special: dict[int, bool] = {}
         self._tags: dict[str, int | None] = {}
 
     async def is_constrained(self, body: Mapping[str, Any]) -> bool:
-        """Whether a grammar restricts the answer to a chat request. Raises as `Transport.post`."""
+        """Whether the server adds to a chat request what a continuation would lack. Raises as
+        `Transport.post`."""
         return (await self._rules_of(body)).is_constrained
 
+    async def most_tokens(self, body: Mapping[str, Any]) -> int | None:
+        """Tokens that the answer may have: of the request, the context and the server's own limits the
+        lowest. Null where it does not say. Raises as `Transport.post`."""
+        limit = (await self._render(body)).get("max_tokens")
+        return limit if isinstance(limit, int) else None
+
     async def _rules_of(self, body: Mapping[str, Any]) -> Rules:
-        has_tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
-        if has_tools not in self._rules:
-            url = f"{self._target.base_url}/chat/completions/render"
-            sampling = (await self._ask(url, body)).get("sampling_params") or {}
-            self._rules[has_tools] = Rules(
+        kind = _kind_of(body)
+        if kind not in self._rules:
+            sampling = await self._render(body)
+            added = {name: value for name, value in sampling.items() if name in STATEFUL}
+            asked = {PRESENCE: body.get(PRESENCE) or 0}
+            self._rules[kind] = Rules(
                 keeps_special=sampling.get("skip_special_tokens") is False,
-                is_constrained=sampling.get("structured_outputs") is not None,
+                is_constrained=sampling.get("structured_outputs") is not None
+                or any(value not in (None, [], asked.get(name, 0)) for name, value in added.items())
+                or (bool(asked[PRESENCE]) and sampling.get("repetition_penalty") not in (None, 1)),
             )
-        return self._rules[has_tools]
+        return self._rules[kind]
+
+    async def _render(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What the server samples a chat request with: its own defaults are filled in."""
+        url = f"{self._target.base_url}/chat/completions/render"
+        sampling = (await self._ask(url, body)).get("sampling_params")
+        if not isinstance(sampling, dict):
+            raise MalformedReplyError(f"{url} names no sampling parameters")
+        return sampling
 
     async def parse(
         self, body: Mapping[str, Any], chain: TokenChain, think_tags: tuple[str, str] | None
@@ -69,7 +91,7 @@ class ServerParsing:
         ended_itself = chain.finish_reason == "stop"
         spoken = await self._without_special(body, tokens[:-1] if ended_itself else tokens)
         answer = await self._derender(body, chain, spoken) if spoken else _nothing(self._target)
-        choice = answer["choices"][0]
+        choice = _only_choice(answer, self._target)
         called = choice["message"].get("tool_calls")
         choice["finish_reason"] = "tool_calls" if called else chain.finish_reason
         answer["usage"] = chain.usage or await self._usage(chain, choice["message"], think_tags)
@@ -91,10 +113,7 @@ class ServerParsing:
             "prompt_token_ids": prompt,
             "chat_request": {**body, "stream": False},
         }
-        answer = await self._ask(f"{self._target.url}/derender", fields)
-        if not isinstance(answer.get("choices"), list) or not answer["choices"]:
-            raise MalformedReplyError(f"no parsed answer: {self._target.hide(str(answer))[:200]}")
-        return answer
+        return await self._ask(f"{self._target.url}/derender", fields)
 
     async def _without_special(
         self, body: Mapping[str, Any], tokens: Sequence[int]
@@ -127,7 +146,8 @@ class ServerParsing:
             },
         }
         answer = await self._ask(f"{self._target.base_url}/completions/derender", fields)
-        texts = [choice["text"] for choice in answer.get("choices", ())]
+        choices = [c for c in answer.get("choices") or () if isinstance(c, dict)]
+        texts = [text for c in choices if isinstance(text := c.get("text"), str)]
         if len(texts) != len(tokens):
             raise MalformedReplyError(f"{len(texts)} texts of {len(tokens)} tokens")
         return texts
@@ -211,6 +231,23 @@ def count_reasoning(tokens: Sequence[int], opening: int | None, closing: int) ->
         elif depth:
             count += 1
     return count
+
+
+def _kind_of(body: Mapping[str, Any]) -> bytes:
+    """Requests of one kind are treated alike: equal in all but questions, seeds and which tools."""
+    kind = {name: value for name, value in body.items() if name not in ("messages", "seed")}
+    tools = body.get("tools") or ()
+    kind["tools"] = sorted({bool((tool.get("function") or {}).get("strict")) for tool in tools})
+    return orjson.dumps(kind, option=orjson.OPT_SORT_KEYS)
+
+
+def _only_choice(answer: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    """The choice with its message. Raises MalformedReplyError where there is none."""
+    choices = answer.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+        raise MalformedReplyError(f"no parsed answer: {target.hide(str(answer))[:200]}")
+    return choice
 
 
 def _nothing(target: Target) -> dict[str, Any]:

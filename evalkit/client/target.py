@@ -35,6 +35,8 @@ class Target:
 
     can_continue: bool = False
     """The server hands out the tokens of what it is interrupted in, and goes on from such tokens."""
+    can_continue_presence: bool = False
+    """It lays a presence penalty on the tokens that it goes on from."""
     max_model_len: int | None = None
     """Context length in tokens, where it is known."""
     stream_interval: int = 1

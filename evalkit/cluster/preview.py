@@ -19,7 +19,7 @@ from evalkit.serving.followers import FollowerPlan, follower_command
 from evalkit.serving.nodes import node_options, plan_layout
 from evalkit.serving.ports import FIRST
 from evalkit.serving.program import LOCALHOST, Place
-from evalkit.serving.vllm import default_python, render_vllm_command
+from evalkit.serving.vllm import can_load_plugin, default_python, render_vllm_command
 
 if TYPE_CHECKING:
     from evalkit.plan.model import DeploymentPlan, Plan
@@ -31,11 +31,12 @@ def preview_parts(folder: RunFolder, plan: Plan, cluster: Cluster) -> list[Batch
     """A command for each node and each vLLM of the plan; none where replicas have one node."""
     if cluster.nodes == 1:
         return []
+    penalised = {t.deployment for t in plan.tasks if t.generation.presence_penalty}
     return [
         BatchScript(
             f"server {number} of a replica, on its node {rank} (port and names by example)",
             "started by the worker",
-            shlex.join(_command(folder, deployment, cluster, rank)),
+            shlex.join(_command(folder, deployment, cluster, rank, number in penalised)),
         )
         for number, deployment in enumerate(plan.deployments)
         if isinstance(deployment.serving, VllmServing)
@@ -44,7 +45,11 @@ def preview_parts(folder: RunFolder, plan: Plan, cluster: Cluster) -> list[Batch
 
 
 def _command(
-    folder: RunFolder, deployment: DeploymentPlan, cluster: Cluster, rank: int
+    folder: RunFolder,
+    deployment: DeploymentPlan,
+    cluster: Cluster,
+    rank: int,
+    is_penalised: bool,
 ) -> tuple[str, ...]:
     serving = deployment.serving
     assert isinstance(serving, VllmServing)
@@ -62,6 +67,7 @@ def _command(
             launcher="serve",
             python=serving.python or default_python(cluster.server_prefix),
             can_salvage=True,
+            continues_presence=can_load_plugin(serving) and is_penalised,
             part=node_options(plan_layout(serving, cluster.nodes), place),
         ),
     )

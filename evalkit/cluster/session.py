@@ -79,6 +79,7 @@ class Session:
         self._all = attending
         self._deployment = deployment
         self._works = works
+        self._is_penalised = any(w.plan.generation.presence_penalty for w in works.values())
         self._queue = queue
         self._checked: set[str] = set()
         self.servers = first_server
@@ -91,7 +92,7 @@ class Session:
         restarts = serving.max_restarts if isinstance(serving, LocalServing) else 0
         while True:
             context = self._all.server_context(self.servers)
-            server = make_deployment(self._deployment, context)
+            server = make_deployment(self._deployment, context, presence=self._is_penalised)
             try:
                 endpoint = await self._start(server)
                 await self._preflight(server, endpoint)
@@ -181,6 +182,7 @@ class Session:
             is_ours=isinstance(serving, LocalServing),
             server=self.servers,
             can_continue=endpoint.can_continue,
+            can_continue_presence=endpoint.can_continue_presence,
             max_model_len=endpoint.max_model_len,
             stream_interval=serving.stream_interval if isinstance(serving, LocalServing) else 1,
             counts_reasoning=isinstance(serving, VllmServing) and bool(serving.reasoning_parser),

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 from evalkit.errors import FailureKind, ServerStartError
 from evalkit.recipe.serving import VllmServing
 from evalkit.serving.addresses import find_addresses
-from evalkit.serving.environment import server_environment, start_environment
+from evalkit.serving.environment import (
+    add_python_path,
+    server_environment,
+    start_environment,
+)
 from evalkit.serving.followers import FollowerPlan, start_follower, step_environment
 from evalkit.serving.gpus import POLL_S, RELEASE_S, find_trouble
 from evalkit.serving.parts import Part, WholeServer
@@ -114,6 +118,8 @@ class Assembly:
             recipe_env=self._serving.env,
             api_key=self._context.api_key,
         )
+        if self.program.python_path is not None:
+            env = add_python_path(env, self.program.python_path)
         own = f":srun{place.rank}" if place.rank else ""
         env = start_environment(env, place.port, self._marker(place) + own)
         if place.rank:

@@ -31,6 +31,8 @@ class Endpoint:
     """vLLM's Prometheus page; null where there is none."""
     can_continue: bool = False
     """It hands out the tokens of interrupted requests and goes on from them (`client.salvage`)."""
+    can_continue_presence: bool = False
+    """It lays a presence penalty on the tokens that it goes on from."""
     proxy: str | None = field(default=None, repr=False)
     """URL of the proxy that every request goes through; null for none, as for all servers of ours."""
 

@@ -81,6 +81,11 @@ def server_environment(
     }
 
 
+def add_python_path(env: Mapping[str, str], folder: str) -> dict[str, str]:
+    """An interpreter finds the modules in `folder`, behind those it was to find anyway."""
+    return {**env, "PYTHONPATH": ":".join(filter(None, (env.get("PYTHONPATH"), folder)))}
+
+
 def start_environment(env: Mapping[str, str], port: int, marker: str) -> dict[str, str]:
     """The environment of one start: its ports, and the marker that its processes are known by."""
     return {**env, **port_environment(port), MARKER: marker}

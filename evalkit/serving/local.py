@@ -6,6 +6,7 @@ Kinds differ in a `Program` alone: what is started. vLLM's is made in `evalkit.s
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,8 @@ class LocalDeployment:
                     raise
                 self._context.on_progress(f"port {port} is taken: trying the next")
                 continue
+            presence = endpoint.can_continue and self._program.continues_presence
+            endpoint = dataclasses.replace(endpoint, can_continue_presence=presence)
             self._endpoint = endpoint
             return endpoint
         raise ServerStartError(

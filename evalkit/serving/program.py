@@ -39,6 +39,10 @@ class Program:
     launcher: str | None = None
     version: str | None = None
     python: str | None = None
+    python_path: str | None = None
+    """Folder of what its interpreter shall find besides its own."""
+    continues_presence: bool = False
+    """It goes on with a presence penalty where a generation was interrupted."""
     local_model: bool = False
     """The model is a folder, so nothing has to be fetched."""
     max_model_len: int | None = None

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from evalkit.errors import RecipeError, ServingError
@@ -32,6 +33,10 @@ RESERVED = (
     *("nnodes", "node-rank", "master-addr", "master-port", "data-parallel-size-local"),
     *("data-parallel-address", "data-parallel-rpc-port", "data-parallel-start-rank"),
 )
+PLUGIN_FOLDER = str(Path(__file__).parent / "vllm_plugin")
+"""What runs inside vLLM: no package of ours, but a folder for PYTHONPATH."""
+PLUGIN = "evalkit_penalties:ContinuedPenalties"
+PROCESSORS = "logits-processors"
 OPTION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 SERVE_MODULE = "vllm.entrypoints.cli.main"
 API_MODULE = "vllm.entrypoints.openai.api_server"
@@ -54,6 +59,7 @@ print("evalkit-probe " + json.dumps({
     "serve": version("vllm") is not None and has("cli", "main.py"),
     "module": has("openai", "api_server.py"),
     "python": platform.python_version(),
+    "plugin": importlib.util.find_spec("evalkit_penalties") is not None,
     "salvage": any(os.path.isdir(os.path.join(p, "entrypoints", "scale_out", "derender")) for p in here),
 }))
 """
@@ -66,6 +72,7 @@ class _Probed(NamedTuple):
     module: bool
     python: str
     salvage: bool
+    plugin: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,8 @@ class VllmInstallation:
     python: str
     can_salvage: bool
     """It has the routes that take and give tokens."""
+    finds_plugin: bool = False
+    """It finds what is in `PLUGIN_FOLDER`, where PYTHONPATH names that: a container may hide it."""
 
 
 def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by keyword
@@ -90,6 +99,7 @@ def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by 
     launcher: Launcher,
     python: str,
     can_salvage: bool = False,
+    continues_presence: bool = False,
     part: Mapping[str, Option] | None = None,
 ) -> tuple[str, ...]:
     """argv of the server, or of a part of it. `part` are the options of that part alone, see
@@ -116,6 +126,8 @@ def render_vllm_command(  # noqa: PLR0913 - each is one fact of the command, by 
         else None,
     }
     options = {**own, **plan_options(serving), **part}
+    if continues_presence:
+        options[PROCESSORS] = [PLUGIN, *_as_list(options.get(PROCESSORS))]
     return (*start, *(part for name, value in options.items() for part in _render(name, value)))
 
 
@@ -140,6 +152,17 @@ def plan_options(serving: VllmServing) -> dict[str, Option]:
         "trust-remote-code": serving.trust_remote_code or None,
     }
     return {**options, **_read_extra_args(serving)}
+
+
+def can_load_plugin(serving: VllmServing) -> bool:
+    """Whether vLLM takes processors of others: not beside speculative decoding."""
+    return not any(name.startswith("speculative") for name in plan_options(serving))
+
+
+def _as_list(option: Option) -> list[Scalar]:
+    if option is None:
+        return []
+    return option if isinstance(option, list) else [option]
 
 
 def _unless(default: int, value: int) -> int | None:
@@ -218,6 +241,7 @@ def find_installation(
         version=facts.version,
         python=facts.python,
         can_salvage=facts.salvage,
+        finds_plugin=facts.plugin,
     )
 
 

@@ -190,7 +190,15 @@ class Text(Reply):
 
 def render(body: dict[str, Any], mode: str) -> dict[str, Any]:
     """What a chat request becomes for the engine. A parser needs to see the markup."""
-    sampling = {"skip_special_tokens": mode not in FIELDS, "structured_outputs": None}
+    sampling = {
+        "skip_special_tokens": mode not in FIELDS,
+        "structured_outputs": None,
+        "max_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
+        "presence_penalty": body.get("presence_penalty") or 0.0,
+        "frequency_penalty": body.get("frequency_penalty") or 0.0,
+        "repetition_penalty": body.get("repetition_penalty") or 1.0,
+        "stop": body.get("stop") or [],
+    }
     return {"token_ids": chat_prompt(body), "sampling_params": sampling}
 
 

@@ -81,7 +81,7 @@ def vllm_server(
     folder = tmp_path_factory.mktemp("vllm")
     plan = make_plan(vllm_serving(), model=str(demo_checkpoint), name=SERVED_NAME)
     context = make_context(folder)
-    deployment = make_deployment(plan, context)
+    deployment = make_deployment(plan, context, presence=True)
     endpoint = asyncio.run(deployment.start())
     try:
         facts = asyncio.run(deployment.facts())

@@ -14,11 +14,13 @@ import orjson
 import pytest
 
 from evalkit.client.calls import CallClient
+from evalkit.client.continuable import continuation
 from evalkit.client.request import Request, RequestBuilder
 from evalkit.client.server_parsing import ServerParsing
 from evalkit.client.target import Target
 from evalkit.client.transport import Transport
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.errors import InfraError
 from evalkit.recipe.schema import Client, Generation
 from evalkit.store.tokens import TokenChain
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 TAGS = ("<think>", "</think>")
 INTERVAL = 64
 LONG = Generation(temperature=0, max_tokens=1800, extra_body={"ignore_eos": True})
+PENALISED = LONG.model_copy(update={"presence_penalty": 1.0})
 
 
 class Memory:
@@ -68,6 +71,7 @@ def target(server: VllmServer, *, can_continue: bool = True) -> Target:
         endpoint.model,
         endpoint.request_headers(),
         can_continue=can_continue,
+        can_continue_presence=endpoint.can_continue_presence,
         max_model_len=endpoint.max_model_len,
         stream_interval=INTERVAL,
     )
@@ -97,6 +101,7 @@ async def undisturbed(server: VllmServer, asked: Sequence[Request]) -> list[Repl
 def test_server_can_continue(vllm_server: VllmServer) -> None:
     """A vLLM that evalkit starts has the routes, and was asked for them."""
     assert vllm_server.endpoint.can_continue
+    assert vllm_server.endpoint.can_continue_presence
     assert "--enable-scale-out" in vllm_server.facts.argv
 
 
@@ -107,8 +112,9 @@ def test_server_can_continue(vllm_server: VllmServer) -> None:
         Generation(temperature=1.0, top_p=0.9, max_tokens=160),
         Generation(temperature=0, max_tokens=12),
         LONG,
+        PENALISED,
     ],
-    ids=["greedy", "sampled", "cut short", "special tokens inside"],
+    ids=["greedy", "sampled", "cut short", "special tokens inside", "penalised"],
 )
 async def test_streamed_and_parsed_is_what_chat_says(
     vllm_server: VllmServer, generation: Generation
@@ -142,9 +148,10 @@ async def interrupt_all(
     assert any(isinstance(end, asyncio.CancelledError) for end in ended)
 
 
-async def test_interrupted_twice(vllm_server: VllmServer) -> None:
+@pytest.mark.parametrize("generation", [LONG, PENALISED], ids=["plain", "penalised"])
+async def test_interrupted_twice(vllm_server: VllmServer, generation: Generation) -> None:
     """Answers that were taken from two servers before a third one ended them."""
-    asked, kept = requests(LONG), [Memory() for _ in range(8)]
+    asked, kept = requests(generation), [Memory() for _ in range(8)]
     expected = await undisturbed(vllm_server, asked)
     for _ in range(2):
         await interrupt_all(vllm_server, asked, kept, INTERVAL + 1)
@@ -234,6 +241,44 @@ async def test_tokens_are_parsed_as_chat_parses_them(
 def replaced(call: dict[str, Any]) -> dict[str, Any]:
     """A tool call without its id, which is random."""
     return {key: value for key, value in call.items() if key != "id"}
+
+
+async def test_penalty_that_begins_anew_shows(vllm_server: VllmServer) -> None:
+    """Without our processor's help the rest would be another one: what these tests compare depends on it."""
+    [request], memory = requests(PENALISED, 1), Memory()
+    [expected] = await undisturbed(vllm_server, [request])
+    await interrupt_all(vllm_server, [request], [memory], INTERVAL + 1)
+    assert memory.chain is not None
+    body = orjson.loads(request.payload)
+    fields = continuation(body, memory.chain, 1800 - memory.count, None)
+    there = target(vllm_server)
+    texts = []
+    async with Transport(there, limit=4, timeout_s=60) as transport:
+        for own in (fields, {k: v for k, v in fields.items() if k != "vllm_xargs"}):
+            payload = orjson.dumps({**own, "return_token_ids": True})
+            said = orjson.loads(await transport.post(f"{there.base_url}/completions", payload))
+            chain = TokenChain(finish_reason="length")
+            chain.begin(memory.chain.prompt.tolist())
+            chain.add(memory.chain.tokens.tolist() + said["choices"][0]["token_ids"])
+            reply = await ServerParsing(transport, there).parse(body, chain, TAGS)
+            texts.append((reply.reasoning, reply.content))
+    whole, halved = texts
+    assert whole == (expected.reasoning, expected.content)
+    assert halved != whole
+
+
+async def test_bad_arguments_of_a_continuation_are_refused(vllm_server: VllmServer) -> None:
+    """The client is told, and the engine lives on."""
+    there = target(vllm_server)
+    fields = {"model": "demo", "prompt": [1, 2], "max_tokens": 1, "presence_penalty": 1.0}
+    async with Transport(there, limit=4, timeout_s=60) as transport:
+        for given in ("text", [1, 1], [-1]):
+            extra = {"evalkit_generated": given, "evalkit_prompt": 2}
+            with pytest.raises(InfraError, match="evalkit_generated"):
+                await transport.post(
+                    f"{there.base_url}/completions", orjson.dumps({**fields, "vllm_xargs": extra})
+                )
+        await transport.post(f"{there.base_url}/completions", orjson.dumps(fields))
 
 
 async def test_grammar_is_not_continued(vllm_server: VllmServer) -> None:

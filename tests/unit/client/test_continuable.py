@@ -50,6 +50,9 @@ def test_usual_requests_can_be_continued() -> None:
         ("include_reasoning", False),
         ("parallel_tool_calls", False),
         ("some_new_field", 1),
+        ("bad_words", ["a"]),
+        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+        ("messages", [{"role": "user", "content": ["text"]}]),
     ],
 )
 def test_what_stands_in_the_way(key: str, value: object) -> None:
@@ -63,6 +66,28 @@ def test_what_stands_in_the_way(key: str, value: object) -> None:
 def test_neutral_values(key: str, value: object) -> None:
     """A field that is there without an effect is no reason."""
     assert is_continuable({**BODY, key: value})
+
+
+def test_text_in_parts() -> None:
+    """Content that is a list of texts is text, and an assistant's content may be null."""
+    parts = [{"type": "text", "text": "What is 1 + 2?"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None}]
+    assert is_continuable({**BODY, "messages": messages})
+
+
+def test_presence_penalty_goes_on_where_the_server_can() -> None:
+    """The ids of the first part go along, each once; a factor on the same logits forbids it."""
+    body = {name: value for name, value in BODY.items() if name != "repetition_penalty"}
+    body["presence_penalty"] = 1.0
+    assert is_continuable(body, presence=True)
+    assert not is_continuable({**body, "frequency_penalty": 0.1}, presence=True)
+    assert not is_continuable({**body, "repetition_penalty": 1.1}, presence=True)
+    chain = TokenChain()
+    chain.begin([9, 1])
+    chain.add([5, 3, 5])
+    fields = continuation(body, chain, 10, None)
+    assert fields["presence_penalty"] == 1.0
+    assert fields["vllm_xargs"] == {"evalkit_generated": [3, 5], "evalkit_prompt": 5}
 
 
 @pytest.mark.parametrize(
