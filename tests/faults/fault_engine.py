@@ -111,7 +111,7 @@ class Engine:
         prompt, start = split_prompt(tokens)
         thinks = self.switches.reasoning != "none"
         whole = empty_tokens(thinks=thinks) if empty else answer_tokens(prompt, thinks=thinks)
-        limit = asked.limit
+        limit = min(asked.limit, self.switches.max_new_tokens or asked.limit)
         if asked.body.get("ignore_eos"):
             whole = (*whole[:-1], *characters("." * (start + limit)))
         rest = whole[start : start + limit]

@@ -82,6 +82,12 @@ class Switches:
     """Answer requests to abort with this status, and abort nothing."""
     abort_delay_s: float = 0.0
     """Abort so much later."""
+    parses: bool = True
+    """Parse chats; else refuse with 400, in words that a refusal of the context has too."""
+    max_new_tokens: int = 0
+    """The server's own limit of an answer, as a checkpoint may bring one; 0 has none."""
+    penalty: float = 0.0
+    """A presence penalty that the server adds to requests without one."""
     ledger: str = ""
     """A file that gets a JSON line for all that happens to a generation; it outlives a kill."""
     mood: str = ""

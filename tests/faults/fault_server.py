@@ -85,8 +85,8 @@ class FaultServer:
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/v1/completions", self._complete),
                 web.post("/inference/v1/abort_requests", self._abort),
-                web.post("/v1/chat/completions/render", self._scale_out(render)),
-                web.post("/v1/chat/completions/derender", self._scale_out(derender_chat)),
+                web.post("/v1/chat/completions/render", self._scale_out(self._render)),
+                web.post("/v1/chat/completions/derender", self._scale_out(self._derender)),
                 web.post("/v1/completions/derender", self._scale_out(derender_text)),
                 web.post("/tokenize", self._scale_out(tokenize)),
             ]
@@ -186,6 +186,19 @@ class FaultServer:
                 return error(400, str(problem))
 
         return handle
+
+    def _render(self, body: dict[str, Any], mode: str) -> dict[str, Any]:
+        rendered = render(body, mode)
+        sampling = rendered["sampling_params"]
+        own = self.switches.max_new_tokens
+        sampling["max_tokens"] = min(filter(None, (sampling["max_tokens"], own)), default=None)
+        sampling["presence_penalty"] = sampling["presence_penalty"] or self.switches.penalty
+        return rendered
+
+    def _derender(self, body: dict[str, Any], mode: str) -> dict[str, Any]:
+        if not self.switches.parses:
+            raise ValueError("max_model_len is too small to parse this")
+        return derender_chat(body, mode)
 
     async def _generate(self, request: web.Request, kind: type[Reply]) -> web.StreamResponse:
         body = await request.json()

@@ -41,8 +41,10 @@ class Memory:
         return self.chain
 
     def begin(self) -> TokenChain:
-        """From nothing."""
-        self.chain = TokenChain()
+        """From nothing, as a journal has it."""
+        before = self.chain
+        begun = 0 if before is None else before.begun + bool(before.tokens)
+        self.chain = TokenChain(begun=begun)
         return self.chain
 
     def save(self) -> None:
@@ -154,6 +156,60 @@ async def test_prompt_that_kills(server: Server) -> None:
         answer = await client.call(ask(), TAGS, memory)
     assert answer.reply == expected.reply
     assert answer.continued == (), "nothing of it is of the first part"
+
+
+async def test_server_that_cannot_parse(server: Server) -> None:
+    """What the server refuses to read is not the model's: the call begins anew, once."""
+    expected, memory = await whole(server), Memory()
+    used = expected.reply.usage.completion_tokens or 0
+    before = server.counts()["tokens"]
+    server.switch(parses=False)
+    async with client_of(server) as client:
+        with pytest.raises(InfraError, match="does not parse what it generated: max_model_len"):
+            await client.call(ask(), TAGS, memory)
+    assert server.counts()["tokens"] - before == 2 * used, "two generations, and no third"
+    server.switch(parses=True)
+    async with client_of(server) as client:
+        answer = await client.call(ask(), TAGS, memory)
+    assert answer.reply == expected.reply
+
+
+async def test_drain_is_no_failure_of_the_server(server: Server) -> None:
+    """A continuation that was given up before its first token accuses nobody."""
+    memory = Memory()
+    await part(server, memory)
+    server.switch(latency_s=1000.0)
+    for number in (1, 2):
+        async with client_of(server, number=number, parallelism=1) as client:
+            call = asyncio.create_task(client.call(ask(), TAGS, memory))
+            while server.counts()["in_flight"] == 0:
+                await asyncio.sleep(0.01)
+            await client.interrupt(10)
+            call.cancel()
+            await asyncio.wait([call])
+    assert memory.chain is not None
+    assert (memory.chain.stuck, len(memory.chain.tokens)) == (0, memory.saved[-1])
+
+
+async def test_limit_of_the_server(server: Server) -> None:
+    """An answer that the server's own defaults end is as long when it was interrupted."""
+    server.switch(max_new_tokens=120)
+    expected, memory = await whole(server), Memory()
+    assert expected.reply.usage.completion_tokens == 120
+    await part(server, memory)
+    async with client_of(server) as client:
+        answer = await client.call(ask(), TAGS, memory)
+    assert len(answer.continued) == 1
+    assert answer.reply == expected.reply
+
+
+async def test_penalty_of_the_server(server: Server) -> None:
+    """What the server would count anew is not gone on from, though the request does not ask for it."""
+    server.switch(penalty=0.5)
+    memory = Memory()
+    async with client_of(server) as client:
+        await client.call(ask(), TAGS, memory)
+    assert memory.chain is None
 
 
 async def test_server_that_recovers(server: Server) -> None:
