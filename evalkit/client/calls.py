@@ -16,7 +16,7 @@ from evalkit.client.replies import MalformedReplyError, WrongModelError, parse_r
 from evalkit.client.retry import RetryPolicy
 from evalkit.client.salvage import Salvaged, Salvager
 from evalkit.client.transport import AnsweredError, PassingFaultError, Transport
-from evalkit.errors import EndpointError, FailureKind, InfraError
+from evalkit.errors import EndpointError, InfraError
 from evalkit.store.records import Reply, Timing
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class CallClient:
             raise EndpointError(
                 f"{self._failures_in_a_row} calls in a row failed; the last one: {error.message}",
                 hint="Nothing is lost. Check the endpoint and the recipe, then `evalkit resume`.",
-                kind=FailureKind.ENDPOINT,
+                kind=error.kind,
             ) from error
 
     def _note_tokens(self, count: int) -> None:

@@ -61,6 +61,7 @@ class DurableModel:
         self._unit = unit
         self._calls = 0
         self._answered: set[int] = set()
+        self._ended = False
         self.failure: EvalkitError | None = None
         """Why the first of its calls got no answer, whatever its solve made of that."""
         self._callers: set[asyncio.Task[Any]] = set()
@@ -98,6 +99,7 @@ class DurableModel:
 
         They would go on in tasks of their own, and write into a journal that is closed by then.
         """
+        self._ended = True
         left = self._callers - {asyncio.current_task()}
         for caller in left:
             caller.cancel(UNIT_ENDED)
@@ -111,6 +113,8 @@ class DurableModel:
             return known.reply
         caller = asyncio.current_task()
         assert caller is not None
+        if self._ended:  # a task that its solve made and never waited for
+            raise asyncio.CancelledError(UNIT_ENDED)
         self._callers.add(caller)
         try:
             keeps = self._client.keeps_tokens

@@ -14,7 +14,7 @@ import orjson
 
 from evalkit.client.replies import error_message, filtered_reply, overflow_reply
 from evalkit.client.retry import REFUSED_STATUS, is_retried, parse_retry_after
-from evalkit.errors import EndpointError, InfraError
+from evalkit.errors import EndpointError, FailureKind, InfraError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -185,7 +185,7 @@ def _refused(url: str, refusal: Refusal) -> Exception:
     message = f"{url} refused with status {status}: {error_message(body)[0]}"
     if status in REFUSED_STATUS:
         return EndpointError(message, hint="Check the key, the model id and the base URL.")
-    return InfraError(message)
+    return InfraError(message, kind=FailureKind.CLIENT_ERROR)
 
 
 def _is_drop(error: Exception) -> bool:

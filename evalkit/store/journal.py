@@ -126,7 +126,9 @@ class JournalWriter:
         self.append_payload(encode(record))
 
     def append_payload(self, payload: dict[str, Any]) -> None:
-        """As `append`, for a payload that is already encoded."""
+        """As `append`, for a payload that is already encoded. Raises StoreError when it is closed."""
+        if self.closed:
+            raise StoreError(f"{self.path} is closed: a call wrote after its unit had ended")
         if not self._pending:
             self._owner.touched(self)
         self._pending.append(seal(payload))

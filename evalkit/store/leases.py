@@ -16,7 +16,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from filelock import SoftFileLease, Timeout
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import StoreError
@@ -75,9 +75,10 @@ class Leases:
             lock.acquire(timeout=0)
         except Timeout:
             return self._remove_abandoned(shard) and self._take(shard)
-        except OSError as error:
+        except (OSError, LeaseSettingsMismatch) as error:
+            text = getattr(error, "strerror", None) or error
             raise StoreError(
-                f"cannot lease {lock.lock_file}: {error.strerror or error}",
+                f"cannot lease {lock.lock_file}: {text}",
                 hint=GO_ON,
             ) from error
         return True
@@ -118,7 +119,8 @@ class Leases:
         with self._one_at_a_time:
             lock = self._locks.pop(shard, None)
             if lock is not None:
-                lock.release()
+                with contextlib.suppress(OSError):  # a hint that stays costs others a minute
+                    lock.release()
 
     def release_all(self) -> None:
         """Give everything back."""

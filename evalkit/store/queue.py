@@ -2,7 +2,8 @@
 
 It walks the shards in the plan's order (longest work first), leases each that is free and not done,
 reads what its journals already hold and gives out the rest. The next shards are leased while the
-last ones still run, so the server is never left without work at a boundary. When the walk is over it
+last ones still run, so the server is never left without work at a boundary. When the walk is over,
+units that got no answer are handed out once more, for a storm may have passed by then; after that it
 lingers only for leases of others that are not seen alive; then there is nothing left for this worker.
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evalkit.store.journal import JournalProblem
 from evalkit.store.leases import Leases
 from evalkit.store.markers import doubt_marker, read_marker, write_marker
+from evalkit.store.records import Outcome
 from evalkit.store.tokens import TokenChain
 from evalkit.store.union import ShardUnion
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from evalkit.plan.model import Plan, Shard, UnitKey
     from evalkit.store.journal import JournalSet, JournalWriter
     from evalkit.store.layout import RunFolder
-    from evalkit.store.records import CallRecord, Outcome
+    from evalkit.store.records import CallRecord
 
 log = logging.getLogger("evalkit.worker")
 
@@ -54,6 +56,9 @@ class OpenShard:
     score_sum: float = 0.0
     failed: int = 0
     """Units that ended with an error of ours: the shard stays owed."""
+    unanswered: list[UnitKey] = field(default_factory=list)
+    """Those of them that got no answer in the first pass."""
+    is_second_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +137,7 @@ class WorkQueue:
         self._foreign: list[Shard] = []
         self._ready: deque[WorkItem] = deque()
         self._open: set[OpenShard] = set()
+        self._again: deque[OpenShard] = deque()
         self._walked = False
         self._closed = False
         self._fetch: asyncio.Task[bool] | None = None
@@ -169,7 +175,16 @@ class WorkQueue:
                 self._walked = True
             elif await self._open_shard(shard):
                 return True
+        if not self._ready and self._again and not self._closed:
+            self._begin_second_pass(self._again.popleft())
         return bool(self._ready) or await self._linger()
+
+    def _begin_second_pass(self, shard: OpenShard) -> None:
+        shard.is_second_pass = True
+        shard.open = set(shard.unanswered)
+        shard.failed -= len(shard.unanswered)
+        self._ready.extend(WorkItem(key, shard) for key in shard.unanswered)
+        log.info("%s: %d units without an answer again", shard.shard, len(shard.unanswered))
 
     def give_back(self, item: WorkItem) -> None:
         """A unit that was interrupted and is still to do."""
@@ -192,20 +207,24 @@ class WorkQueue:
         """A unit's record is journaled; with its last unit a shard is closed. Raises StoreError."""
         shard = item.shard
         shard.open.discard(item.key)
-        shard.calls.pop(item.key, None)
-        if shard.partial:
-            shard.partial.pop(item.key, None)
         if outcome.is_models_own:
+            shard.calls.pop(item.key, None)
+            shard.partial.pop(item.key, None)
             shard.outcomes[outcome.value] = shard.outcomes.get(outcome.value, 0) + 1
             if score is not None:
                 shard.scored += 1
                 shard.score_sum += score
         else:
             shard.failed += 1
+            if outcome is Outcome.INFRA_ERROR and not shard.is_second_pass:
+                shard.unanswered.append(item.key)
         if not shard.open:
             await self._close_shard(shard)
 
     async def _close_shard(self, shard: OpenShard) -> None:
+        if shard.unanswered and not shard.is_second_pass:
+            self._again.append(shard)  # its lease and journal stay ours
+            return
         self._open.discard(shard)
         await self._journals.sync()
         self._journals.release(shard.writer)

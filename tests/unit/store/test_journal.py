@@ -245,3 +245,13 @@ def test_sync_groups_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ours = [data for data in written if data.startswith(b'{"crc"')]
     assert [data.count(b"\n") for data in ours] == [6]
     assert [r.sample for r in read(tmp_path / "r0.a1.jsonl")[0]] == [0, 1, 2, 3, 4]
+
+
+async def test_nothing_is_written_behind_the_end(tmp_path: Path) -> None:
+    """A late record is refused: its file may be another's by then."""
+    journals = JournalSet()
+    writer = journals.open(tmp_path / "r0.a1.jsonl", PLAN, SHARD, "r0.a1")
+    await journals.sync()
+    journals.release(writer)
+    with pytest.raises(StoreError, match="is closed"):
+        writer.append(make_call(UnitKey(0, 0)))

@@ -150,7 +150,7 @@ async def test_unit_that_failed_keeps_its_shard_owed(tmp_path: Path) -> None:
     for number in range(4):
         item = await worker.queue.next()
         assert item is not None
-        await worker.do(item, Outcome.INFRA_ERROR if number == 2 else Outcome.OK)
+        await worker.do(item, Outcome.SCORER_ERROR if number == 2 else Outcome.OK)
     assert await worker.queue.next() is None
     await worker.end()
     assert read_marker(folder, worker.plan.tasks[0].shards()[0]) is None
@@ -343,3 +343,54 @@ async def test_longest_task_first(tmp_path: Path) -> None:
     assert worker.done == [
         key for shard in plan.tasks[0].shards() for key in plan.tasks[0].units(shard)
     ]
+
+
+async def test_units_without_an_answer_are_tried_once_more(tmp_path: Path) -> None:
+    """A storm costs no second submit: what failed in it is handed out again when all else is done."""
+    folder = make_run(tmp_path, 6, n_shards=2)
+    worker = Worker(folder)
+    order: list[UnitKey] = []
+    while (item := await worker.queue.next()) is not None:
+        order.append(item.key)
+        is_storm = item.key.sample in (0, 3) and order.count(item.key) == 1
+        await worker.do(item, Outcome.INFRA_ERROR if is_storm else Outcome.OK)
+    await worker.end()
+    assert [key.sample for key in order[6:]] == [0, 3]
+    assert survey_run(folder, worker.plan, {"addition": True}).total == 0
+    assert all(read_marker(folder, shard) for shard in worker.plan.tasks[0].shards())
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INFRA_ERROR, Outcome.SCORER_ERROR])
+async def test_no_third_pass(tmp_path: Path, outcome: Outcome) -> None:
+    """What fails again stays owed, and a bug of a benchmark is not tried again here at all."""
+    folder = make_run(tmp_path, 3, n_shards=1)
+    worker = Worker(folder)
+    given_out: Counter[UnitKey] = Counter()
+    while (item := await worker.queue.next()) is not None:
+        given_out[item.key] += 1
+        await worker.do(item, outcome if item.key.sample == 1 else Outcome.OK)
+    await worker.end()
+    again = 2 if outcome is Outcome.INFRA_ERROR else 1
+    assert sorted(given_out.values()) == [1, 1, again]
+    assert survey_run(folder, worker.plan, {"addition": True}).total == 1
+    [shard] = worker.plan.tasks[0].shards()
+    assert read_marker(folder, shard) is None
+    assert not folder.lease(shard).exists()
+
+
+async def test_second_pass_keeps_calls_and_tokens(tmp_path: Path) -> None:
+    """The calls of a unit that were answered in the first pass are not made again."""
+    folder = make_run(tmp_path, 1, n_shards=1)
+    worker = Worker(folder)
+    item = await worker.queue.next()
+    assert item is not None
+    item.keep(make_call(item.key, call=0, request="first"))
+    chain = item.tokens(1, "second").begin()
+    chain.begin([1])
+    chain.add([2])
+    await worker.queue.done(item, Outcome.INFRA_ERROR)
+    again = await worker.queue.next()
+    assert again is not None
+    assert list(again.finished_calls) == [(0, "first")]
+    assert again.tokens(1, "second").load() is chain
+    await worker.end()
