@@ -10,7 +10,7 @@ sampling and seed, and has generated one token instead of a hundred thousand.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -19,9 +19,8 @@ from evalkit.client.retry import REDIRECT_STATUS
 from evalkit.errors import EndpointError, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
 
-    import httpx
     import openai
 
     from evalkit.client.request import Request
@@ -71,8 +70,8 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
 def _make_client(target: Target) -> openai.AsyncOpenAI:
     import openai
 
-    async def use_our_headers(request: httpx.Request) -> None:
-        _replace_headers(request, target.headers)
+    async def use_our_headers(request: Any) -> None:  # of httpx or httpx2, as the package has it
+        _replace_headers(request.headers, target.headers)
 
     transport = openai.DefaultAsyncHttpxClient(
         proxy=target.proxy,
@@ -90,12 +89,12 @@ def _make_client(target: Target) -> openai.AsyncOpenAI:
     )
 
 
-def _replace_headers(request: httpx.Request, headers: Mapping[str, str]) -> None:
+def _replace_headers(sent: MutableMapping[str, str], headers: Mapping[str, str]) -> None:
     """Send what a call sends: neither the library's own headers nor those of its variables."""
-    for name in list(request.headers):
+    for name in list(sent):
         if name.lower() not in _PROTOCOL_HEADERS:
-            del request.headers[name]
-    request.headers.update(headers)
+            del sent[name]
+    sent.update(headers)
 
 
 def _refused(task: str, status: int, content: bytes) -> EndpointError:
