@@ -8,8 +8,21 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from evalkit.cli.console import out
+from evalkit.client.continuable import find_obstacles
+from evalkit.client.request import fixed_fields
+from evalkit.recipe.serving import VllmServing
+from evalkit.serving.vllm import can_load_plugin
+
 if TYPE_CHECKING:
     from evalkit.plan.model import Plan, TaskPlan
+
+
+def show_plan(plan: Plan) -> None:
+    """The table, and what there is to say about it."""
+    out().print(plan_table(plan))
+    for note in plan_notes(plan):
+        out().print(Text(f"note: {note}"), soft_wrap=True)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -35,6 +48,24 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
+def plan_notes(plan: Plan) -> list[str]:
+    """What of the plan a person may not expect, a sentence each."""
+    return [
+        f"{task.name}: an answer that is interrupted begins anew, for its requests have "
+        f"{' and '.join(obstacles)}"
+        for task in plan.tasks
+        if (obstacles := not_continued(plan, task))
+    ]
+
+
+def not_continued(plan: Plan, task: TaskPlan) -> list[str]:
+    """Fields of the task's requests that keep a vLLM of ours from going on with an interrupted answer."""
+    serving = plan.deployments[task.deployment].serving
+    if not isinstance(serving, VllmServing) or not plan.client.salvage:
+        return []
+    return find_obstacles(fixed_fields(task.generation), presence=can_load_plugin(serving))
+
+
 def token_ceiling(task: TaskPlan) -> int | None:
     """Most completion tokens a single-call task can cost; null without a limit per answer."""
     tokens = task.generation.max_tokens
@@ -44,7 +75,12 @@ def token_ceiling(task: TaskPlan) -> int | None:
 def plan_json(plan: Plan) -> dict[str, Any]:
     """The plan as JSON, with the counts that the table shows."""
     counts = {
-        task.name: {"units": task.n_units, "shards": task.n_shards, "tokens": token_ceiling(task)}
+        task.name: {
+            "units": task.n_units,
+            "shards": task.n_shards,
+            "tokens": token_ceiling(task),
+            "not_continued": not_continued(plan, task),
+        }
         for task in plan.tasks
     }
     return {"run_id": plan.run_id, "counts": counts, "plan": plan.model_dump(mode="json")}

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from evalkit.cli import recipes
 from evalkit.cli.console import out, print_json, say
-from evalkit.cli.plan_view import plan_json, plan_table
+from evalkit.cli.plan_view import plan_json, show_plan
 from evalkit.recipe.yaml_text import render_yaml
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def command_prepare(arguments: argparse.Namespace) -> int:
     for run in runs:
         what = "prepared" if run.is_new else "already prepared"
         out().print(Text(f"{run.plan.run_id}  {what}: {run.folder.root}"))
-        out().print(plan_table(run.plan))
+        show_plan(run.plan)
     say("next: evalkit submit with the same arguments, or evalkit run")
     return 0
 
@@ -41,7 +41,7 @@ def show_plans(arguments: argparse.Namespace) -> int:
         return 0
     for run in planned:
         out().print(Text(f"{run.plan.run_id}  would be {run.folder.root}"))
-        out().print(plan_table(run.plan))
+        show_plan(run.plan)
     return 0
 
 

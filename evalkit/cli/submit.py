@@ -154,7 +154,7 @@ def _wait(folder: RunFolder, document: dict[str, Any] | None) -> int:
 
 def _dry_run(arguments: argparse.Namespace) -> int:
     """Everything a submit would send, exactly; nothing is written."""
-    from evalkit.cli.plan_view import plan_json, plan_table
+    from evalkit.cli.plan_view import plan_json, show_plan
     from evalkit.cluster.executor import replica_gpus
     from evalkit.cluster.prepare import plan_runs
     from evalkit.cluster.resolved import cluster_settings
@@ -181,7 +181,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             continue
         out().print(Text(f"{plan.run_id}  would be {folder.root}"), soft_wrap=True)
-        out().print(plan_table(plan))
+        show_plan(plan)
         out().print(Text(f"{cluster.executor}: {gpus}, {cluster.time_min} min each"))
         for script in scripts:
             out().print(Text(f"\n# {script.title}: {script.command}"), soft_wrap=True)
