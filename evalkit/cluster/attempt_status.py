@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.cluster.jobs import read_fence
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE
-from evalkit.cluster.phase import RUNNING
+from evalkit.cluster.phase import is_strange
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, Scene, is_past
-from evalkit.cluster.states import JobState
+from evalkit.cluster.states import ON_NODES, JobState
 from evalkit.cluster.status_values import AttemptStatus
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def attempt_statuses(
 
 
 def _alive(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
-    """Attempts that run: heard lately, or the last of the execution that its job runs."""
+    """Attempts that run: heard lately, or the last of the execution that its job runs or has
+    suspended."""
     of_job = {job.job_id: job for job in jobs}
     latest = {attempt.replica: attempt for attempt in parts.attempts}
     for name, attempt in latest.items():
@@ -81,7 +82,7 @@ def _alive(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
         heard = (
             report is not None and report.attempt == attempt.attempt and report.is_fresh(parts.now)
         )
-        runs = job is not None and job.state in RUNNING
+        runs = job is not None and job.state in ON_NODES
         held = runs and not is_past(attempt, parts.answer.history)
         over = job is not None and JobState(job.state).is_over
         if attempt.ended is None and (held or (heard and not over)):
@@ -89,8 +90,9 @@ def _alive(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
 
 
 def _undecided(jobs: Sequence[JobStatus], parts: Parts) -> Iterable[str]:
-    """Attempts without an end of whose job Slurm says nothing now: neither alive nor failed."""
-    unsaid = {job.job_id for job in jobs if job.reason in NOT_SAID}
+    """Attempts without an end of whose job Slurm says nothing now, or a word that is not known here:
+    neither alive nor failed."""
+    unsaid = {job.job_id for job in jobs if job.reason in NOT_SAID or is_strange(job)}
     latest = {attempt.replica: attempt for attempt in parts.attempts}
     for attempt in latest.values():
         is_open = attempt.ended is None and not is_past(attempt, parts.answer.history)

@@ -133,7 +133,7 @@ def _unclear(jobs: Sequence[JobStatus], counts: str, here: str) -> Phase:
     """`here`: what can be done where nobody can ever say more."""
     if all(_is_out_of_sight(job) for job in jobs):
         return Phase("unknown", f"{counts}; {jobs[0].reason}; {here}", False, is_blind=True)
-    strange = next((job for job in jobs if _is_strange(job)), None)
+    strange = next((job for job in jobs if is_strange(job)), None)
     if strange is not None:
         said = f"Slurm calls job {strange.job_id} {strange.raw}, which is not known here"
         return Phase("unknown", f"{counts}; {said}", False)
@@ -143,10 +143,10 @@ def _unclear(jobs: Sequence[JobStatus], counts: str, here: str) -> Phase:
 def _is_unclear(job: JobStatus) -> bool:
     """Whether a job may live though nobody says so now."""
     is_unsaid = job.reason in UNCLEAR or _is_out_of_sight(job)
-    return job.state == JobState.UNKNOWN and (is_unsaid or _is_strange(job))
+    return job.state == JobState.UNKNOWN and (is_unsaid or is_strange(job))
 
 
-def _is_strange(job: JobStatus) -> bool:
+def is_strange(job: JobStatus) -> bool:
     """Slurm has it, in a state that is not in our table: it gains states over the years."""
     return job.state == JobState.UNKNOWN and bool(job.raw)
 
@@ -200,6 +200,12 @@ def _waiting(
             "starting",
             f"job {running[0].job_id} runs, its worker has not said anything yet{log}",
             False,
+        )
+    suspended = [job for job in live if job.state == JobState.SUSPENDED]
+    if suspended:
+        first = suspended[0]
+        return Phase(
+            "waiting", f"job {first.job_id} is suspended: {first.advice}; {owed} units owed", False
         )
     reasons = sorted({job.reason for job in live if job.reason not in ("", "None")})
     why = f" ({', '.join(reasons)})" if reasons else ""

@@ -22,6 +22,7 @@ class JobState(StrEnum):
     FINISHING = "finishing"
     REQUEUED = "requeued"
     HELD = "held"
+    SUSPENDED = "suspended"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -49,8 +50,12 @@ LIVE = frozenset(
         JobState.FINISHING,
         JobState.REQUEUED,
         JobState.HELD,
+        JobState.SUSPENDED,
     }
 )
+
+ON_NODES = frozenset({JobState.RUNNING, JobState.FINISHING, JobState.SUSPENDED})
+"""A suspended job has its processes, which stand still: it is silent, and lost as little as one that runs."""
 
 SLURM_STATES = {
     "PENDING": JobState.PENDING,
@@ -65,15 +70,15 @@ SLURM_STATES = {
     "REQUEUED": JobState.REQUEUED,
     "REQUEUE_FED": JobState.REQUEUED,
     "EXPEDITING": JobState.REQUEUED,
+    "LAUNCH_FAILED": JobState.REQUEUED,  # of a requeue that was asked for, and no end of the job
+    "RECONFIG_FAIL": JobState.REQUEUED,
     "REQUEUE_HOLD": JobState.HELD,
     "SPECIAL_EXIT": JobState.HELD,
     "RESV_DEL_HOLD": JobState.HELD,
-    "SUSPENDED": JobState.HELD,
-    "STOPPED": JobState.HELD,
+    "SUSPENDED": JobState.SUSPENDED,
+    "STOPPED": JobState.SUSPENDED,
     "COMPLETED": JobState.DONE,
     "FAILED": JobState.FAILED,
-    "LAUNCH_FAILED": JobState.FAILED,
-    "RECONFIG_FAIL": JobState.FAILED,
     "CANCELLED": JobState.CANCELLED,
     "REVOKED": JobState.CANCELLED,
     "TIMEOUT": JobState.TIMEOUT,
@@ -98,18 +103,35 @@ HOLD_REASONS: Mapping[str, str] = {
 RELEASE = "`scontrol release {job}` lets it go; or `evalkit cancel` and submit again"
 
 
-def what_to_do(job_id: str, reason: str) -> str:
-    """The next step for a job that is held."""
-    return HOLD_REASONS.get(_plain(reason), RELEASE).format(job=job_id)
+SUSPENDED_BY: Mapping[str, str] = {
+    "SUSPENDED": "nothing where partitions share their nodes by turns (gang scheduling); else ask an "
+    "administrator for `scontrol resume {job}`",
+    "STOPPED": "`scancel --signal=CONT {job}` lets it go on",
+}
+
+
+def what_to_do(job_id: str, state: JobState, raw: str, reason: str) -> str | None:
+    """The next step for a job that is held or suspended; None for any other."""
+    if state is JobState.SUSPENDED:
+        advice = SUSPENDED_BY.get(_word(raw), SUSPENDED_BY["SUSPENDED"])
+    elif state is JobState.HELD:
+        advice = HOLD_REASONS.get(_plain(reason), RELEASE)
+    else:
+        return None
+    return advice.format(job=job_id)
 
 
 def job_state(raw: str, reason: str = "") -> JobState:
     """State from squeue's or sacct's word for it (`CANCELLED by 1000`, `FAILED+`) and the reason."""
-    words = raw.strip().upper().rstrip("+").split()
-    state = SLURM_STATES.get(words[0], JobState.UNKNOWN) if words else JobState.UNKNOWN
+    state = SLURM_STATES.get(_word(raw), JobState.UNKNOWN)
     if state is JobState.PENDING and _plain(reason) in HOLD_REASONS:
         return JobState.HELD
     return state
+
+
+def _word(raw: str) -> str:
+    """Slurm's word without what it adds; empty where it says nothing."""
+    return (raw.strip().upper().rstrip("+").split() or [""])[0]
 
 
 def _plain(reason: str) -> str:

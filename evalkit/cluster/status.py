@@ -14,13 +14,13 @@ from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Scheduler
-from evalkit.cluster.phase import RUNNING, describe_phase
+from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, is_past
 from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.requeue import bad_nodes
 from evalkit.cluster.slurm import SlurmCommands
-from evalkit.cluster.states import JobState, what_to_do
+from evalkit.cluster.states import ON_NODES, JobState, what_to_do
 from evalkit.cluster.status_values import (
     JobStatus,
     ReplicaStatus,
@@ -195,7 +195,7 @@ def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
                 reason=reason,
                 nodes=row.nodes if row else "",
                 log=_existing(folder.job_log(element)),
-                advice=what_to_do(element, reason) if state is JobState.HELD else None,
+                advice=what_to_do(element, state, row.raw if row else "", reason),
                 excluded=row.excluded if row else "",
             )
 
@@ -244,10 +244,12 @@ def _replica_state(
 ) -> str:
     if fresh:
         return report.state
-    if job is not None and (job.state in QUEUED or (is_past and job.state in RUNNING)):
+    if job is not None and (job.state in QUEUED or (is_past and job.state in ON_NODES)):
         return "waiting"  # the report is of an earlier attempt
     if report.state in ENDED:
         return report.state
+    if job is not None and job.state == JobState.SUSPENDED:
+        return "suspended"
     return "ended" if job is not None and JobState(job.state).is_over else "silent"
 
 

@@ -36,8 +36,9 @@ class ReplicaStatus:
 
     name: str
     state: str
-    """The worker's own word (see `ReplicaReport.state`); `waiting` before its first, `silent` when its
-    heartbeat stands still, `ended` when its job is known to be over and it did not say so."""
+    """The worker's own word (see `ReplicaReport.state`); `waiting` before its first, `suspended` while
+    its job is, `silent` when its heartbeat stands still and nobody says why, `ended` when its job is
+    known to be over and it did not say so."""
     job_id: str | None
     node: str | None
     log: str | None
@@ -75,7 +76,7 @@ class JobStatus:
     log: str | None
     """Path of the job's own output, where a worker that never started says why."""
     advice: str | None = None
-    """What to do for a job that is held."""
+    """What to do for a job that is held or suspended."""
     excluded: str = ""
     """Nodes it stays off, as Slurm writes them: failed ones, and those of cluster.exclude."""
 

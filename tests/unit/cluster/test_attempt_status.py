@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 JOB = "7_0"
 NOW = 100_000.0
 RUNNING = JobStatus(JOB, "replicas", "r0", "running", "RUNNING", "", "n2", None)
+STOPPED = JobStatus(JOB, "replicas", "r0", "suspended", "SUSPENDED", "", "n2", None)
+STRANGE = JobStatus(JOB, "replicas", "r0", "unknown", "NEW_STATE", "", "n2", None)
 MUTE = JobStatus(JOB, "replicas", "r0", "unknown", "", NO_ANSWER, "", None)
 
 
@@ -51,6 +53,21 @@ def test_an_attempt_that_its_job_holds(run_folder: RunFolder) -> None:
     """A silent attempt of the execution that runs, or of which no accounts are kept, is alive."""
     assert look(run_folder, RUNNING, execution("RUNNING", 995.0)).is_alive
     assert look(run_folder, RUNNING).is_alive
+
+
+def test_an_attempt_of_a_suspended_job(run_folder: RunFolder) -> None:
+    """It stands still, so it is not heard; it is alive all the same, and nothing of it is lost."""
+    for rows in ((), (execution("SUSPENDED", 995.0),)):
+        found = look(run_folder, STOPPED, *rows)
+        assert (found.is_alive, found.failure) == (True, None)
+
+
+def test_an_attempt_under_a_new_state(run_folder: RunFolder) -> None:
+    """Not heard, and Slurm has its job under a word that is not known here: neither alive nor failed."""
+    for rows in ((), (execution("NEW_STATE", 995.0),)):
+        found = look(run_folder, STRANGE, *rows)
+        assert (found.is_alive, found.failure) == (False, None)
+    assert look(run_folder, STRANGE, heard=NOW - 1.0).is_alive
 
 
 def test_silence_all_around(run_folder: RunFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,6 +108,16 @@ def test_a_silent_replica_whose_job_runs() -> None:
     assert "r2 has not been heard although its job runs (log: /run/worker.log), and 1 more" in (
         found.message
     )
+
+
+def test_a_suspended_job() -> None:
+    """The run waits, and its message says what lets it go on; a replica that works comes first."""
+    stopped = replace(job("suspended", raw="SUSPENDED"), advice="`scontrol resume 4_0`")
+    found = phase(3, replica("suspended"), stopped)
+    assert (found.word, found.is_over) == ("waiting", False)
+    assert found.message == "job 4_0 is suspended: `scontrol resume 4_0`; 7 units owed"
+    assert phase(3, replica("ready"), stopped).word == "running"
+    assert phase(EXPECTED, replica("suspended"), stopped).word == "gathering"
 
 
 def test_a_worker_that_has_yet_to_speak() -> None:

@@ -6,11 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.cluster.states import HOLD_REASONS, SLURM_STATES, JobState, job_state
+from evalkit.cluster.states import (
+    HOLD_REASONS,
+    ON_NODES,
+    SLURM_STATES,
+    JobState,
+    job_state,
+    what_to_do,
+)
 
 ENDED = "COMPLETED FAILED TIMEOUT OUT_OF_MEMORY CANCELLED BOOT_FAIL DEADLINE NODE_FAIL PREEMPTED REVOKED"
 LIVE = "PENDING CONFIGURING RUNNING COMPLETING REQUEUED REQUEUE_HOLD REQUEUE_FED RESIZING SUSPENDED"
-LIVE_TOO = "STAGE_OUT SIGNALING SPECIAL_EXIT STOPPED RESV_DEL_HOLD"
+LIVE_TOO = "STAGE_OUT SIGNALING SPECIAL_EXIT STOPPED RESV_DEL_HOLD LAUNCH_FAILED RECONFIG_FAIL"
 
 
 @pytest.mark.parametrize("raw", ENDED.split())
@@ -59,6 +66,32 @@ def test_a_pending_job_that_never_starts_is_held(reason: str) -> None:
     assert job_state("PENDING", reason) is JobState.HELD
     assert job_state("PENDING", "Priority") is JobState.PENDING
     assert job_state("RUNNING", reason) is JobState.RUNNING
+
+
+@pytest.mark.parametrize("raw", ["LAUNCH_FAILED", "RECONFIG_FAIL"])
+def test_flags_of_a_requeue_are_no_end(raw: str) -> None:
+    """They mark a job that Slurm puts back into the queue."""
+    assert job_state(raw) is JobState.REQUEUED
+
+
+@pytest.mark.parametrize(
+    ("raw", "advice"),
+    [("SUSPENDED", "scontrol resume 7_0"), ("STOPPED", "scancel --signal=CONT 7_0")],
+)
+def test_a_suspended_job_is_not_held(raw: str, advice: str) -> None:
+    """It has its processes on its nodes, and a release would do nothing for it."""
+    state = job_state(raw)
+    assert state is JobState.SUSPENDED
+    assert state in ON_NODES
+    said = what_to_do("7_0", state, raw, "None")
+    assert said is not None
+    assert advice in said
+    assert "release" not in said
+
+
+def test_nothing_to_do_for_a_job_that_runs() -> None:
+    """Advice is only for jobs that wait for somebody."""
+    assert what_to_do("7_0", JobState.RUNNING, "RUNNING", "None") is None
 
 
 @given(st.text())

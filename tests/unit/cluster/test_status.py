@@ -269,6 +269,21 @@ def test_a_held_job_says_that_it_never_starts(run_folder: RunFolder, fake_slurm:
     assert "scontrol release" in status.message
 
 
+def test_a_suspended_job_is_neither_lost_nor_held(
+    run_folder: RunFolder, fake_slurm: FakeSlurm
+) -> None:
+    """Its attempt lives on in silence; the run waits, with advice that helps."""
+    record(run_folder)
+    job(fake_slurm, state="SUSPENDED")
+    attempt(run_folder, end=None, ended=None)
+    report(run_folder, heartbeat=NOW - 3600)
+    status = look(run_folder, fake_slurm.env)
+    assert (status.phase, status.jobs[0].state) == ("waiting", "suspended")
+    assert (status.replicas[0].state, status.attempts[0].is_alive) == ("suspended", True)
+    assert "scontrol resume 100" in status.message
+    assert status.failures == ()
+
+
 def test_a_busy_run_shows_its_trouble(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
     """A replica that loads says so; the error of one that works is not hidden."""
     report(run_folder, state="loading")
