@@ -8,7 +8,6 @@ another job.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +16,8 @@ from evalkit.cluster.slurm import (
     JobRow,
     SlurmCommands,
     expand_job_id,
-    parse_time,
 )
+from evalkit.cluster.slurm_times import parse_time, render_time
 from evalkit.cluster.states import JobState, job_state
 from evalkit.errors import ClusterError
 
@@ -67,12 +66,11 @@ def read_history(commands: SlurmCommands, records: Sequence[JobRecord]) -> Histo
     if not commands.has("sacct"):
         return History({}, NO_ACCOUNTS)
     since = min(record.time for record in records) - CLOCK_MARGIN_S
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
     ids = ",".join(dict.fromkeys(record.job_id for record in records))
     try:
         ended = commands.run(
             *("sacct", "-X", "--parsable2", "--noheader", "--duplicates"),
-            *(f"--starttime={start}", "-j", ids, f"--format={FORMAT}"),
+            *(f"--starttime={render_time(since)}", "-j", ids, f"--format={FORMAT}"),
         )
     except ClusterError as error:
         return History({}, error.message)

@@ -166,7 +166,7 @@ class Chain:
         """The run's rows in the queue. Two folders may hold the same run, whose jobs have one name:
         ours are those whose script lies here. Raises ClusterError."""
         ended = self._commands.run(
-            "squeue", "-h", "-r", "--me", f"--name={self._name}", "-o", ROW_FORMAT
+            "squeue", "-h", "-r", "--all", "--me", f"--name={self._name}", "-o", ROW_FORMAT
         )
         if ended.returncode:
             raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")

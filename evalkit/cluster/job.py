@@ -184,8 +184,7 @@ def _end_time(env: Mapping[str, str], raw_id: str) -> float | None:
     known = env.get("SLURM_JOB_END_TIME", "")
     if known.isdigit():
         return float(known)
-    text = SlurmCommands(env, QUERY_TIMEOUT_S).end_time(raw_id)
-    return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) if text else None
+    return SlurmCommands(env, QUERY_TIMEOUT_S).end_time(raw_id)
 
 
 def _ignore(_progress: object) -> None:

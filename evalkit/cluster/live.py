@@ -46,8 +46,8 @@ ASK_SOON_S = 5.0
 NO_REPORTS: Mapping[str, ReplicaReport] = MappingProxyType({})
 STALE_ROW_S = 3600.0
 """Accounting that calls a job live whose execution ended so long ago, and that the queue does not have,
-is behind for ever: some sites keep the row of a requeued execution. Without an end it is believed: the
-queue may not show jobs of hidden partitions."""
+is behind for ever: some sites keep the row of a requeued execution. Without an end it is believed: a
+job too many that lives is better than one too few."""
 
 
 class Answer(NamedTuple):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit import errors
 from evalkit.cluster.failures import Failure, FailureKind
-from evalkit.cluster.slurm import parse_time
+from evalkit.cluster.slurm_times import parse_log_time
 from evalkit.cluster.states import LIVE, JobState
 from evalkit.serving import logs
 
@@ -107,16 +107,24 @@ def find_execution(attempt: AttemptRecord, history: History) -> Execution | None
     """The job's execution that held an attempt.
 
     The one of its number of requeues, where accounting has them all; else the one that had started
-    right before, as far as clocks agree.
+    right before, as far as clocks agree. One that had ended by then is of another attempt: some sites
+    keep a single row of a requeued job, the oldest, for ever.
     """
     rows = [
         row
         for row in history.of(attempt.job_id)
         if row.started is not None and row.started <= attempt.started + CLOCK_MARGIN_S
     ]
-    if attempt.restart_count < len(rows):
-        return rows[attempt.restart_count]
+    counted = rows[attempt.restart_count : attempt.restart_count + 1]
+    if counted and not _had_ended(counted[0], attempt):
+        return counted[0]
+    rows = [row for row in rows if not _had_ended(row, attempt)]
     return min(rows, key=lambda row: abs(attempt.started - (row.started or 0.0)), default=None)
+
+
+def _had_ended(row: Execution, attempt: AttemptRecord) -> bool:
+    """Whether an execution was over when the attempt began, whatever the clocks say."""
+    return row.ended is not None and row.ended < attempt.started - CLOCK_MARGIN_S
 
 
 def is_past(attempt: AttemptRecord, history: History) -> bool:
@@ -215,7 +223,7 @@ def _is_about(line: str, attempt: AttemptRecord, kind: FailureKind) -> bool:
     if not SLURM_SAID.search(line):
         return False
     stamp = STAMP.search(line)
-    when = parse_time(stamp[0]) if stamp else None
+    when = parse_log_time(stamp[0]) if stamp else None
     if when is None:
         return kind is FailureKind.OOM and STEP_OOM.search(line) is not None
     return attempt.started - CLOCK_MARGIN_S <= when <= attempt.last + CLOCK_MARGIN_S

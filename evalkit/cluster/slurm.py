@@ -1,5 +1,8 @@
 """The only door to Slurm's commands: argument lists in, rows out, with a deadline for each.
 
+What a person has set for their own use of the commands (SQUEUE_STATES and the like) is left out, for
+it would hide jobs here.
+
 Slurm answers late or not at all on a busy controller, forgets a job minutes after its end (squeue) or
 never knew it (sacct without accounting). None of that is a fact about the job: a job that neither
 command knows is `unknown`. Nothing here submits: submitit does.
@@ -10,11 +13,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from evalkit.cluster import slurm_times
 from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
+from evalkit.cluster.slurm_times import parse_time
 from evalkit.cluster.states import JobState, job_state
 from evalkit.errors import ClusterError
 
@@ -25,6 +29,10 @@ COMMAND_TIMEOUT_S = 60.0
 """A loaded slurmctld answers within its own MessageTimeout (10 s by default) or not at all."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
 """Slurm's own default."""
+FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_")
+"""How variables begin that choose what these commands show, or how."""
+WHOLE_IDS = {"SLURM_BITSTR_LEN": "0"}
+"""Indices of an array in full: `7_[0-9,...]` could not be expanded."""
 QUEUE_FORMAT = "%i|%T|%r|%N|%x|%V|%j"
 CLOCK_MARGIN_S = 3600.0
 """The submit host's clock may be off against the controller's."""
@@ -100,7 +108,7 @@ class SlurmCommands:
         try:
             ended = subprocess.run(
                 [program, *argv[1:]],
-                env={**self.env, "SLURM_TIME_FORMAT": "standard"},
+                env=_for_slurm(self.env),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=self.timeout_s,
@@ -125,7 +133,8 @@ class SlurmCommands:
         """
         if not job_ids:
             return {}
-        ended = self.run("squeue", "-h", "-r", "-j", ",".join(job_ids), "-o", QUEUE_FORMAT)
+        ids = ",".join(job_ids)
+        ended = self.run("squeue", "-h", "-r", "--all", "-j", ids, "-o", QUEUE_FORMAT)
         if ended.returncode and "invalid job id" not in ended.stderr.lower():
             raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")
         return parse_queue(ended.stdout, name, since)
@@ -180,14 +189,13 @@ class SlurmCommands:
         found = re.search(r"\bTotalNodes=(\d+)", ended.stdout)
         return int(found[1]) if found else None
 
-    def end_time(self, job_id: str) -> str | None:
-        """Projected end of a running job as `YYYY-MM-DDTHH:MM:SS`, local time; None if unknown."""
+    def end_time(self, job_id: str) -> float | None:
+        """Projected end of a running job, Unix time (s); None if unknown."""
         try:
-            ended = self.run("squeue", "-h", "-j", job_id, "-o", "%e")
+            ended = self.run("squeue", "-h", "--all", "-j", job_id, "-o", "%e")
         except ClusterError:
             return None
-        found = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", ended.stdout.strip())
-        return found[0] if found else None
+        return parse_time(ended.stdout.strip())
 
     def max_array_size(self) -> int:
         """Most elements of one array (Slurm's MaxArraySize)."""
@@ -227,14 +235,6 @@ def parse_queue(text: str, name: str, since: float) -> dict[str, JobRow]:
     return rows
 
 
-def parse_time(text: str) -> float | None:
-    """Unix time (s) of `2026-01-31T23:59:59`, local time; None for Slurm's words for none."""
-    try:
-        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
-    except (ValueError, OverflowError):
-        return None
-
-
 def parse_job(text: str) -> JobView | None:
     """The job of `scontrol -o show job`; None when the text is of no job.
 
@@ -271,6 +271,12 @@ def _indices(part: str) -> Iterable[int]:
     numbers, _, step = part.partition(":")
     first, _, last = numbers.partition("-")
     return range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _for_slurm(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a command, which then answers as this module reads it."""
+    own = {key: value for key, value in env.items() if not key.startswith(FILTERS)}
+    return own | WHOLE_IDS | slurm_times.SETTINGS
 
 
 def _said(text: str) -> str:

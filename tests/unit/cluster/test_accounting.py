@@ -15,7 +15,7 @@ from evalkit.cluster.accounting import (
     read_history,
 )
 from evalkit.cluster.jobs import JobRecord
-from evalkit.cluster.slurm import SlurmCommands, parse_time
+from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import JobState
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NAME = "evalkit-demo-808d8c9a"
 
 def stamp(when: float) -> str:
     """As sacct writes a time."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(when))
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
 
 
 def make_job(job_id: str = "7", submitted: float = 100_000.0, n: int = 1) -> JobRecord:
@@ -93,12 +93,6 @@ def test_rows_of_other_jobs() -> None:
 def test_any_text(text: str) -> None:
     """Whatever sacct prints, only rows of our jobs come out."""
     assert set(parse_history(text, [make_job()])) <= {"7"}
-
-
-def test_times() -> None:
-    """Slurm's words for no time are none."""
-    assert parse_time(stamp(100_000.0)) == 100_000.0
-    assert [parse_time(text) for text in ("Unknown", "None", "", "31 Jan 23:59")] == [None] * 4
 
 
 def test_asking(fake_slurm: FakeSlurm) -> None:

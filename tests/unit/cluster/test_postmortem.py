@@ -215,6 +215,26 @@ def test_execution_where_accounting_has_forgotten_some() -> None:
     )
 
 
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_row_that_was_over_before_the_attempt_began(n: int) -> None:
+    """Where a site keeps a job's first row alone, and for ever, it tells nothing of later attempts."""
+    stale = execution("PREEMPTED", 500.0, ended=1000.0)
+    later = make_record(started=48_000.0, restart_count=n)
+    assert find_execution(later, History({JOB: (stale,)})) is None
+    own = execution("NODE_FAIL", 47_990.0, ended=50_000.0)
+    assert find_execution(later, History({JOB: (stale, own)})) == own
+
+
+def test_the_kind_of_an_attempt_without_a_row(run_folder: RunFolder) -> None:
+    """It is lost, and not preempted because an earlier one was."""
+    stale = execution("PREEMPTED", 500.0, ended=1000.0)
+    later = make_record(started=48_000.0, last=49_000.0, restart_count=1)
+    assert verdict(later, scene(run_folder, stale)) == (
+        FailureKind.LOST,
+        "it was not heard any more, and nobody says why",
+    )
+
+
 def at(when: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(when))
 

@@ -76,6 +76,34 @@ def test_a_command_that_never_answers_is_an_error(tmp_path: Path) -> None:
         SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=0.2).queue(["1"], "x", 0.0)
 
 
+def test_nobodys_own_settings_hide_jobs(tmp_path: Path) -> None:
+    """Variables that choose rows or their form do not reach the commands; other ones do."""
+    for name in ("squeue", "sacct", "scancel"):
+        program = tmp_path / name
+        program.write_text(
+            f'#!/bin/sh\nenv > "{tmp_path}/{name}.env"\necho "$*" > "{tmp_path}/{name}.args"\n'
+        )
+        program.chmod(0o755)
+    mine = {
+        "SQUEUE_STATES": "R", "SQUEUE_PARTITION": "cpu", "SQUEUE_FORMAT": "%i", "SACCT_FEDERATION": "1",
+        "SCANCEL_STATE": "PENDING", "SLURM_TIME_FORMAT": "relative", "TZ": "Asia/Tokyo",
+    }  # fmt: skip
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CONF": "/etc/slurm.conf", **mine}
+    commands = SlurmCommands(env)
+    commands.queue(["7"], "x", 0.0)
+    commands.cancel(["7"])
+    commands.run("sacct")
+    for name in ("squeue", "sacct", "scancel"):
+        got = dict(
+            line.split("=", 1) for line in (tmp_path / f"{name}.env").read_text().splitlines()
+        )
+        assert not [key for key in got if key.startswith(("SQUEUE", "SACCT", "SCANCEL"))]
+        assert got["SLURM_CONF"] == "/etc/slurm.conf"
+        assert (got["SLURM_TIME_FORMAT"], got["SLURM_BITSTR_LEN"]) == ("standard", "0")
+        assert got["TZ"] == "UTC0"
+    assert "--all" in (tmp_path / "squeue.args").read_text(), "jobs of hidden partitions"
+
+
 def test_a_forgotten_job_is_no_error(fake_slurm: FakeSlurm) -> None:
     """squeue exits 1 for a purged job: that means to ask sacct."""
     assert SlurmCommands(fake_slurm.env).queue(["1"], "x", 0.0) == {}
@@ -86,6 +114,18 @@ def test_a_controller_that_is_down_is_an_error(fake_slurm: FakeSlurm) -> None:
     fake_slurm.switch("broken")
     with pytest.raises(ClusterError, match="Unable to contact slurm controller"):
         SlurmCommands(fake_slurm.env).queue(["1"], "x", 0.0)
+
+
+def test_the_end_of_a_job(tmp_path: Path) -> None:
+    """The projected end is a time; a job without one has none."""
+    program = tmp_path / "squeue"
+    commands = SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    for said, when in (("2026-01-31T12:00:00", 1_769_860_800.0), ("N/A", None), ("", None)):
+        program.write_text(f"#!/bin/sh\necho '{said}'\n")
+        program.chmod(0o755)
+        assert commands.end_time("7") == when
+    program.unlink()
+    assert commands.end_time("7") is None
 
 
 def test_a_job_as_the_controller_shows_it() -> None:
