@@ -16,7 +16,7 @@ import orjson
 
 from evalkit.client.replies import filtered_reply, overflow_reply
 from evalkit.client.retry import REDIRECT_STATUS
-from evalkit.errors import EndpointError, InfraError
+from evalkit.errors import EndpointError, FailureKind, InfraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -104,6 +104,7 @@ def _refused(task: str, status: int, content: bytes) -> EndpointError:
         return EndpointError(
             f"preflight of tasks.{task}: the task does not fit the context: {overflow.detail}",
             hint=f"Raise serving.max_model_len, or lower tasks.{task}.generation.max_tokens.",
+            kind=FailureKind.CONTEXT_WINDOW,
         )
     if status in (401, 403):
         hint = "Check the key: serving.api_key_env names the variable that holds it."

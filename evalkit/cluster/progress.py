@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -35,6 +35,15 @@ if TYPE_CHECKING:
     Signature: TypeAlias = tuple[int, int, int]
 
 
+class UnitDetail(NamedTuple):
+    """What the last failure of ours said, and who wrote it down."""
+
+    text: str
+    """Its first line."""
+    attempt: str
+    """`r0.a1`"""
+
+
 @dataclass(slots=True)
 class TaskProgress:
     """Counts of one task over all its shards."""
@@ -47,8 +56,8 @@ class TaskProgress:
     """Units of finished shards whose score the worker wrote down."""
     score_sum: float = 0.0
     shards_done: int = 0
-    details: dict[str, str] = field(default_factory=dict)
-    """By outcome that is ours: what the last such failure said."""
+    details: dict[str, UnitDetail] = field(default_factory=dict)
+    """By outcome that is ours: the last such failure."""
 
 
 @dataclass(slots=True)
@@ -91,7 +100,7 @@ class OpenShard:
     errors: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     """Of the units in `finished` and `errors`."""
-    details: dict[str, str] = field(default_factory=dict)
+    details: dict[str, UnitDetail] = field(default_factory=dict)
     is_damaged: bool = False
     """A line was refused: calls of finished units may be lost, which only a whole reading tells."""
 
@@ -128,7 +137,7 @@ class OpenShard:
             if journal.is_ours is None:
                 journal.is_ours = self._is_header(payload)
             elif journal.is_ours and (key := unit_key(payload)) in self.planned:
-                self._count(key, payload, journal.rank)
+                self._count(key, payload, journal)
         except (CorruptLineError, KeyError):
             journal.is_ours = bool(journal.is_ours)
             self.is_damaged = True
@@ -139,8 +148,8 @@ class OpenShard:
         )
         return all(payload.get(name) == value for name, value in wanted.items())
 
-    def _count(self, key: UnitKey, payload: dict[str, Any], rank: Rank) -> None:
-        record = decode(payload)
+    def _count(self, key: UnitKey, payload: dict[str, Any], journal: OpenJournal) -> None:
+        record, rank = decode(payload), journal.rank
         if isinstance(record, PartialRecord):
             return
         if isinstance(record, CallRecord):
@@ -148,7 +157,7 @@ class OpenShard:
         else:
             outcome, ends_unit = record.outcome, True
         if not outcome.is_models_own:
-            self.details[str(outcome)] = _detail(record)
+            self.details[str(outcome)] = UnitDetail(_detail(record), journal.path.stem)
             known = self.errors.get(key)
             if key not in self.finished and (known is None or known[0] <= rank):
                 self._put(self.errors, key, rank, outcome)

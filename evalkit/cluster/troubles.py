@@ -2,7 +2,7 @@
 
 Three things fail: attempts, jobs that no attempt tells of (a worker that never started, a job on hold,
 a gather), and units, which are owed again. A failure is counted once, where most is known of it. Pure,
-but for what `evalkit.cluster.postmortem` reads.
+but for what `evalkit.cluster.postmortem` and `evalkit.cluster.unit_failures` read.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from evalkit.cluster.accounting import History
 from evalkit.cluster.failures import Failure, FailureKind
 from evalkit.cluster.postmortem import CLOCK_MARGIN_S, explain_job
-from evalkit.cluster.progress import is_gathered, read_missing
 from evalkit.cluster.states import JobState
 from evalkit.cluster.status_values import FailureGroup
-from evalkit.store.records import Outcome
+from evalkit.cluster.unit_failures import unit_failures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
     from evalkit.cluster.status_values import AttemptStatus, JobStatus
     from evalkit.store.layout import RunFolder
 
-UNIT_KINDS = {
-    Outcome.INFRA_ERROR: FailureKind.ENDPOINT,
-    Outcome.SCORER_ERROR: FailureKind.SCORER,
-    Outcome.JUDGE_ERROR: FailureKind.JUDGE,
-}
-GRADERS = frozenset({FailureKind.SCORER, FailureKind.JUDGE})
 NO_HISTORY = History({})
 
 
@@ -57,7 +50,7 @@ def group_failures(
     cases = [
         *_of_attempts(attempts),
         *_of_jobs(folder, [job for job in jobs if job.job_id not in told or _is_held(job)], rows),
-        *_of_units(folder, progress),
+        *_of_units(folder, progress, attempts, jobs),
     ]
     groups: dict[tuple[str, FailureKind], list[Case]] = {}
     for case in cases:
@@ -98,18 +91,14 @@ def _of_jobs(
             yield Case("job", job.job_id, None, failure)
 
 
-def _of_units(folder: RunFolder, progress: Mapping[str, TaskProgress]) -> Iterable[Case]:
-    is_complete = is_gathered(folder)
-    for task, counts in progress.items():
-        missing = {} if is_complete else read_missing(folder, task)
-        for outcome, kind in UNIT_KINDS.items():
-            journaled = counts.outcomes.get(outcome, 0)
-            # what only calls can tell is old in a gather's result; what only graders tell is not
-            gathered, said = missing.get(outcome, (0, "")) if kind in GRADERS else (0, "")
-            if n := max(journaled, gathered):
-                words = counts.details.get(outcome) or said or "see the worker's log"
-                reason = words.partition("\n")[0]
-                yield Case("unit", task, None, Failure(kind, reason), n)
+def _of_units(
+    folder: RunFolder,
+    progress: Mapping[str, TaskProgress],
+    attempts: Sequence[AttemptStatus],
+    jobs: Sequence[JobStatus],
+) -> Iterable[Case]:
+    for found in unit_failures(folder, progress, attempts, jobs):
+        yield Case("unit", found.task, None, found.failure, found.n)
 
 
 def _is_held(job: JobStatus) -> bool:

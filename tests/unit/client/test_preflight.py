@@ -13,7 +13,8 @@ from aiohttp.test_utils import TestServer
 from evalkit.client.preflight import preflight
 from evalkit.client.request import RequestBuilder
 from evalkit.client.target import Target
-from evalkit.errors import EndpointError, InfraError
+from evalkit.cluster.failures import classify, is_retryable
+from evalkit.errors import EndpointError, FailureKind, InfraError
 from evalkit.recipe.schema import Generation
 from tests.faults.fault_server import FaultServer, Switches
 from tests.unit.client.servers import Script, refuses, serve, serve_anything
@@ -82,6 +83,8 @@ async def test_context_too_small() -> None:
         f"preflight of tasks.sums: the task does not fit the context: {words}\n"
         "Raise serving.max_model_len, or lower tasks.sums.generation.max_tokens."
     )
+    assert classify(caught.value).kind is FailureKind.CONTEXT_WINDOW
+    assert not is_retryable(FailureKind.CONTEXT_WINDOW)
 
 
 async def test_parameter_that_is_refused() -> None:
