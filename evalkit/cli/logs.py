@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from evalkit.cli.console import out
+from evalkit.cli.console import out, say
 from evalkit.cli.runs import runs_of
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.log_times import parse_since
@@ -35,7 +35,13 @@ def command_logs(arguments: argparse.Namespace) -> int:
     )
     console = out()
     colours: dict[str, str] = {}
-    for line in follow(runs[0], wanted, follow=arguments.follow):
+    lines = follow(
+        runs[0],
+        wanted,
+        follow=arguments.follow,
+        on_problem=lambda error: say(f"{error.message}; looking again"),
+    )
+    for line in lines:
         colour = colours.setdefault(line.attempt, COLOURS[len(colours) % len(COLOURS)])
         style = colour if line.source == "worker" else f"dim {colour}"
         text = Text(line.text)

@@ -16,11 +16,12 @@ from evalkit.cli.watch import watch
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.runs import readable_runs
 from evalkit.cluster.status import run_status
-from evalkit.errors import StoreError
+from evalkit.cluster.survey import survey
+from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from evalkit.cluster.status_values import RunStatus
     from evalkit.store.layout import RunFolder
@@ -32,11 +33,10 @@ def command_status(arguments: argparse.Namespace) -> int:
         return _all(arguments)
     runs = runs_of(arguments)
     if arguments.watch:
-        for run in runs:
-            watch(run)
+        _watch(runs)
     # what is wrong with the only run is an error; one of a sweep hides none of the others
     is_one = len(runs) == 1
-    statuses = [run_status(runs[0], clock=SYSTEM_CLOCK)] if is_one else _readable(runs)
+    statuses = [run_status(runs[0], clock=SYSTEM_CLOCK)] if is_one else _survey(runs)
     if arguments.json:
         print_json([status.to_json() for status in statuses])
     else:
@@ -47,7 +47,12 @@ def command_status(arguments: argparse.Namespace) -> int:
 
 def _all(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output)
-    statuses = _readable(run for run, _ in readable_runs(output, skip_note))
+    if arguments.watch:
+        raise UsageError(
+            "--watch is for one run or one sweep",
+            hint="`evalkit status RUN --watch`; `evalkit status` lists the runs.",
+        )
+    statuses = _survey(run for run, _ in readable_runs(output, skip_note))
     if arguments.json:
         print_json([status.to_json() for status in statuses])
         return 0
@@ -58,15 +63,17 @@ def _all(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _readable(runs: Iterable[RunFolder]) -> list[RunStatus]:
-    """Status of each run; one that cannot be read does not hide the others."""
-    statuses = []
+def _watch(runs: Sequence[RunFolder]) -> None:
+    """One after the other; of a sweep only the runs that are not over."""
+    if len(runs) > 1:
+        over = {status.folder for status in _survey(runs) if status.is_over}
+        runs = [run for run in runs if str(run.root) not in over]
     for run in runs:
-        try:
-            statuses.append(run_status(run, clock=SYSTEM_CLOCK))
-        except StoreError as error:
-            skip_note(error)
-    return statuses
+        watch(run)
+
+
+def _survey(runs: Iterable[RunFolder]) -> list[RunStatus]:
+    return survey(runs, clock=SYSTEM_CLOCK, on_problem=skip_note)
 
 
 def _table(statuses: list[RunStatus]) -> Table:

@@ -8,12 +8,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from evalkit.cli.console import err
 from evalkit.cli.status_view import status_line, status_view
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.passing_faults import PassingFaults
 from evalkit.cluster.status import RunStatus, StatusReader
 from evalkit.errors import StoreError
 
@@ -33,20 +35,31 @@ BLIND_FOR_S = 75.0
 
 
 def watch(folder: RunFolder, *, poll_s: float = POLL_S) -> RunStatus:
-    """Show a run's status until it is over, or nobody here can tell any more; returns the last one."""
+    """Show a run's status until it is over, or nobody here can tell any more; returns the last one.
+
+    Raises StoreError when the run cannot be read, and that does not pass.
+    """
     console = err()
     reader = StatusReader(folder, clock=SYSTEM_CLOCK)
     if not console.is_terminal:
         return _watch_lines(reader, poll_s)
-    status = reader.read()
-    patience = Patience()
-    with Live(_fitting(status, console), console=console, refresh_per_second=4) as live:
-        while not patience.is_over(status):
+    patience, faults = Patience(), PassingFaults()
+    shown: RenderableType = ""
+    with Live(console=console, refresh_per_second=4) as live:
+        while True:
+            status = faults.look(reader.read)
+            if isinstance(status, StoreError):
+                live.update(Group(shown, Text(_unread(status), style="red")), refresh=True)
+            elif patience.is_over(status):
+                live.update(status_view(status))  # the last one stays, whole
+                return status
+            else:
+                live.update(shown := _fitting(status, console))
             time.sleep(poll_s)
-            status = reader.read()
-            live.update(_fitting(status, console))
-        live.update(status_view(status))  # the last one stays, whole
-    return status
+
+
+def _unread(error: StoreError) -> str:
+    return f"{error.message}; looking again"
 
 
 @dataclass(slots=True)
@@ -73,16 +86,20 @@ def _fitting(status: RunStatus, console: Console) -> RenderableType:
 def _watch_lines(reader: StatusReader, poll_s: float) -> RunStatus:
     console = err()
     said, when = "", float("-inf")
-    patience = Patience()
+    patience, faults = Patience(), PassingFaults()
     while True:
-        status = reader.read()
-        is_over = patience.is_over(status)
-        line, now = status_line(status), SYSTEM_CLOCK.monotonic()
-        if is_over or (line != said and now - when >= LINE_EVERY_S):
+        status = faults.look(reader.read)
+        if isinstance(status, StoreError):
+            line, ending = _unread(status), None
+        else:
+            line = status_line(status)
+            ending = status if patience.is_over(status) else None
+        now = SYSTEM_CLOCK.monotonic()
+        if ending or (line != said and now - when >= LINE_EVERY_S):
             console.print(Text(line), soft_wrap=True)
             said, when = line, now
-        if is_over:
-            return status
+        if ending:
+            return ending
         time.sleep(poll_s)
 
 

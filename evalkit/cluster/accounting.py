@@ -59,12 +59,23 @@ class History(NamedTuple):
         return self.executions.get(element, ())
 
 
-def read_history(commands: SlurmCommands, records: Sequence[JobRecord]) -> History:
+class Accounts(NamedTuple):
+    """What sacct printed, for the jobs of any number of runs, and why it may have said less."""
+
+    text: str = ""
+    error: str | None = None
+
+    def of(self, records: Sequence[JobRecord]) -> History:
+        """The executions of these jobs."""
+        return History(parse_history(self.text, records), self.error)
+
+
+def read_accounts(commands: SlurmCommands, records: Sequence[JobRecord]) -> Accounts:
     """Ask sacct for these jobs, once. Never raises: what cannot be asked is in `error`."""
     if not records:
-        return History({})
+        return Accounts()
     if not commands.has("sacct"):
-        return History({}, NO_ACCOUNTS)
+        return Accounts(error=NO_ACCOUNTS)
     since = min(record.time for record in records) - CLOCK_MARGIN_S
     ids = ",".join(dict.fromkeys(record.job_id for record in records))
     try:
@@ -73,11 +84,11 @@ def read_history(commands: SlurmCommands, records: Sequence[JobRecord]) -> Histo
             *(f"--starttime={render_time(since)}", "-j", ids, f"--format={FORMAT}"),
         )
     except ClusterError as error:
-        return History({}, error.message)
+        return Accounts(error=error.message)
     if ended.returncode:
         off = any(text in ended.stderr.lower() for text in SWITCHED_OFF)
-        return History({}, NO_ACCOUNTS if off else f"sacct failed: {ended.stderr}")
-    return History(parse_history(ended.stdout, records))
+        return Accounts(error=NO_ACCOUNTS if off else f"sacct failed: {ended.stderr}")
+    return Accounts(ended.stdout)
 
 
 def parse_history(text: str, records: Sequence[JobRecord]) -> dict[str, tuple[Execution, ...]]:

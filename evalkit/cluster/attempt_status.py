@@ -41,6 +41,8 @@ class Parts(NamedTuple):
     now: float
     warning_s: float = DEFAULT_WARNING_S
     """Jobs are warned so long before their time limit (s)."""
+    unexplained: Sequence[JobRecord] = ()
+    """Jobs with attempts of which only Slurm may know how they ended."""
 
 
 def attempt_statuses(

@@ -1,30 +1,26 @@
-"""What the scheduler knows of a run's jobs right now: one squeue and one sacct for all of them.
+"""What the scheduler knows of jobs right now: one squeue and one sacct for all of them, of all runs.
 
 A job that neither knows is `unknown`: just submitted (accounting lags), or long forgotten; so is every
 Slurm job where there is no Slurm, as for a run folder that was copied. Whether work is done is never
-concluded from here.
-
-The controller is shared by everybody: who looks again and again asks a `Scheduler`, which waits between
-two queries, and longer when nothing changes.
+concluded from here. The controller is shared by everybody: who looks again and again asks through
+`evalkit.cluster.scheduler`.
 """
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from evalkit.cluster.accounting import NO_ACCOUNTS, History, read_history
+from evalkit.cluster.accounting import NO_ACCOUNTS, History, read_accounts
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import JobRow, SlurmCommands
 from evalkit.cluster.states import LIVE, JobState
-from evalkit.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from evalkit.cluster.jobs import JobRecord
     from evalkit.cluster.replica_report import ReplicaReport
@@ -38,16 +34,28 @@ NO_ANSWER = "Slurm does not answer"
 NO_SLURM = "there is no Slurm on this machine to ask"
 ELSEWHERE = "its processes can be seen only on"
 """Begins the reason for a local job of another machine, whose name follows."""
-ASK_EVERY_S = 30.0
-ASK_AT_MOST_EVERY_S = 180.0
-"""Queries are at least 30 s apart, and up to three minutes while the answers stay the same."""
-ASK_SOON_S = 5.0
-"""After something has changed on disk (a replica ended or fell silent, a new submit) Slurm may know more."""
 NO_REPORTS: Mapping[str, ReplicaReport] = MappingProxyType({})
 STALE_ROW_S = 3600.0
 """Accounting that calls a job live whose execution ended so long ago, and that the queue does not have,
 is behind for ever: some sites keep the row of a requeued execution. Without an end it is believed: a
 job too many that lives is better than one too few."""
+
+
+class Question(NamedTuple):
+    """What is asked of one run."""
+
+    records: Sequence[JobRecord]
+    """Jobs whose state is asked for."""
+    unexplained: Sequence[JobRecord]
+    """Jobs of which only the history is."""
+    reports: Mapping[str, ReplicaReport] = NO_REPORTS
+    """Tell of what nothing else can see: local processes of another machine, and Slurm's jobs where
+    there is no Slurm."""
+
+    @property
+    def on_slurm(self) -> bool:
+        """Whether Slurm is asked."""
+        return bool(on_slurm([*self.records, *self.unexplained]))
 
 
 class Answer(NamedTuple):
@@ -83,96 +91,43 @@ def ask(
     now: float,
     reports: Mapping[str, ReplicaReport] = NO_REPORTS,
 ) -> Answer:
-    """The state of `records`, and the history of those and of `unexplained`: one squeue, one sacct.
+    """The state of `records`, and the history of those and of `unexplained`: see `ask_all`."""
+    [answer] = ask_all([Question(records, unexplained, reports)], commands, now=now)
+    return answer
+
+
+def ask_all(questions: Sequence[Question], commands: SlurmCommands, *, now: float) -> list[Answer]:
+    """What is known of each run, in the order of `questions`: one squeue, one sacct.
 
     Raises ClusterError when the queue cannot be asked.
     """
-    rows: dict[str, JobRow] = {}
-    history, error = History({}), None
-    slurm = [record for record in records if record.executor == "slurm"]
-    earlier = [record for record in unexplained if record.executor == "slurm"]
-    if (slurm or earlier) and not commands.has("squeue"):
-        rows.update(_heard_rows(slurm, reports, now))
-        error = NO_SLURM if any(row.reason == NO_SLURM for row in rows.values()) else None
-    elif slurm or earlier:
-        since = min((record.time for record in slurm), default=now)
-        queued = commands.queue(_ids(slurm), slurm[0].name, since) if slurm else {}
-        rest = [r for r in slurm if any(element not in queued for element in r.elements)]
-        history = read_history(commands, [*rest, *earlier])
-        rows.update(_slurm_rows(slurm, queued, history, now))
-        error = None if history.error == NO_ACCOUNTS else history.error
-    for record in records:
-        if record.executor == "local":
-            rows[record.job_id] = _local_row(record, reports, now)
-    return Answer(rows, history, error)
+    if not commands.has("squeue"):
+        return [_without_slurm(question, now) for question in questions]
+    jobs = [on_slurm(question.records) for question in questions]
+    queue = commands.queue(job_ids(record for records in jobs for record in records))
+    queued = [queue.of(r[0].name, min(each.time for each in r)) if r else {} for r in jobs]
+    untold = [
+        [
+            *(r for r in records if not rows.keys() >= {*r.elements}),
+            *on_slurm(question.unexplained),
+        ]
+        for records, rows, question in zip(jobs, queued, questions, strict=True)
+    ]
+    accounts = read_accounts(commands, [record for records in untold for record in records])
+    answers = []
+    for question, records, rows, asked in zip(questions, jobs, queued, untold, strict=True):
+        history = accounts.of(asked) if asked else History({})
+        found = _slurm_rows(records, rows, history, now) | _local_rows(question, now)
+        answers.append(
+            Answer(found, history, None if history.error == NO_ACCOUNTS else history.error)
+        )
+    return answers
 
 
-@dataclass(slots=True)
-class Scheduler:
-    """Slurm for somebody who looks at one run again and again: asked seldom, remembered between."""
-
-    commands: SlurmCommands
-    answer: Answer = field(default_factory=lambda: Answer({}, History({})))
-    asked: float | None = None
-    """Monotonic time (s) of the last query."""
-    wait_s: float = ASK_EVERY_S
-    seen: Hashable = None
-    """What was on disk at the last query."""
-    known: History = field(default_factory=lambda: History({}))
-
-    def look(
-        self,
-        records: Sequence[JobRecord],
-        unexplained: Sequence[JobRecord],
-        *,
-        now: float,
-        monotonic: float,
-        reports: Mapping[str, ReplicaReport],
-    ) -> Answer:
-        """The last answer, or a new one when it is time. Never raises: see `Answer.error`."""
-        on_slurm = any(record.executor == "slurm" for record in (*records, *unexplained))
-        if not on_slurm or not self.commands.has("squeue"):  # nobody to spare
-            return ask(records, (), self.commands, now=now, reports=reports)
-        seen = _on_disk(records, unexplained, reports, now)
-        if self._is_due(seen, monotonic):
-            before = self.answer
-            self.answer = self._ask(records, unexplained, now, reports)
-            is_new = self.asked is None or self.seen != seen or before.rows != self.answer.rows
-            self.wait_s = ASK_EVERY_S if is_new else min(2 * self.wait_s, ASK_AT_MOST_EVERY_S)
-            self.asked, self.seen = monotonic, seen
-        return self.answer
-
-    def _is_due(self, seen: Hashable, monotonic: float) -> bool:
-        if self.asked is None:
-            return True
-        passed = monotonic - self.asked
-        return passed >= (ASK_SOON_S if seen != self.seen else self.wait_s)
-
-    def _ask(
-        self,
-        records: Sequence[JobRecord],
-        unexplained: Sequence[JobRecord],
-        now: float,
-        reports: Mapping[str, ReplicaReport],
-    ) -> Answer:
-        try:
-            found = ask(records, unexplained, self.commands, now=now, reports=reports)
-        except ClusterError as error:  # the last rows are old by now: better none than those
-            return Answer({}, self.known, error.message)
-        executions = {**self.known.executions, **found.history.executions}
-        self.known = History(executions, found.history.error)
-        return found._replace(history=self.known)
-
-
-def _on_disk(
-    records: Sequence[JobRecord],
-    unexplained: Sequence[JobRecord],
-    reports: Mapping[str, ReplicaReport],
-    now: float,
-) -> Hashable:
-    """What tells that Slurm may have news: jobs, and attempts that speak, end or fall silent."""
-    said = [(r.replica, r.attempt, r.state, r.is_fresh(now)) for r in reports.values()]
-    return (tuple(_ids(records)), tuple(_ids(unexplained)), tuple(sorted(said)))
+def _without_slurm(question: Question, now: float) -> Answer:
+    rows = _heard_rows(on_slurm(question.records), question.reports, now)
+    error = NO_SLURM if any(row.reason == NO_SLURM for row in rows.values()) else None
+    return Answer(rows | _local_rows(question, now), History({}), error)
 
 
 def live_elements(
@@ -245,6 +200,11 @@ def _heard_rows(
     return rows
 
 
+def _local_rows(question: Question, now: float) -> dict[str, JobRow]:
+    local = [record for record in question.records if record.executor == "local"]
+    return {record.job_id: _local_row(record, question.reports, now) for record in local}
+
+
 def _local_row(record: JobRecord, reports: Mapping[str, ReplicaReport], now: float) -> JobRow:
     """A process of this host is alive or gone, whatever its last report says."""
     heard = [reports[name] for name in record.replicas if name in reports]
@@ -275,5 +235,11 @@ def _local_end(reports: Sequence[ReplicaReport]) -> tuple[JobState, str]:
     return JobState.FAILED, f"killed while it was {last}"
 
 
-def _ids(records: Iterable[JobRecord]) -> list[str]:
+def on_slurm(records: Iterable[JobRecord]) -> list[JobRecord]:
+    """Those of these jobs that are Slurm's."""
+    return [record for record in records if record.executor == "slurm"]
+
+
+def job_ids(records: Iterable[JobRecord]) -> list[str]:
+    """Ids of these jobs, without array indices."""
     return [record.job_id for record in records]

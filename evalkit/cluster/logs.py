@@ -19,9 +19,10 @@ from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.log_tail import LogLine, Tail
 from evalkit.cluster.log_times import line_time
+from evalkit.cluster.passing_faults import PassingFaults
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
-from evalkit.errors import ClusterError, UsageError
+from evalkit.errors import ClusterError, StoreError, UsageError
 from evalkit.store.layout import attempt_id
 from evalkit.store.union import attempt_order
 
@@ -40,6 +41,10 @@ ASK_SLURM_EVERY_S = 30.0
 ATTEMPT = re.compile(r"attempt-(\d+)")
 SOURCE = re.compile(r"worker|server|server-node(\d+)")
 DEFAULT_LINES = 20
+
+
+def _quiet(_problem: StoreError) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Follower:
     wanted: Wanted
     now: Callable[[], float] = SYSTEM_CLOCK.wall
     tails: dict[Path, Tail] = field(default_factory=dict)
+    rounds: int = 0
 
     def begin(self) -> Iterator[LogLine]:
         """What is there already, file by file, as much of it as was asked for."""
@@ -103,6 +109,18 @@ class Follower:
                 record = read_attempt(self.folder.attempt_record(*_split(attempt)))
                 started = None if record is None else record.started
                 self.tails[path] = Tail(path, attempt, source, time=started)
+
+    @property
+    def is_thorough(self) -> bool:
+        """Whether this round looks for new files, and at those without news."""
+        return self.rounds % DISCOVER_ROUNDS == 0
+
+    def look_around(self, is_over: Callable[[], bool]) -> bool:
+        """Whether the run is over. Before the last look, and now and then, new files are taken in."""
+        ending = is_over()
+        if ending or self.is_thorough:
+            self.discover()
+        return ending
 
     def read(self, *, thorough: bool = True) -> Iterator[LogLine]:
         """All new lines, file by file; of files without news lately only when `thorough`."""
@@ -142,26 +160,29 @@ def follow(
     *,
     follow: bool,
     is_over: Callable[[], bool] | None = None,
+    on_problem: Callable[[StoreError], None] = _quiet,
 ) -> Iterator[LogLine]:
     """The lines that are there, then, with `follow`, what comes until the run is over.
 
     `is_over` tells when nothing of the run lives any more; by default the replicas' reports and Slurm
-    do. Raises UsageError.
+    do. `on_problem` is told of faults while following that may pass. Raises UsageError, and StoreError
+    when the run cannot be read.
     """
     _check_replica(folder, wanted.replica)
     follower = Follower(folder, wanted)
     over = is_over or RunWatch(folder).is_over
+    faults = PassingFaults()
     yield from follower.begin()
-    rounds = 0
     while follow:
-        ending = over()  # asked before the last look: nothing written before it is lost
-        thorough = ending or rounds % DISCOVER_ROUNDS == 0
-        if thorough:
-            follower.discover()
-        yield from follower.read(thorough=thorough)
-        if ending:
+        # asked before the last look: nothing written before it is lost
+        ending = faults.look(lambda: follower.look_around(over))
+        if isinstance(ending, StoreError) and faults.is_first:
+            on_problem(ending)
+        is_last = ending is True
+        yield from follower.read(thorough=is_last or follower.is_thorough)
+        if is_last:
             break
-        rounds += 1
+        follower.rounds += 1
         time.sleep(POLL_S)
     yield from follower.finish()
 
@@ -183,8 +204,8 @@ class RunWatch:
             return False
         if self.asked is not None and self.monotonic() - self.asked < ASK_SLURM_EVERY_S:
             return self.answer
-        self.asked = self.monotonic()
         self.answer = not self._lives(now, reports)
+        self.asked = self.monotonic()
         return self.answer
 
     def _lives(self, now: float, reports: Mapping[str, ReplicaReport]) -> bool:

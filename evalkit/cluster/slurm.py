@@ -78,6 +78,20 @@ class JobView(NamedTuple):
         return self.state in ("COMPLETING", "TIMEOUT") and self.reason == "TimeLimit"
 
 
+class Queue(NamedTuple):
+    """What squeue printed, for the jobs of any number of runs."""
+
+    text: str = ""
+
+    def of(self, name: str, since: float) -> dict[str, JobRow]:
+        """Rows of jobs with this name, one per array element. None of jobs that it has forgotten.
+
+        Rows submitted before `since` (Unix time, s) are left out: ids start again when a controller
+        is reset.
+        """
+        return parse_queue(self.text, name, since)
+
+
 class Finished(NamedTuple):
     """A command that ended."""
 
@@ -125,19 +139,15 @@ class SlurmCommands:
             raise ClusterError(f"cannot run {program}: {error.strerror}") from error
         return Finished(ended.returncode, ended.stdout, ended.stderr.strip())
 
-    def queue(self, job_ids: Sequence[str], name: str, since: float) -> dict[str, JobRow]:
-        """squeue's rows of these jobs, one per array element. Empty for jobs it has forgotten.
-
-        Rows of another job name, or submitted before `since` (Unix time, s), are left out: ids start
-        again when a controller is reset.
-        """
+    def queue(self, job_ids: Sequence[str]) -> Queue:
+        """Ask squeue for these jobs, once. Raises ClusterError."""
         if not job_ids:
-            return {}
+            return Queue()
         ids = ",".join(job_ids)
         ended = self.run("squeue", "-h", "-r", "--all", "-j", ids, "-o", QUEUE_FORMAT)
         if ended.returncode and "invalid job id" not in ended.stderr.lower():
             raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")
-        return parse_queue(ended.stdout, name, since)
+        return Queue(ended.stdout)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs, whole arrays. Jobs that have ended are no error. Raises ClusterError."""

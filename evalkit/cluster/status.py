@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evalkit.cluster.accounting import History
 from evalkit.cluster.attempt_status import Parts, attempt_statuses
 from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
-from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Scheduler
+from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Answer
 from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, is_past
 from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.requeue import bad_nodes
+from evalkit.cluster.scheduler import Scheduler
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import ON_NODES, JobState, what_to_do
 from evalkit.cluster.status_values import (
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReplicaStatus", "RunStatus", "StatusReader", "TaskStatus", "run_status"]
 
+NOT_ASKED = Answer({}, History({}))
 QUEUED = frozenset({JobState.PENDING, JobState.REQUEUED, JobState.HELD})
 
 
@@ -63,8 +66,25 @@ class StatusReader:
 
     def read(self) -> RunStatus:
         """The run now. Raises StoreError when a journal cannot be read."""
+        parts = self.look()
+        answer = self._scheduler.look(
+            parts.records,
+            parts.unexplained,
+            now=parts.now,
+            monotonic=self._clock.monotonic(),
+            reports=parts.reports,
+        )
+        return self.tell(parts, answer)
+
+    def is_complete(self) -> bool:
+        """A gather found every task complete, and nothing is owed. Raises StoreError."""
+        done = (self._progress.read(task).done for task in self._plan.tasks)
+        return is_gathered(self._folder) and sum(done) == self._plan.n_units
+
+    def tell(self, parts: Parts, answer: Answer) -> RunStatus:
+        """The run as of these parts and what Slurm says. Raises StoreError."""
         folder, plan = self._folder, self._plan
-        parts = self._look()
+        parts = parts._replace(answer=answer)
         jobs = tuple(_job_statuses(folder, parts))
         replicas = tuple(_replica_statuses(folder, jobs, parts))
         alive = frozenset(replica.name for replica in replicas if replica.is_alive)
@@ -104,20 +124,16 @@ class StatusReader:
             slurm_error=parts.answer.error,
         )
 
-    def _look(self) -> Parts:
+    def look(self) -> Parts:
+        """What files say now, without an answer of Slurm. Raises StoreError."""
         now = self._clock.wall()
         reports = read_reports(self._folder)
         attempts = self._attempts.read()
         known = read_jobs(self._folder)
         records = latest_submission(known)
-        answer = self._scheduler.look(
-            records,
-            _unexplained(known, attempts, reports, now),
-            now=now,
-            monotonic=self._clock.monotonic(),
-            reports=reports,
-        )
-        return Parts(known, records, reports, attempts, answer, now, _warning_s(self._folder))
+        unexplained = _unexplained(known, attempts, reports, now)
+        warning_s = _warning_s(self._folder)
+        return Parts(known, records, reports, attempts, NOT_ASKED, now, warning_s, unexplained)
 
 
 def run_status(

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from evalkit.cluster.accounting import (
     NO_ACCOUNTS,
+    Accounts,
     History,
     parse_history,
-    read_history,
+    read_accounts,
 )
 from evalkit.cluster.jobs import JobRecord
 from evalkit.cluster.slurm import SlurmCommands
@@ -99,11 +100,11 @@ def test_asking(fake_slurm: FakeSlurm) -> None:
     """One query for all jobs, with duplicates, from before the first submit on; each id once."""
     commands = SlurmCommands(fake_slurm.env)
     jobs = [make_job("7", 100_000.0), make_job("8", 50_000.0), make_job("8", 60_000.0)]
-    assert read_history(commands, jobs) == History({})
+    assert read_accounts(commands, jobs).of(jobs) == History({})
     [call] = fake_slurm.calls("sacct")
     assert {"-X", "--duplicates", "--parsable2", f"--starttime={stamp(46_400.0)}"} <= set(call)
     assert call[call.index("-j") + 1] == "7,8"
-    assert read_history(commands, []) == History({})
+    assert read_accounts(commands, []) == Accounts()
     assert len(fake_slurm.calls("sacct")) == 1, "nothing to ask about is not asked"
 
 
@@ -111,8 +112,8 @@ def test_no_accounting_and_no_answer(fake_slurm: FakeSlurm, no_slurm: dict[str, 
     """Accounting that is off is no error of anybody; one that is down is said."""
     commands = SlurmCommands(fake_slurm.env)
     fake_slurm.switch("no_accounting")
-    assert read_history(commands, [make_job()]) == History({}, NO_ACCOUNTS)
+    assert read_accounts(commands, [make_job()]) == Accounts(error=NO_ACCOUNTS)
     fake_slurm.switch("broken")
-    found = read_history(commands, [make_job()])
+    found = read_accounts(commands, [make_job()])
     assert found.error == "sacct failed: sacct: error: Unable to contact slurm controller"
-    assert read_history(SlurmCommands(no_slurm), [make_job()]).error == NO_ACCOUNTS
+    assert read_accounts(SlurmCommands(no_slurm), [make_job()]).error == NO_ACCOUNTS

@@ -9,17 +9,19 @@ import pytest
 
 from evalkit.cluster.accounting import NO_ACCOUNTS
 from evalkit.cluster.live import (
-    ASK_AT_MOST_EVERY_S,
-    ASK_EVERY_S,
-    ASK_SOON_S,
     FORGOTTEN,
     NO_ANSWER,
     NOT_VISIBLE,
     Answer,
-    Scheduler,
     live_elements,
 )
 from evalkit.cluster.replica_report import ReplicaReport
+from evalkit.cluster.scheduler import (
+    ASK_AT_MOST_EVERY_S,
+    ASK_EVERY_S,
+    ASK_SOON_S,
+    Scheduler,
+)
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import JobState
 from tests.unit.cluster.test_accounting import NAME, make_job, stamp

@@ -17,7 +17,7 @@ from evalkit.cluster import log_tail
 from evalkit.cluster.attempts import write_attempt
 from evalkit.cluster.log_tail import Tail, printable, tail_offset
 from evalkit.cluster.logs import Follower, RunWatch, Wanted, follow
-from evalkit.errors import UsageError
+from evalkit.errors import StoreError, UsageError
 from tests.unit.cluster.builders import make_plan, write_run
 from tests.unit.cluster.test_attempts import make_record
 
@@ -142,6 +142,38 @@ def test_tail_offset_of_a_large_file(tmp_path: Path) -> None:
     tail = Tail(path, "r0.a1", "worker")
     tail.skip_to_last(2)
     assert [len(line.text) for line in tail.read()] == [100_000, 1]
+
+
+def test_following_outlives_a_fault_of_storage(run_folder: RunFolder) -> None:
+    """It is told once, and what comes after it is shown."""
+    path = run_folder.worker_log("r0", 1)
+    write(path, "start\n")
+    told: list[StoreError] = []
+    rounds = iter([False, True, True, False, True, None])
+
+    def is_over() -> bool:
+        fails = next(rounds)
+        if fails:
+            raise StoreError("cannot read jobs.jsonl: Stale file handle")
+        write(path, "more\n")
+        return fails is None
+
+    wanted = Wanted()
+    lines = follow(run_folder, wanted, follow=True, is_over=is_over, on_problem=told.append)
+    assert [line.text for line in lines] == ["start", "more", "more", "more"]
+    assert len(told) == 2
+
+
+def test_jobs_that_cannot_be_read_are_no_end(tmp_path: Path) -> None:
+    """Who cannot tell whether a run is over says so at every call, and not that it is."""
+    folder = write_run(tmp_path / "demo", make_plan())
+    folder.jobs.mkdir(parents=True)
+    watch = RunWatch(folder, monotonic=lambda: 0.0)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot read"):
+            watch.is_over()
+    folder.jobs.rmdir()
+    assert watch.is_over()
 
 
 def test_a_run_without_jobs_is_over(tmp_path: Path) -> None:

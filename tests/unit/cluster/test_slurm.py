@@ -64,7 +64,7 @@ def test_no_output_breaks_the_parsers(text: str) -> None:
 def test_an_absent_command_says_where_to_go(no_slurm: dict[str, str]) -> None:
     """Without Slurm the error names the command."""
     with pytest.raises(ClusterError, match="squeue is not on PATH"):
-        SlurmCommands(no_slurm).queue(["1"], "x", 0.0)
+        SlurmCommands(no_slurm).queue(["1"])
 
 
 def test_a_command_that_never_answers_is_an_error(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_command_that_never_answers_is_an_error(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     with pytest.raises(ClusterError, match=r"squeue did not answer within 0\.2 s"):
-        SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=0.2).queue(["1"], "x", 0.0)
+        SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=0.2).queue(["1"])
 
 
 def test_nobodys_own_settings_hide_jobs(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_nobodys_own_settings_hide_jobs(tmp_path: Path) -> None:
     }  # fmt: skip
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CONF": "/etc/slurm.conf", **mine}
     commands = SlurmCommands(env)
-    commands.queue(["7"], "x", 0.0)
+    commands.queue(["7"])
     commands.cancel(["7"])
     commands.run("sacct")
     for name in ("squeue", "sacct", "scancel"):
@@ -106,14 +106,14 @@ def test_nobodys_own_settings_hide_jobs(tmp_path: Path) -> None:
 
 def test_a_forgotten_job_is_no_error(fake_slurm: FakeSlurm) -> None:
     """squeue exits 1 for a purged job: that means to ask sacct."""
-    assert SlurmCommands(fake_slurm.env).queue(["1"], "x", 0.0) == {}
+    assert SlurmCommands(fake_slurm.env).queue(["1"]).of("x", 0.0) == {}
 
 
 def test_a_controller_that_is_down_is_an_error(fake_slurm: FakeSlurm) -> None:
     """A failing squeue is not an empty queue."""
     fake_slurm.switch("broken")
     with pytest.raises(ClusterError, match="Unable to contact slurm controller"):
-        SlurmCommands(fake_slurm.env).queue(["1"], "x", 0.0)
+        SlurmCommands(fake_slurm.env).queue(["1"])
 
 
 def test_the_end_of_a_job(tmp_path: Path) -> None:
