@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,24 @@ PIPE_WIDTH = 10_000
 """Columns where no terminal is: nothing is folded, so that a line of output is one line to a tool."""
 
 
+class DataConsole(Console):
+    """Writes data. A reader that goes away (`evalkit logs mine | head`) has what it wanted."""
+
+    def on_broken_pipe(self) -> None:
+        """rich would end with exit code 1: the command line decides instead."""
+        raise BrokenPipeError
+
+
 def out() -> Console:
     """The console for data."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, highlight=False, width=width)
+    return DataConsole(file=sys.stdout, highlight=False, width=width)
+
+
+def drop_output() -> None:
+    """Nobody reads stdout any more: what is left in its buffer must not fail when Python ends."""
+    with contextlib.suppress(OSError):  # a stdout that is no file has no such end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def err() -> Console:

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = import_module(f"evalkit.cli.{MODULES[arguments.command]}")
     try:
         code: int = getattr(module, f"command_{arguments.command}")(arguments)
+        sys.stdout.flush()
     except EvalkitError as error:
         from evalkit.cli.console import show_error
 
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe went away (`evalkit logs | head`): not an error of ours.
-        sys.stderr.close()
+        from evalkit.cli.console import drop_output
+
+        drop_output()
         return 0
     return code

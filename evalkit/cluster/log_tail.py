@@ -1,11 +1,13 @@
 """One log file, read as it grows, through truncation and rotation.
 
 A file that shrinks is read again from its start; one that was replaced, too, after what was left of the
-old one where it was only renamed. Nothing here knows what the lines mean.
+old one where it was only renamed, and after those that came and went between: files that are rotated
+are read in the order in which they were written last. Nothing here knows what the lines mean.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 TAIL_BLOCK = 64 * 1024
 MAX_READ = 4 * 1024 * 1024
 """Bytes of one file between two looks at the others."""
+PACKED = frozenset({".gz", ".bz2", ".xz", ".zst"})
+"""Files that a rotation has packed since: not read."""
 CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor
     r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links
@@ -58,7 +62,7 @@ class Tail:
     time: float | None = None
     """Of the last line that had one; before it, when the attempt started."""
     quiet: bool = False
-    """Nothing new came at the last look."""
+    """Nothing new came at the last look: what there is has been read."""
 
     def skip_to_last(self, lines: int) -> None:
         """Start before the last `lines` lines of what is there now."""
@@ -71,46 +75,52 @@ class Tail:
             return  # not there yet: it is read from its start
 
     def read(self) -> list[LogLine]:
-        """Lines that were completed since the last call."""
-        block = b""
+        """Lines that were completed since the last call; more of them are there until `quiet`."""
+        left = b""
         try:
             with self.path.open("rb") as file:
                 about = os.fstat(file.fileno())  # of what was opened, not of what is there by now
                 if self.inode not in (None, about.st_ino):
-                    block = self._left_behind()
-                    if len(block) >= MAX_READ:  # more of it is read by the next call
-                        self.offset += len(block)
-                        return self._take(block)
-                    if (self.rest + block)[-1:] not in (b"", b"\n"):
-                        block += b"\n"
-                    self.offset = 0
+                    left = self._left_behind(about)
+                    if self.inode != about.st_ino:  # more of it, or another one before this
+                        self.quiet = False
+                        return self._take(left)
                 elif about.st_size < self.offset:
                     self.offset, self.rest = 0, b""
                 self.inode = about.st_ino
                 file.seek(self.offset)
                 new = file.read(MAX_READ)
         except OSError:
+            self.quiet = True
             return []  # vanished, or not visible on this node yet: looked at again
         self.offset += len(new)
-        return self._take(block + new)
+        self.quiet = not left + new
+        return self._take(left + new)
 
     def _take(self, new: bytes) -> list[LogLine]:
         *whole, self.rest = (self.rest + new).split(b"\n")
-        self.quiet = not new
         return [self._line(line) for line in whole]
 
-    def _left_behind(self) -> bytes:
-        """What is unread of a file that was rotated away, at most MAX_READ bytes."""
-        for path in self.path.parent.glob(f"{self.path.name}*"):
-            try:
-                with path.open("rb") as file:
-                    if os.fstat(file.fileno()).st_ino == self.inode:
-                        file.seek(self.offset)
-                        return file.read(MAX_READ)
-            except OSError:
-                continue
-        self.rest = b""
-        return b""
+    def _left_behind(self, present: os.stat_result) -> bytes:
+        """What is unread of a file that was rotated away, at most MAX_READ bytes; at its end the file
+        that followed it is next."""
+        rotated = _by_age(self.path)
+        at = next((n for n, (_, about) in enumerate(rotated) if about.st_ino == self.inode), None)
+        if at is None:  # deleted: what was in it is lost
+            self.offset, self.inode, self.rest = 0, present.st_ino, b""
+            return b""
+        with rotated[at][0].open("rb") as file:
+            if os.fstat(file.fileno()).st_ino != self.inode:
+                return b""  # renamed again at this moment
+            file.seek(self.offset)
+            block = file.read(MAX_READ)
+        self.offset += len(block)
+        if len(block) < MAX_READ:
+            follower = rotated[at + 1][1] if at + 1 < len(rotated) else present
+            self.offset, self.inode = 0, follower.st_ino
+            if (self.rest + block)[-1:] not in (b"", b"\n"):
+                block += b"\n"
+        return block
 
     def finish(self) -> list[LogLine]:
         """The last line, when the file does not end in a line break."""
@@ -120,6 +130,16 @@ class Tail:
     def _line(self, line: bytes) -> LogLine:
         text = line.decode("utf-8", errors="replace").rstrip("\r")
         return LogLine(self.attempt, self.source, printable(text))
+
+
+def _by_age(path: Path) -> list[tuple[Path, os.stat_result]]:
+    """A log and the files it was renamed to, the one that was written last at the end."""
+    found = []
+    for each in path.parent.glob(f"{path.name}*"):
+        if each.suffix not in PACKED:
+            with contextlib.suppress(OSError):  # renamed at this moment
+                found.append((each, each.stat()))
+    return sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0] == path))
 
 
 def tail_offset(

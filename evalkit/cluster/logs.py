@@ -134,8 +134,10 @@ class Follower:
             yield from self._filter(tail, tail.finish())
 
     def _chosen(self, tail: Tail, *, is_new: bool = False) -> Iterator[LogLine]:
-        while found := tail.read():
-            yield from self._filter(tail, found, is_new=is_new)
+        while True:
+            yield from self._filter(tail, tail.read(), is_new=is_new)
+            if tail.quiet:  # a line may be longer than what is read at once
+                break
 
     def _filter(
         self, tail: Tail, lines: Iterable[LogLine], *, is_new: bool = False

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evalkit.clock import Clock
     from evalkit.store.layout import RunFolder
 
+STAMP = "%Y-%m-%d %H:%M:%S"
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -26,6 +27,13 @@ class RedactingFormatter(logging.Formatter):
     def __init__(self, secrets: Sequence[str]) -> None:
         super().__init__(FORMAT)
         self._secrets = secrets
+
+    def formatTime(  # noqa: N802
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        """`2026-01-31 23:59:59,123+0100`: who reads it may be in another zone than the node."""
+        written = time.localtime(record.created)
+        return f"{time.strftime(STAMP, written)},{record.msecs:03.0f}{time.strftime('%z', written)}"
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -57,7 +65,7 @@ def attempt_logging(path: Path, secrets: Sequence[str] = ()) -> Iterator[None]:
 
 def note(folder: RunFolder, clock: Clock, text: str) -> None:
     """Append a line to the run's log. Raises StoreError."""
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(clock.wall()))
+    stamp = time.strftime(STAMP, time.localtime(clock.wall()))
     try:
         folder.stdout.parent.mkdir(parents=True, exist_ok=True)
         with folder.stdout.open("a", encoding="utf-8") as file:

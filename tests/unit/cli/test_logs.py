@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +49,21 @@ def test_colours_are_of_the_prefix(
     monkeypatch.delenv("COLORTERM", raising=False)
     said = shell("logs", "test", "--grep", "or").out
     assert said == "\x1b[36mr0.a1 worker| \x1b[0msh\x1b[1mor\x1b[0mt\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("logs", "test", "-n", "100000"), ("logs", "test", "-n", "1"), ("status", "test", "--json")],
+)
+def test_a_reader_that_goes_away(shell: Shell, folder: RunFolder, command: tuple[str, ...]) -> None:
+    """`| head` is no failure, whether the pipe breaks while lines are written or at the end."""
+    folder.worker_log("r0", 1).write_text("a line that is not read\n" * 10_000)
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-m", "evalkit", *command]
+    ended = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

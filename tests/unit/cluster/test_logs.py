@@ -291,6 +291,44 @@ def test_new_lines_of_a_log_without_times(run_folder: RunFolder) -> None:
     ]
 
 
+def test_two_rotations_between_two_looks(tmp_path: Path) -> None:
+    """A file that came and went between is read in its place; one that was packed is not."""
+    path = tmp_path / "server.log"
+    path.write_text("one\n")
+    tail = Tail(path, "r0.a1", "server")
+    assert [line.text for line in tail.read()] == ["one"]
+    write(path, "two\n")
+    for n, name in enumerate(("server.log.3", "server.log.2", "server.log.1")):
+        path.rename(tmp_path / name)
+        os.utime(tmp_path / name, (1000.0 + n, 1000.0 + n))
+        path.write_text(f"after {name}")
+    (tmp_path / "server.log.9.gz").write_bytes(b"\x1f\x8b\n")
+    found = [line.text for _ in range(4) for line in tail.read()]
+    assert found == ["two", "after server.log.3", "after server.log.2"]
+    assert tail.quiet
+    assert [line.text for line in tail.finish()] == ["after server.log.1"]
+
+
+def test_a_line_longer_than_a_look(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after it is shown as well, whether the log is followed or not."""
+    monkeypatch.setattr(log_tail, "MAX_READ", 8)
+    write(run_folder.worker_log("r0", 1), f"{'x' * 30}\nshort\nend")
+    assert [line.partition("| ")[2] for line in shown(run_folder)] == ["x" * 30, "short", "end"]
+
+
+def test_a_log_that_vanishes_while_it_is_read(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading ends, and does not wait for it for ever."""
+    monkeypatch.setattr(log_tail, "MAX_READ", 4)
+    path = run_folder.worker_log("r0", 1)
+    write(path, "a\nb\nc\n")
+    lines = Follower(run_folder, Wanted(grep=re.compile(""))).begin()
+    assert next(lines).text == "a"
+    path.unlink()
+    assert [line.text for line in lines] == ["b"]
+
+
 def test_a_rotation_while_a_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that is renamed between two calls of one read loses no line."""
     path = tmp_path / "server.log"

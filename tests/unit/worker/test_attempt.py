@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -95,7 +96,9 @@ def test_log_of_an_attempt(tmp_path: Path) -> None:
     with attempt_logging(path):
         logging.getLogger("evalkit.worker").info("inside")
     logging.getLogger("evalkit.worker").warning("outside")
-    assert [line.split(" ", 2)[2] for line in path.read_text().splitlines()] == ["INFO inside"]
+    [line] = path.read_text().splitlines()
+    assert line.split(" ", 2)[2] == "INFO inside"
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}[+-]\d{4} ", line), "its zone, too"
 
 
 def test_note(tmp_path: Path) -> None:
