@@ -41,7 +41,9 @@ def command_logs(arguments: argparse.Namespace) -> int:
         follow=arguments.follow,
         on_problem=lambda error: say(f"{error.message}; looking again"),
     )
+    is_empty = True
     for line in lines:
+        is_empty = False
         colour = colours.setdefault(line.attempt, COLOURS[len(colours) % len(COLOURS)])
         style = colour if line.source == "worker" else f"dim {colour}"
         text = Text(line.text)
@@ -49,6 +51,8 @@ def command_logs(arguments: argparse.Namespace) -> int:
             text.highlight_regex(wanted.grep, "bold")
         prefix = (f"{line.attempt} {line.source}| ", style)
         console.print(Text.assemble(prefix, text), soft_wrap=True)
+    if is_empty and not wanted.is_filtered and wanted.backlog:
+        say("no log of this run has a line yet; `evalkit status` says what it waits for")
     return 0
 
 

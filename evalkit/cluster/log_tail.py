@@ -34,9 +34,9 @@ class LogLine(NamedTuple):
     """One line of one log."""
 
     attempt: str
-    """`r0.a1`."""
+    """`r0.a1`; of a job's own output the replica, `r0`, or `gather`."""
     source: str
-    """`worker`, `server`, or `server@1` for the server's part on the replica's second node."""
+    """`worker`, `server`, or `server@1` for the server's part on the replica's second node; `job 7_0`."""
     text: str
     """Without its line break."""
 

@@ -1,4 +1,4 @@
-"""Follow the logs of all replicas and attempts of a run as one stream of prefixed lines.
+"""Follow the logs of all replicas, attempts and silent jobs of a run as one stream of prefixed lines.
 
 Plain files are polled: they grow on other nodes, where no notification reaches us, and new ones appear
 with every attempt. Log text decides nothing anywhere here; it is for people.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.attempts import read_attempt
 from evalkit.cluster.env import read_environment
+from evalkit.cluster.job_logs import JobLogs
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.log_tail import LogLine, Tail
@@ -81,6 +82,10 @@ class Wanted:
         """Whether lines of this attempt are asked for."""
         return self.replica in (None, attempt, attempt.rpartition(".")[0])
 
+    def has_job(self, origin: str) -> bool:
+        """Whether the output of a replica's job, or of a gather, is asked for."""
+        return self.replica in (None, origin)
+
 
 @dataclass(slots=True)
 class Follower:
@@ -91,6 +96,10 @@ class Follower:
     now: Callable[[], float] = SYSTEM_CLOCK.wall
     tails: dict[Path, Tail] = field(default_factory=dict)
     rounds: int = 0
+    jobs: JobLogs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.jobs = JobLogs(self.folder)
 
     def begin(self) -> Iterator[LogLine]:
         """What is there already, file by file, as much of it as was asked for."""
@@ -109,6 +118,9 @@ class Follower:
                 record = read_attempt(self.folder.attempt_record(*_split(attempt)))
                 started = None if record is None else record.started
                 self.tails[path] = Tail(path, attempt, source, time=started)
+        for log in self.jobs.find():
+            if log.path not in self.tails and self.wanted.has_job(log.origin):
+                self.tails[log.path] = Tail(log.path, log.origin, log.source, time=log.submitted)
 
     @property
     def is_thorough(self) -> bool:

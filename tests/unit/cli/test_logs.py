@@ -51,6 +51,16 @@ def test_colours_are_of_the_prefix(
     assert said == "\x1b[36mr0.a1 worker| \x1b[0msh\x1b[1mor\x1b[0mt\n"
 
 
+def test_no_line_at_all(shell: Shell) -> None:
+    """It is said where to look, unless lines were searched for."""
+    shell("prepare", "recipe.yaml")
+    said = shell("logs", "test")
+    assert (said.code, said.out) == (0, "")
+    assert "no log of this run has a line yet" in said.err
+    assert "evalkit status" in said.err
+    assert shell("logs", "test", "--grep", "x").err == ""
+
+
 @pytest.mark.parametrize(
     "command",
     [("logs", "test", "-n", "100000"), ("logs", "test", "-n", "1"), ("status", "test", "--json")],
