@@ -8,7 +8,8 @@ heard). *Wasted* is the part of it that led to nothing or had to be paid twice:
 - and the time before the first server was ready, where the replica's attempt before did not end as
   done: that start was paid already, and is paid again because something failed or was preempted.
 
-Not in it: a node that idles while its last calls end, or work that two replicas did twice. *Left* is
+Not in it: a node that idles while its last calls end, or work that two replicas did twice; and, neither
+in it nor in *used*, a job whose worker never started, of which no attempt tells. *Left* is
 the time left at the present rate, times the GPUs that work now. A run without GPUs counts nodes. Pure.
 """
 
