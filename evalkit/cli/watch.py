@@ -49,7 +49,8 @@ def watch(folder: RunFolder, *, poll_s: float = POLL_S) -> RunStatus:
         while True:
             status = faults.look(reader.read)
             if isinstance(status, StoreError):
-                live.update(Group(shown, Text(_unread(status), style="red")), refresh=True)
+                # above: what is too long for the terminal is cut below
+                live.update(Group(Text(_unread(status), style="red"), shown), refresh=True)
             elif patience.is_over(status):
                 live.update(status_view(status))  # the last one stays, whole
                 return status

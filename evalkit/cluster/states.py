@@ -104,8 +104,8 @@ RELEASE = "`scontrol release {job}` lets it go; or `evalkit cancel` and submit a
 
 
 SUSPENDED_BY: Mapping[str, str] = {
-    "SUSPENDED": "nothing where partitions share their nodes by turns (gang scheduling); else ask an "
-    "administrator for `scontrol resume {job}`",
+    "SUSPENDED": "it goes on by itself where partitions share nodes by turns (gang scheduling); else ask "
+    "an administrator for `scontrol resume {job}`",
     "STOPPED": "`scancel --signal=CONT {job}` lets it go on",
 }
 

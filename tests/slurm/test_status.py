@@ -6,6 +6,8 @@ limit memory: what a kill for memory looks like is tested with rows of accountin
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,6 +130,48 @@ def test_node_failure(make_run: Callable[[], ServedRun]) -> None:
     finally:
         run.cancel()
         run.cluster.script("start-node", node)
+
+
+def test_logs_through_a_requeue(make_run: Callable[[], ServedRun], tmp_path: Path) -> None:
+    """`logs -f` shows both attempts of a requeued job, each line once, and ends with the run."""
+    run = make_run()
+    job, _ = working(run)
+    program = [sys.executable, "-m", "evalkit", "logs", str(run.folder.root), "-f", "-n", "1000"]
+    shown = tmp_path / "shown"
+    with (
+        shown.open("wb") as file,
+        subprocess.Popen(
+            program, env=run.cluster.env, stdout=file, stderr=subprocess.STDOUT
+        ) as following,
+    ):
+        try:
+            run.cluster.run("scontrol", "requeue", job)
+            run.wait_for_log("r0", "server is ready", attempt=2)
+            assert following.poll() is None, "it ended while the job waited"
+            run.cancel()
+            assert following.wait(timeout=60) == 0
+        finally:
+            following.kill()
+    lines = shown.read_text().splitlines()
+    for attempt in (1, 2):
+        said = run.folder.worker_log("r0", attempt).read_text().splitlines()
+        prefix = f"r0.a{attempt} worker| "
+        assert [line.removeprefix(prefix) for line in lines if line.startswith(prefix)] == said
+
+
+def test_suspended(make_run: Callable[[], ServedRun]) -> None:
+    """A suspended job is neither held nor lost, and goes on when it is resumed."""
+    run = make_run()
+    job, _ = working(run)
+    run.cluster.run("scontrol", "suspend", job)
+    status = run.status()
+    assert [(each.state, each.raw) for each in status.jobs if each.job_id == job] == [
+        ("suspended", "SUSPENDED")
+    ]
+    assert status.attempts[0].is_alive
+    assert status.failures == ()
+    run.cluster.run("scontrol", "resume", job)
+    run.wait_for_answers(run.status().done + 4)
 
 
 def test_held(make_run: Callable[[], ServedRun]) -> None:
