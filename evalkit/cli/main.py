@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = build_parser().parse_args(argv)
     module = import_module(f"evalkit.cli.{MODULES[arguments.command]}")
+    code: int = 0
     try:
-        code: int = getattr(module, f"command_{arguments.command}")(arguments)
+        code = getattr(module, f"command_{arguments.command}")(arguments)
         sys.stdout.flush()
     except EvalkitError as error:
         from evalkit.cli.console import show_error
@@ -50,5 +51,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         from evalkit.cli.console import drop_output
 
         drop_output()
-        return 0
     return code

@@ -70,8 +70,9 @@ def test_a_reader_that_goes_away(shell: Shell, folder: RunFolder, command: tuple
     folder.worker_log("r0", 1).write_text("a line that is not read\n" * 10_000)
     reading, writing = os.pipe()
     os.close(reading)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     program = [sys.executable, "-m", "evalkit", *command]
-    ended = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, check=False)
+    ended = subprocess.run(program, env=env, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, b"")
 

@@ -128,6 +128,16 @@ def test_cancel_finds_a_job_that_nobody_noted(run_folder: RunFolder, fake_slurm:
     assert fake_slurm.calls("scancel") == [[array.job_id, gather.job_id]]
 
 
+def test_cancel_looks_into_hidden_partitions(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """Every look at the queue asks for all partitions: a job in a hidden one is not gone."""
+    submit(run_folder, fake_slurm)
+    before = len(fake_slurm.calls("squeue"))
+    cancel(run_folder, fake_slurm)
+    looks = fake_slurm.calls("squeue")[before:]
+    assert any("--me" in look for look in looks)
+    assert all("--all" in look for look in looks)
+
+
 def test_cancel_says_what_is_left(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
     """Jobs that do not end are named, stay fenced off, and are not joined by a submit."""
     array, gather = submit(run_folder, fake_slurm).jobs
