@@ -42,6 +42,8 @@ class UnitDetail(NamedTuple):
     """Its first line."""
     attempt: str
     """`r0.a1`"""
+    kind: str | None = None
+    """What kind of failure the worker called it."""
 
 
 @dataclass(slots=True)
@@ -157,7 +159,8 @@ class OpenShard:
         else:
             outcome, ends_unit = record.outcome, True
         if not outcome.is_models_own:
-            self.details[str(outcome)] = UnitDetail(_detail(record), journal.path.stem)
+            kind = record.kind if isinstance(record, UnitRecord) else None
+            self.details[str(outcome)] = UnitDetail(_detail(record), journal.path.stem, kind)
             known = self.errors.get(key)
             if key not in self.finished and (known is None or known[0] <= rank):
                 self._put(self.errors, key, rank, outcome)

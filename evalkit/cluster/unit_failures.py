@@ -74,7 +74,7 @@ def unit_failures(
                 continue
             detail = counts.details.get(outcome)
             if journaled and detail is not None:
-                words = detail.text
+                words, kind = detail.text, _said(detail.kind) or kind
                 place = _in_attempt(folder, task, kind, detail, attempts)
             else:
                 words = said.partition("\n")[0]
@@ -83,6 +83,11 @@ def unit_failures(
             yield UnitFailures(
                 task, n, Failure(kind, words or NOT_SAID, place.node, log, place.lines)
             )
+
+
+def _said(kind: str | None) -> FailureKind | None:
+    """The kind that a worker wrote down, maybe one of a newer version."""
+    return FailureKind(kind) if kind in set(FailureKind) else None
 
 
 def _in_attempt(

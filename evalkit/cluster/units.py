@@ -14,7 +14,7 @@ from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.client.durable import DurableModel
 from evalkit.client.request import RequestBuilder
-from evalkit.errors import InfraError, ServingError, StoreError
+from evalkit.errors import FailureKind, InfraError, ServingError, StoreError
 from evalkit.store.records import Outcome, UnitRecord
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
     except (ServingError, StoreError):
         raise
     except InfraError as error:
-        return _failed(item, Outcome.INFRA_ERROR, error.message, model.calls)
+        return _failed(item, Outcome.INFRA_ERROR, error.message, model.calls, error.kind)
     except Exception as error:
         if model.failure is None:
             # A benchmark is a plug-in: a bug in its solve costs this unit, not the run, and is shown.
@@ -94,7 +94,7 @@ def _unanswered(item: WorkItem, model: DurableModel, failure: EvalkitError) -> U
     """The end of a unit one of whose calls failed, whatever its solve made of that: an answer that
     was made without a reply would be scored for ever."""
     if isinstance(failure, InfraError):
-        return _failed(item, Outcome.INFRA_ERROR, failure.message, model.calls)
+        return _failed(item, Outcome.INFRA_ERROR, failure.message, model.calls, failure.kind)
     raise failure
 
 
@@ -111,9 +111,15 @@ def _unit_record(item: WorkItem, solution: Solution, model: DurableModel) -> Uni
     )
 
 
-def _failed(item: WorkItem, outcome: Outcome, detail: str, calls: int) -> UnitEnd:
+def _failed(
+    item: WorkItem,
+    outcome: Outcome,
+    detail: str,
+    calls: int,
+    kind: FailureKind = FailureKind.SCORER,
+) -> UnitEnd:
     key = item.key
-    record = UnitRecord(key.sample, key.repeat, outcome, "", calls=calls, detail=detail)
+    record = UnitRecord(key.sample, key.repeat, outcome, "", calls=calls, detail=detail, kind=kind)
     item.shard.writer.append(record)
     return UnitEnd(outcome)
 

@@ -184,6 +184,8 @@ def _encode_unit(record: UnitRecord) -> dict[str, Any]:
         payload["unanswered"] = record.unanswered
     if record.detail is not None:
         payload["detail"] = record.detail
+    if record.kind is not None:
+        payload["failure"] = record.kind
     return payload
 
 
@@ -197,6 +199,7 @@ def _decode_unit(payload: dict[str, Any]) -> UnitRecord:
         calls=int(payload["calls"]),
         unanswered=tuple(payload.get("unanswered", ())),
         detail=payload.get("detail"),
+        kind=payload.get("failure"),
     )
 
 

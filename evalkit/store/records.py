@@ -141,3 +141,5 @@ class UnitRecord:
     """Numbers of those that the solve gave up, say because another one was faster: no record is
     missing of them."""
     detail: str | None = None
+    kind: str | None = None
+    """Of a failure that is ours, its `FailureKind`."""

@@ -36,7 +36,9 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-async def fail(folder: RunFolder, outcome: Outcome, detail: str, by: str = "r0.a2") -> None:
+async def fail(
+    folder: RunFolder, outcome: Outcome, detail: str, by: str = "r0.a2", kind: str | None = None
+) -> None:
     """A unit of the first shard fails."""
     plan = load_plan(folder)
     task = plan.tasks[0]
@@ -44,7 +46,7 @@ async def fail(folder: RunFolder, outcome: Outcome, detail: str, by: str = "r0.a
     key = next(iter(task.units(shard)))
     journals = JournalSet()
     writer = journals.open(folder.journal(shard, by), plan, shard, by)
-    writer.append(UnitRecord(key.sample, key.repeat, outcome, "", detail=detail))
+    writer.append(UnitRecord(key.sample, key.repeat, outcome, "", detail=detail, kind=kind))
     await journals.close()
 
 
@@ -119,3 +121,10 @@ def test_what_a_gather_could_not_score(run_folder: RunFolder) -> None:
     failure = found(run_folder).failure
     assert (failure.node, failure.log) == ("cpu1", "cluster/9_0_log.out")
     assert failure.lines == ("judge: no such key",)
+
+
+@pytest.mark.parametrize(("said", "shown"), [("client_error", "client_error"), ("new", "endpoint")])
+async def test_kind_is_the_worker_s(run_folder: RunFolder, said: str, shown: str) -> None:
+    """A refusal is not shown as a storm; a kind that is not known here is as good as none."""
+    await fail(run_folder, Outcome.INFRA_ERROR, "refused with status 400", kind=said)
+    assert found(run_folder).failure.kind == shown

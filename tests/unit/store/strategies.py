@@ -77,5 +77,6 @@ units = st.builds(
     calls=st.integers(0, 1000),
     unanswered=st.lists(counts, max_size=3).map(tuple),
     detail=st.none() | texts,
+    kind=st.none() | texts,
 )
 records = calls | units | partials

@@ -11,7 +11,7 @@ from evalkit.benchmarks.contract import BenchmarkParams, Sample, Score, Solution
 from evalkit.client.calls import Answer
 from evalkit.client.request import RequestBuilder
 from evalkit.cluster.units import TaskWork, UnitEnd, do_unit
-from evalkit.errors import EndpointError, InfraError, ScorerError, StoreError
+from evalkit.errors import EndpointError, FailureKind, InfraError, ScorerError, StoreError
 from evalkit.plan.model import UnitKey
 from evalkit.recipe.schema import Generation
 from evalkit.store.queue import OpenShard, WorkItem
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evalkit.store.codec import Record
 
 KEY = UnitKey(1, 0)
+REFUSED = InfraError("refused with status 400", kind=FailureKind.CLIENT_ERROR)
 
 
 class Journal:
@@ -106,15 +107,18 @@ async def test_many_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "outcome", "detail"),
+    ("raised", "outcome", "detail", "kind"),
     [
-        (InfraError("no answer"), Outcome.INFRA_ERROR, "no answer"),
-        (KeyError("bug"), Outcome.SCORER_ERROR, "solve failed: KeyError('bug')"),
-        (ScorerError("odd"), Outcome.SCORER_ERROR, "solve failed: ScorerError('odd')"),
-        (RecursionError("deep"), Outcome.SCORER_ERROR, "solve failed: RecursionError('deep')"),
+        (InfraError("no answer"), Outcome.INFRA_ERROR, "no answer", "endpoint"),
+        (REFUSED, Outcome.INFRA_ERROR, "refused with status 400", "client_error"),
+        (KeyError("bug"), Outcome.SCORER_ERROR, "solve failed: KeyError('bug')", "scorer"),
+        (ScorerError("odd"), Outcome.SCORER_ERROR, "solve failed: ScorerError('odd')", "scorer"),
+        (RecursionError("x"), Outcome.SCORER_ERROR, "solve failed: RecursionError('x')", "scorer"),
     ],
 )
-async def test_solve_that_fails(raised: Exception, outcome: Outcome, detail: str) -> None:
+async def test_solve_that_fails(
+    raised: Exception, outcome: Outcome, detail: str, kind: str
+) -> None:
     """A failure is journaled as ours, with its reason: the unit stays owed, and is not wrong."""
 
     async def solve(sample: Sample, model: ModelHandle) -> Solution:
@@ -123,7 +127,7 @@ async def test_solve_that_fails(raised: Exception, outcome: Outcome, detail: str
 
     end, records = await do(solve)
     assert end == UnitEnd(outcome)
-    assert records[-1] == UnitRecord(1, 0, outcome, "", calls=1, detail=detail)
+    assert records[-1] == UnitRecord(1, 0, outcome, "", calls=1, detail=detail, kind=kind)
     assert not outcome.is_models_own
 
 
@@ -149,7 +153,8 @@ async def test_solve_that_passes_over_a_failed_call(cls: type[Echo], ends: str) 
 
     end, records = await do(solve, Client(InfraError("no answer")), cls)
     assert end == UnitEnd(Outcome.INFRA_ERROR)
-    assert records == [UnitRecord(1, 0, Outcome.INFRA_ERROR, "", calls=1, detail="no answer")]
+    lost = UnitRecord(1, 0, Outcome.INFRA_ERROR, "", calls=1, detail="no answer", kind="endpoint")
+    assert records == [lost]
     with pytest.raises(EndpointError):
         await do(solve, Client(EndpointError("wrong key")), cls)
 
