@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.errors import FailureKind, ServerStartError, ServingError
 from evalkit.redaction import redact
-from evalkit.serving import keeper, logs
+from evalkit.serving import logs
 from evalkit.serving.assembly import Assembly
 from evalkit.serving.contract import ServerContext, ServerFacts
 from evalkit.serving.endpoint import Endpoint
@@ -201,9 +201,7 @@ class LocalDeployment:
         if server is None:
             return False
         if isinstance(error, IdentityError):
-            first = server.first.server
-            tree = keeper.find_tree({first.pid}, f"{self._context.attempt}:{port}")
-            return not listens([p.pid for p in tree], port)
+            return not listens([p.pid for p in server.first.server.find_processes()], port)
         return (
             isinstance(error, ServerStartError)
             and not server.is_alive

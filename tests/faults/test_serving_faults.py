@@ -17,7 +17,7 @@ import psutil
 import pytest
 from aiohttp import web
 
-from evalkit.errors import EndpointError, ServerStartError, ServingError
+from evalkit.errors import EndpointError, FailureKind, ServerStartError, ServingError
 from evalkit.recipe.serving import ExternalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
@@ -229,7 +229,7 @@ async def test_death_in_use(tmp_path: Path) -> None:
 async def test_keeper_is_killed(tmp_path: Path) -> None:
     """Without its keeper the server is reported dead, and stop still finds and ends it."""
     context = make_context(tmp_path)
-    deployment = make_deployment(make_plan(fault_serving()), context)
+    deployment = make_deployment(make_plan(fault_serving("--ignore-term")), context)
     await deployment.start()
     keeper = next(p for p in marked(context.attempt) if "keeper.py" in " ".join(p.cmdline()))
     keeper.kill()
@@ -401,8 +401,9 @@ async def test_external_endpoint_that_is_busy(
     assert endpoint.max_model_len == 4096
     with socket.create_server(("127.0.0.1", 0)) as unused:
         silent = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-    with pytest.raises(EndpointError, match=r"gives no answer(.|\n)*check_models: false"):
+    with pytest.raises(EndpointError, match=r"gives no answer(.|\n)*check_models: false") as caught:
         await make_deployment(make_plan(external(silent)), context).start()
+    assert caught.value.kind is FailureKind.ENDPOINT, "it may be up again for another attempt"
     unchecked = external(silent, check_models=False, api_key_env=None, headers={"X-Team": "a"})
     endpoint = await make_deployment(make_plan(unchecked), context).start()
     assert endpoint.request_headers() == {"X-Team": "a"}
