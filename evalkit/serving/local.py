@@ -140,14 +140,15 @@ class LocalDeployment:
         self._server = server = assembly.start_first(place, host)
         assembly.start_others(server, place, host)
         self._context.on_progress(f"server starts on {host}:{port}")
+        root = f"http://{bracket(host)}:{port}"
         endpoint = Endpoint(
-            base_url=f"http://{bracket(host)}:{port}/v1",
+            base_url=f"{root}/v1",
+            health_url=root + assembly.program.health_path,
             model=self._plan.served_model_name,
             api_key=self._context.api_key,
             max_model_len=assembly.program.max_model_len,
         )
-        health_url = server_root(endpoint.base_url) + assembly.program.health_path
-        endpoint = await wait_ready(endpoint, health_url, self._make_check(server, deadline))
+        endpoint = await wait_ready(endpoint, self._make_check(server, deadline))
         self._context.on_progress(f"server is ready on {host}:{port}")
         return endpoint
 

@@ -450,3 +450,49 @@ async def test_watchdog_distrusts_a_server_that_answers_only_others(
     reason = str(await watchdog.watch(lambda: 1, lambda: 0))
     assert "it answers new requests (2 times), but not these" in reason
     assert hosted[0].state.generations == 3
+
+
+@pytest.mark.parametrize(
+    "switch", [{"health_status": 503}, {"fail_status": 500, "fail_times": 9999}]
+)
+async def test_watchdog_sees_a_server_that_fails(tmp_path: Path, switch: dict[str, int]) -> None:
+    """An ill `/health`, or 5xx for everything, ends the server long before the stall time does."""
+    deployment = make_deployment(make_plan(fault_serving()), make_context(tmp_path))
+    endpoint = await deployment.start()
+    await turn(endpoint, **switch)
+    watchdog = ProgressWatchdog(endpoint, 900, time.monotonic, deployment.failure, look_s=0.05)
+    trouble = await watchdog.watch(lambda: 0, lambda: 0)
+    assert trouble.kind is FailureKind.SERVER_HANG
+    assert f"HTTP {switch.get('health_status', 500)}" in trouble.reason
+    await deployment.stop()
+
+
+async def test_watchdog_bears_faults_that_pass(tmp_path: Path) -> None:
+    """Errors beside calls that get on, errors fewer than three in a row, and silence, end no server."""
+    deployment = make_deployment(make_plan(fault_serving()), make_context(tmp_path))
+    endpoint = await deployment.start()
+    looks = 0
+
+    def completed() -> int:
+        nonlocal looks
+        looks += 1
+        return looks
+
+    watchdog = ProgressWatchdog(endpoint, 900, time.monotonic, deployment.failure, look_s=0.02)
+    for switch, counter in (
+        ({"health_status": 503}, completed),
+        ({"health_status": 0, "fail_status": 503, "fail_times": 2}, lambda: 0),
+        ({"fail_status": 0, "hang_after": 1}, lambda: 0),
+    ):
+        await turn(endpoint, **switch)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watchdog.watch(lambda: 1, counter), 1.5)
+    assert looks > 10
+    await deployment.stop()
+
+
+async def turn(endpoint: Endpoint, **switches: int) -> None:
+    """Change the fault server's switches."""
+    url = endpoint.base_url.removesuffix("/v1") + "/_switches"
+    async with aiohttp.ClientSession() as session, session.post(url, json=switches) as response:
+        assert response.status == 200
