@@ -39,6 +39,10 @@ class Contexts:
         name = f"evalkit-{run_id}-{attempt.id}-{secrets.token_hex(8)}"
         self._cache = Path(tempfile.gettempdir()) / name
 
+    def marker(self, number: int) -> str:
+        """What the processes of the attempt's n-th server are known by."""
+        return f"{self._run_id}-{self._attempt.id}-{number}"
+
     def make(self, number: int, on_progress: Callable[[str], None]) -> ServerContext:
         """Context of the attempt's n-th server, from 0."""
         attempt, folder = self._attempt, self._attempt.folder
@@ -47,7 +51,7 @@ class Contexts:
         index = int(attempt.replica.removeprefix("r")) + 8 * number
         return ServerContext(
             log_path=folder.server_log(attempt.replica, attempt.number),
-            attempt=f"{self._run_id}-{attempt.id}-{number}",
+            attempt=self.marker(number),
             host=self._job.host,
             port_base=derive_port_base(digits, index),
             prefix=self._cluster.server_prefix,

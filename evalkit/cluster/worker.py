@@ -39,6 +39,7 @@ from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, ServingError, StoreError
 from evalkit.recipe.serving import LocalServing
 from evalkit.redaction import redact
+from evalkit.serving.leftovers import end_leftovers
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
 from evalkit.store.queue import WorkQueue
@@ -226,6 +227,7 @@ class Worker:
         self.drain.attach()
         tasks = [asyncio.create_task(t) for t in (self._all.heartbeat.beat(), self._note_drain())]
         try:
+            await self._clear_node()
             for index, deployment in enumerate(self._plan.deployments):
                 self._report.phase = index
                 if self.drain.requested or not await self._attend(index, deployment):
@@ -235,6 +237,13 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await self._all.journals.close()
+
+    async def _clear_node(self) -> None:
+        """End what earlier attempts of the run have left on this node."""
+        marker = self._contexts.marker(0)
+        for text in await asyncio.to_thread(end_leftovers, marker, self._folder.root):
+            log.warning("%s", text)
+            note(self._folder, self._clock, f"{self._all.attempt.id}: {text}")
 
     async def _note_drain(self) -> None:
         """Write down what stops the attempt as soon as it is told."""

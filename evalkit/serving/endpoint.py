@@ -29,6 +29,8 @@ class Endpoint:
     """Context length in tokens, where it is known."""
     metrics_url: str | None = None
     """vLLM's Prometheus page; null where there is none."""
+    health_url: str | None = field(default=None, compare=False)
+    """Where a server of ours tells how it is; null for another's, which is not ours to examine."""
     can_continue: bool = False
     """It hands out the tokens of interrupted requests and goes on from them (`client.salvage`)."""
     can_continue_presence: bool = False

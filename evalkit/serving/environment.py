@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evalkit.serving.keeper import MARKER
+from evalkit.serving.tree import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,5 +87,9 @@ def add_python_path(env: Mapping[str, str], folder: str) -> dict[str, str]:
 
 
 def start_environment(env: Mapping[str, str], port: int, marker: str) -> dict[str, str]:
-    """The environment of one start: its ports, and the marker that its processes are known by."""
-    return {**env, **port_environment(port), MARKER: marker}
+    """The environment of one start: its ports, and the marker that its processes are known by.
+
+    vLLM's processes name themselves with setproctitle, which takes the environment's memory for the
+    name unless it is told not to: the marker could be seen no more.
+    """
+    return {**env, **port_environment(port), "SPT_NOENV": "1", MARKER: marker}

@@ -6,7 +6,7 @@ import asyncio
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from evalkit.errors import EndpointError
+from evalkit.errors import EndpointError, FailureKind
 from evalkit.serving.contract import ServerContext, ServerFacts
 from evalkit.serving.endpoint import Endpoint
 from evalkit.serving.proxy import find_proxy
@@ -86,4 +86,5 @@ class ExternalDeployment:
             f"{endpoint.base_url}/models gives no answer: {answer.brief()}",
             hint="Check serving.base_url and the network of this node; check_models: false leaves "
             "this check out.",
+            kind=FailureKind.ENDPOINT,
         )

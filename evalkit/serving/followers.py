@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evalkit.errors import ServingError
-from evalkit.serving import keeper
+from evalkit.serving import keeper, tree
 from evalkit.serving.gpus import check_command
 from evalkit.serving.server import Server, keeper_command, launch
 
@@ -99,7 +99,7 @@ def follower_command(plan: FollowerPlan) -> tuple[str, ...]:
     """argv of the srun that starts a part. It holds no secret: those travel in the environment."""
     return (
         *("srun", *plan.srun_args, f"--nodelist={plan.node}"),
-        *("env", f"{keeper.MARKER}={plan.marker}"),
+        *("env", f"{tree.MARKER}={plan.marker}"),
         *keeper_command(keeper.STDIN, plan.grace_s, plan.cache_dir),
         *(check_command(plan.free_gpu_memory) if plan.free_gpu_memory else ()),
         *plan.argv,
@@ -127,4 +127,4 @@ def start_follower(plan: FollowerPlan, env: Mapping[str, str], log_path: Path) -
             hint="In a container, mount Slurm's client programs, its configuration and munge's "
             "socket; or run the worker outside and put the container into cluster.server_prefix.",
         ) from error
-    return Follower(process, env[keeper.MARKER], log_path, log_start)
+    return Follower(process, env[tree.MARKER], log_path, log_start)

@@ -3,7 +3,7 @@
 A server is a tree of processes (vLLM starts engine cores and workers) that may leave its process
 group, and evalkit itself may be killed without a chance to clean up: by SIGKILL, by the kernel when
 memory runs out. Under Slurm the cgroup takes the rest down; on a workstation nothing does. So
-evalkit starts this file as a program, and this program starts the server in a session of its own:
+evalkit starts this file as a program, the leader of a session, and this program starts the server:
 
 - SIGUSR2, which Slurm may send to every process of a step, is ignored here and, since an ignored
   signal stays ignored through exec, in the server. evalkit blocks the signal around the start, so
@@ -12,8 +12,9 @@ evalkit starts this file as a program, and this program starts the server in a s
 - When evalkit is gone (our parent is another process) or asks for it (SIGTERM), the whole tree gets
   SIGTERM, and SIGKILL after a grace period. `PR_SET_PDEATHSIG` alone would not do: it reaches one
   process, fires when a mere thread of the parent ends, and asks only once.
-- As a subreaper it inherits orphans of the server, so they stay findable as descendants; processes
-  that carry the marker in their environment are found even without that.
+- As a subreaper it inherits orphans of the server, so they stay findable as descendants; the other marks
+  are in `evalkit.serving.tree`. A keeper that is killed itself leaves the tree to evalkit, or, when that
+  was killed with it, to the next attempt on the node: see `evalkit.serving.leftovers`.
 - A folder of compile caches that evalkit would have removed goes when evalkit is gone.
 
 On another node, where srun starts it, no parent tells that evalkit is gone: standard input does, which
@@ -22,7 +23,6 @@ the first node still lets calls end, so there only standard input is listened to
 
 It exits with the server's exit code (128 + n after signal n). Standard library only, run with
 `python -I -S keeper.py`: it must start in milliseconds and whatever the server's environment is.
-The functions that find and end a tree are imported by evalkit too.
 """
 
 from __future__ import annotations
@@ -36,25 +36,26 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING or __package__:
+    from evalkit.serving import leftovers, tree
+else:  # the program, which has no package: its own folder comes last, so that it hides nothing
+    sys.path.append(str(Path(__file__).parent))
+    import leftovers
+    import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Sequence
 
-MARKER = "EVALKIT_ATTEMPT"
 POLL_S = 0.2
-# A process in an uninterruptible call (a hung GPU driver or file system) survives SIGKILL; after
-# this time it is reported rather than waited for.
-KILL_WAIT_S = 10.0
-# What the server left behind after it ended by itself, or without anybody to serve, has nothing to
-# finish. (vLLM does not heed SIGTERM while it loads, so without this an orphan would live on long.)
-SHORT_GRACE_S = 2.0
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = 127
 # Python ignores these for itself; a program that it starts must not inherit that.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-STDIN = "stdin"
+STDIN = leftovers.STDIN
 """In place of a parent's process id: evalkit holds the other end of standard input."""
 ENDED = "evalkit: the server ended with exit code"
 """Begins the line that tells of a server that ended by itself."""
@@ -65,107 +66,23 @@ evalkit is gone."""
 State: TypeAlias = Literal["held", "asked", "gone"]
 
 
-class Process(NamedTuple):
-    """One process; the start time tells it from a later one with the same pid."""
-
-    pid: int
-    parent: int
-    started: str
-
-
-def find_processes() -> dict[int, Process]:
-    """All processes of this host (or PID namespace) that have not ended, by pid."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (process := read_process(int(entry.name))) is not None:
-            found[process.pid] = process
-    return found
-
-
-def read_process(pid: int) -> Process | None:
-    """One process, or None when it is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
-    except OSError:
-        return None
-    # The name is in parentheses and may hold anything; the fields start after the last one.
-    fields = text.rpartition(")")[2].split()
-    if fields[0] in ("Z", "X"):
-        return None
-    return Process(pid, int(fields[1]), fields[19])
-
-
-def has_marker(pid: int, marker: str) -> bool:
-    """Whether the process was started with our marker; False when it is not ours to look at."""
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-        own = Path(f"/proc/{pid}").stat().st_uid == os.getuid()
-    except OSError:
-        return False
-    return own and f"{MARKER}={marker}".encode() in environ.split(b"\0")
-
-
-def find_tree(roots: Collection[int], marker: str) -> set[Process]:
-    """Processes that carry the marker, and descendants of these and of `roots` (not the roots).
-
-    Descendants matter: a process may have been started with a clean environment, or overwrite what
-    the kernel shows of it. Never this process, and never one of its ancestors.
-    """
-    processes = find_processes()
-    spared = set()
-    pid = os.getpid()
-    while pid in processes and pid not in spared:
-        spared.add(pid)
-        pid = processes[pid].parent
-    marked = {pid for pid in processes if has_marker(pid, marker)} - spared
-    below = set(roots) | marked
-    while more := {p.pid for p in processes.values() if p.parent in below} - below:
-        below |= more
-    return {processes[pid] for pid in (below - set(roots) | marked) - spared if pid in processes}
-
-
-def send(processes: Collection[Process], number: int) -> None:
-    """Signal each process that is still the one we found."""
-    for process in processes:
-        now = read_process(process.pid)
-        if now is not None and now.started == process.started:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process.pid, number)
-
-
-def patient() -> bool:
-    """Nothing cuts a grace period short."""
-    return False
-
-
-def end_tree(
-    roots: Collection[int], marker: str, grace_s: float, is_urgent: Callable[[], bool] = patient
-) -> set[Process]:
-    """TERM, then KILL after `grace_s`, until the tree is gone. Returns who survived even that.
-
-    Once `is_urgent`, at most SHORT_GRACE_S of the grace period are left.
-    """
-    signalled: set[Process] = set()
-    deadline, cut = time.monotonic() + grace_s, False
-    while (tree := find_tree(roots, marker)) and time.monotonic() < deadline:
-        send(tree - signalled, signal.SIGTERM)
-        signalled |= tree
-        time.sleep(POLL_S / 4)
-        if not cut and is_urgent():
-            deadline, cut = min(deadline, time.monotonic() + SHORT_GRACE_S), True
-    deadline = time.monotonic() + KILL_WAIT_S
-    while (tree := find_tree(roots, marker)) and time.monotonic() < deadline:
-        send(tree, signal.SIGKILL)
-        time.sleep(POLL_S / 4)
-    return tree
-
-
 def start(command: Sequence[str]) -> int:
-    """Start the server in a session of its own, without our input; returns its pid."""
+    """Start the server in a process group of its own, without our input; returns its pid.
+
+    It stays in our session where that is ours alone, and begins one else: a session is a mark.
+    """
+    keeper = os.getpid()
     pid = os.fork()
     if pid:
         return pid
-    os.setsid()
+    if leads_session(keeper):
+        os.setpgid(0, 0)
+    else:
+        os.setsid()
+    # Should this keeper alone be killed, a server that works ends its engine in order.
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != keeper:
+        os._exit(NOT_STARTED)
     for number in PYTHON_IGNORES:
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -174,6 +91,21 @@ def start(command: Sequence[str]) -> int:
     except OSError as error:
         say(f"cannot start {command[0]}: {error.strerror}")
     os._exit(NOT_STARTED)
+
+
+def leads_session(pid: int) -> bool:
+    """Whether this process, whose pid is given, began its session: evalkit starts it so on its own node."""
+    return os.getsid(0) == pid
+
+
+def make_marks(server: int) -> tree.Marks:
+    """What the server's processes are known by; `server` is the pid of the one we started."""
+    marker = os.environ[tree.MARKER]  # noqa: TID251 - a program of its own
+    own = os.getpid()
+    if not leads_session(own):
+        return tree.Marks(marker, None, tree.read_process(server))
+    log = next((Path(path) for path in tree.find_outputs(own)), None)
+    return tree.Marks(marker, log, tree.read_process(own))
 
 
 def say(text: str) -> None:
@@ -191,10 +123,10 @@ def reap(pid: int) -> int | None:
     return code if code is None or code >= 0 else 128 - code
 
 
-def become_subreaper() -> None:
-    """Adopt orphaned descendants. Where the C library cannot, the marker alone finds them."""
+def prctl(option: int, value: int) -> None:
+    """Ask the kernel. Where the C library cannot, there are other means to the same end."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 class ParentLine:
@@ -261,8 +193,9 @@ def keep(line: ParentLine | StdinLine, cache_dir: str, command: Sequence[str]) -
 
     `cache_dir` is removed when evalkit is gone: as long as it lives, its next server may use it.
     """
-    become_subreaper()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphaned descendants become ours
     pid = start(command)
+    marks = make_marks(pid)
     code: int | None = None
     state: State = "held"
     while code is None and state == "held":
@@ -272,9 +205,8 @@ def keep(line: ParentLine | StdinLine, cache_dir: str, command: Sequence[str]) -
     if code is not None:
         say(f"{ENDED} {code} at {time.time():.3f}")  # noqa: TID251 - nodes share no other clock
     if code is not None or state == "gone":
-        grace_s = min(grace_s, SHORT_GRACE_S)
-    marker = os.environ[MARKER]  # noqa: TID251 - a program of its own
-    end_tree({os.getpid()}, marker, grace_s, line.is_lost)
+        grace_s = min(grace_s, tree.SHORT_GRACE_S)
+    tree.end_tree({os.getpid()}, marks, grace_s, line.is_lost)
     if line.is_gone():
         shutil.rmtree(cache_dir, ignore_errors=True)
     if code is None:
@@ -295,6 +227,8 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         say(f"cannot make the folder {cache_dir} for compile caches: {error.strerror}")
         return NOT_STARTED
+    for text in leftovers.end_leftovers(os.environ[tree.MARKER]):  # noqa: TID251 - as above
+        say(text)
     return keep(line, cache_dir, argv[3:])
 
 

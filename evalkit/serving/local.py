@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.errors import FailureKind, ServerStartError, ServingError
 from evalkit.redaction import redact
-from evalkit.serving import keeper, logs
+from evalkit.serving import logs
 from evalkit.serving.assembly import Assembly
 from evalkit.serving.contract import ServerContext, ServerFacts
 from evalkit.serving.endpoint import Endpoint
@@ -143,14 +143,15 @@ class LocalDeployment:
         self._server = server = assembly.start_first(place, host)
         assembly.start_others(server, place, host)
         self._context.on_progress(f"server starts on {host}:{port}")
+        root = f"http://{bracket(host)}:{port}"
         endpoint = Endpoint(
-            base_url=f"http://{bracket(host)}:{port}/v1",
+            base_url=f"{root}/v1",
+            health_url=root + assembly.program.health_path,
             model=self._plan.served_model_name,
             api_key=self._context.api_key,
             max_model_len=assembly.program.max_model_len,
         )
-        health_url = server_root(endpoint.base_url) + assembly.program.health_path
-        endpoint = await wait_ready(endpoint, health_url, self._make_check(server, deadline))
+        endpoint = await wait_ready(endpoint, self._make_check(server, deadline))
         self._context.on_progress(f"server is ready on {host}:{port}")
         return endpoint
 
@@ -204,9 +205,7 @@ class LocalDeployment:
         if server is None:
             return False
         if isinstance(error, IdentityError):
-            first = server.first.server
-            tree = keeper.find_tree({first.pid}, f"{self._context.attempt}:{port}")
-            return not listens([p.pid for p in tree], port)
+            return not listens([p.pid for p in server.first.server.find_processes()], port)
         return (
             isinstance(error, ServerStartError)
             and not server.is_alive

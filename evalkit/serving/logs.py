@@ -51,9 +51,20 @@ class Found(NamedTuple):
     """The line with what was said right before and after it."""
 
 
+# `(EngineCore pid=12) WARNING 08-01 12:00:00 [model.py:1]`: the server went on after it. Such lines of
+# vLLM's speak of a config.json without a length, and of an address in use that another port replaced.
+MILD = re.compile(r"^(?:\([^)]*\) *)?(?:DEBUG|INFO|WARNING)\b")
 ADDRESS_IN_USE = re.compile(r"address already in use|\[errno 98\]|EADDRINUSE", re.IGNORECASE)
 
 CAUSES = (
+    _cause(
+        r"no cuda gpus are available|cuda driver version is insufficient|failed to infer device"
+        r"|libcuda\.so|uncorrectable ecc|fallen off the bus|gpu is lost|\bxid\b"
+        r"|driver/library version mismatch|system not yet initialized",
+        "No usable GPU: check the GPUs of the job (cluster.gpu_request, serving.gpus) and the "
+        "driver on the node; a broken node can be left out with cluster.exclude.",
+        FailureKind.GPU_PREFLIGHT,
+    ),
     _cause(
         r"error: unrecognized arguments|unrecognized arguments:|no such option|unknown option",
         "The server does not know an option: check serving.extra_args against its version.",
@@ -92,17 +103,10 @@ CAUSES = (
         r"model architectures? .* (are|is) not supported|should have a `?model_type`?"
         r"|unrecognized model in|does not recognize this architecture|invalid repository id or local"
         r"|cannot find any model weights|SafetensorError|HeaderTooLarge"
-        r"|incomplete metadata|invalid header|config\.json.*(not|missing|valid)",
+        r"|incomplete metadata|invalid header|(no|named|find|missing) [^ ]*config\.json"
+        r"|config\.json[^ ]* is (missing|not (found|a valid|valid))",
         "vLLM cannot load this checkpoint: check config.json (architectures, model_type) and that "
         "its weight files are complete; a newer vLLM may know the architecture.",
-    ),
-    _cause(
-        r"no cuda gpus are available|cuda driver version is insufficient|failed to infer device"
-        r"|libcuda\.so|uncorrectable ecc|fallen off the bus|gpu is lost|\bxid\b"
-        r"|driver/library version mismatch|system not yet initialized",
-        "No usable GPU: check the GPUs of the job (cluster.gpu_request, serving.gpus) and the "
-        "driver on the node; a broken node can be left out with cluster.exclude.",
-        FailureKind.GPU_PREFLIGHT,
     ),
     _cause(
         r"no module named|cannot import name|undefined symbol|cannot open shared object",
@@ -140,10 +144,14 @@ def tail(lines: list[str], secrets: Iterable[str] = ()) -> str:
 
 
 def find_cause(lines: list[str]) -> Found | None:
-    """The first line that shows a known cause, and what to do about it; None when none does."""
+    """The first line that shows a known cause, and what to do about it; None when none does.
+
+    What a node does to a server comes before what a recipe does, for the first may be over elsewhere;
+    and a server that only warned has coped.
+    """
     for cause in CAUSES:
         for index, line in enumerate(lines):
-            if cause.pattern.search(line):
+            if cause.pattern.search(line) and not MILD.match(line):
                 near = lines[max(0, index - BEFORE) : index + 1 + AFTER]
                 kept = tuple(text.rstrip() for text in near if text.strip())
                 return Found(line.strip(), cause.hint, cause.kind, kept)
@@ -165,4 +173,4 @@ def last_lines(lines: list[str]) -> list[str]:
 
 def says_address_in_use(lines: list[str]) -> bool:
     """Whether the server ended because its port was taken."""
-    return any(ADDRESS_IN_USE.search(line) for line in lines)
+    return any(ADDRESS_IN_USE.search(line) and not MILD.match(line) for line in lines)

@@ -28,12 +28,13 @@ class IdentityError(EndpointError):
     """The endpoint is not the server that was asked for: another model, or another key."""
 
 
-async def wait_ready(endpoint: Endpoint, health_url: str, check: Check) -> Endpoint:
+async def wait_ready(endpoint: Endpoint, check: Check) -> Endpoint:
     """Wait until `endpoint` is ready; returns it with what the server told about itself.
 
     Raises IdentityError, EndpointError when it refuses a plain request, and what `check` raises.
     """
     async with Wire(endpoint) as wire:
+        health_url = endpoint.health_url or server_root(endpoint.base_url)
         while not (await _ask(wire.get(health_url, key=False), check)).ok:
             await _pause(check)
         endpoint = await _wait_for_model(wire, endpoint, check)

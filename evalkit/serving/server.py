@@ -14,12 +14,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from evalkit.errors import ServingError
-from evalkit.serving import keeper, logs
+from evalkit.errors import FailureKind, ServingError
+from evalkit.serving import keeper, logs, tree
 from evalkit.serving.memory import oom_kills
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 # The keeper needs a moment to notice the signal, and another to see the last process gone.
@@ -34,7 +34,7 @@ class Server:
         self, process: subprocess.Popen[bytes], marker: str, log_path: Path, log_start: int
     ) -> None:
         self._process = process
-        self._marker = marker
+        self._marks = tree.Marks(marker, log_path, tree.read_process(process.pid))
         self._log_start = log_start
         self._kills_before = oom_kills()
         self.log_path = log_path
@@ -52,6 +52,11 @@ class Server:
     def exit_code(self) -> int | None:
         """Exit code of the server, 128 + n after signal n; None while it runs."""
         return self._process.poll()
+
+    def find_processes(self) -> set[tree.Process]:
+        """All that it consists of now, with its keeper."""
+        # An ended keeper is no root: its pid may be another's by now, and it has no children.
+        return tree.find_tree({self.pid} if self.is_alive else set(), self._marks)
 
     def log(self) -> list[str]:
         """What this server has written last, as lines."""
@@ -76,16 +81,11 @@ class Server:
             self._ask_to_stop(grace_s)
         await self._wait(min(within_s, grace_s + KEEPER_MARGIN_S))
         # The keeper may have been killed, or was given a longer grace: end what is left at once.
-        # An ended keeper is no root: its pid may be another's by now, and it has no children.
         roots = {self.pid} if self.is_alive else set()
-        left = await asyncio.to_thread(keeper.end_tree, roots, self._marker, 0.0)
+        left = await asyncio.to_thread(tree.end_tree, roots, self._marks, 0.0)
         self._process.poll()  # a keeper that was killed here is still to be reaped
         if left:
-            pids = ", ".join(str(p.pid) for p in sorted(left))
-            raise ServingError(
-                f"processes of the server survive SIGKILL: {pids}",
-                hint="They hang in the kernel (driver or file system): look at the node, exclude it.",
-            )
+            raise unendable(left)
 
     def _ask_to_stop(self, grace_s: float) -> None:
         """Tell the keeper; it has a grace period of its own."""
@@ -97,6 +97,16 @@ class Server:
         deadline = loop.time() + limit_s
         while self.is_alive and loop.time() < deadline:
             await asyncio.sleep(POLL_S)
+
+
+def unendable(left: Iterable[tree.Process]) -> ServingError:
+    """SIGKILL was not enough. The node is to blame, whatever was wrong with the server before."""
+    pids = ", ".join(str(process.pid) for process in sorted(left))
+    return ServingError(
+        f"processes of the server survive SIGKILL: {pids}",
+        hint="They hang in the kernel (driver or file system): look at the node, exclude it.",
+        kind=FailureKind.SERVER_HANG,
+    )
 
 
 def describe_code(code: int) -> str:
@@ -118,7 +128,7 @@ def keeper_command(parent: int | str, grace_s: float, cache_dir: Path) -> tuple[
 def start_server(
     command: Sequence[str], env: Mapping[str, str], log_path: Path, grace_s: float, cache_dir: Path
 ) -> Server:
-    """Start a command through a keeper. `env` holds the marker, see `keeper.MARKER`.
+    """Start a command through a keeper. `env` holds the marker, see `tree.MARKER`.
 
     `cache_dir` is made, for us alone; the keeper removes it when we are killed.
     Call it from a thread that lives as long as the program.
@@ -126,7 +136,7 @@ def start_server(
     cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     whole = [*keeper_command(os.getpid(), grace_s, cache_dir), *command]
     process, log_start = launch(whole, env, log_path, stdin=subprocess.DEVNULL)
-    return Server(process, env[keeper.MARKER], log_path, log_start)
+    return Server(process, env[tree.MARKER], log_path, log_start)
 
 
 def launch(

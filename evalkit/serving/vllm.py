@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from evalkit.errors import RecipeError, ServingError
+from evalkit.errors import FailureKind, RecipeError, ServingError
 from evalkit.recipe.section import Scalar
 
 if TYPE_CHECKING:
@@ -267,9 +267,12 @@ def _probe(python: str, env: Mapping[str, str] | None, prefix: tuple[str, ...]) 
 
 
 def _probe_error(python: str, why: str) -> ServingError:
+    """An interpreter or container that does not run here may run on another node: a folder that is
+    not mounted, a disk or driver that hangs. `max_failures` bounds what a misspelt path costs."""
     return ServingError(
         f"cannot run {python} to look for vLLM: {why}",
-        hint="Check serving.python and cluster.server_prefix.",
+        hint="Check serving.python and cluster.server_prefix, and the node.",
+        kind=FailureKind.SERVER_START,
     )
 
 

@@ -2,7 +2,8 @@
 
 Long answers take hours, so no single call can tell. What tells is the server as a whole: requests
 in flight, and for a long time neither a finished call nor a token on vLLM's counters. Before the
-verdict the server is asked for one token, because silence may also be ours.
+verdict the server is asked for one token, because silence may also be ours. A server that is not silent
+but answers with errors is found sooner: see `evalkit.serving.checkup`.
 
 `judge` decides, on values; `ProgressWatchdog` only looks and asks. It never ends a server itself.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from evalkit.errors import FailureKind
+from evalkit.serving.checkup import EVERY_S, Checkup, Moved
 from evalkit.serving.trouble import Trouble
 from evalkit.serving.wire import Answer, Wire
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from evalkit.serving.endpoint import Endpoint
 
 ALIVE_S = 0.5
-METRICS_S = 15.0
 # A saturated engine answers a new request after a scheduling round or two: seconds.
 PROBE_S = 60.0
 # A server that answers probes and none of our calls has lost them; probing on would wait for ever.
@@ -42,6 +43,11 @@ class Reading:
     in_flight: int
     completed: int
     tokens: float | None
+
+    @property
+    def moved(self) -> Moved:
+        """What grows while it works."""
+        return Moved(self.completed, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,11 @@ class ProgressWatchdog:
         clock: Callable[[], float],
         failure: Callable[[], Trouble | None] = lambda: None,
         probe_timeout_s: float = PROBE_S,
+        look_s: float = EVERY_S,
     ) -> None:
         """`failure` is the deployment's: why its process is dead."""
+        self._look_s = min(look_s, stall_timeout_s / 4)
+        self._checkup = Checkup(endpoint, clock, look_s)
         self._probe_timeout_s = probe_timeout_s
         self._endpoint = endpoint
         self._stall_timeout_s = stall_timeout_s
@@ -101,31 +110,42 @@ class ProgressWatchdog:
         self._failure = failure
 
     async def watch(self, in_flight: Callable[[], int], completed: Callable[[], int]) -> Trouble:
-        """Return only when the server is dead or hangs: which of the two, and why."""
+        """Return only when the server is dead, hangs or fails: which of these, and why."""
         async with Wire(self._endpoint) as wire:
-            reading = await self._look(wire, in_flight, completed)
+
+            async def look() -> Reading:
+                return await self._look(wire, in_flight, completed)
+
+            reading = await look()
             progress = Progress(reading.at, reading.completed, reading.tokens)
             while True:
                 if (why := await self._wait()) is not None:
                     return why
-                reading = await self._look(wire, in_flight, completed)
+                reading = await look()
                 verdict, progress = judge(progress, reading, self._stall_timeout_s)
                 if verdict == "suspect":
                     if (why := await self._probe(wire, reading, progress)) is not None:
                         return why
                     # The probe moved the counters itself: start again from where they are now.
-                    after = await self._look(wire, in_flight, completed)
+                    after = await look()
                     progress = replace(
                         progress, since=after.at, tokens=after.tokens, probes=progress.probes + 1
                     )
+                elif self._checkup.is_due:
+                    if (why := await self._checkup.examine(wire, reading.moved)) is not None:
+                        return why
+                    # Nor is this token a sign of work; the time of the last one stays.
+                    after = await look()
+                    self._checkup.last = after.moved
+                    progress = replace(progress, tokens=after.tokens or progress.tokens)
 
     async def _wait(self) -> Trouble | None:
         """Until the next look; earlier with the reason when the process is dead."""
-        until = self._clock() + min(METRICS_S, self._stall_timeout_s / 4)
+        until = self._clock() + self._look_s
         while self._clock() < until:
             if (why := self._failure()) is not None:
                 return why
-            await asyncio.sleep(min(ALIVE_S, self._stall_timeout_s / 4))
+            await asyncio.sleep(min(ALIVE_S, self._look_s))
         return self._failure()
 
     async def _look(

@@ -49,6 +49,8 @@ class Switches:
     """Those connections are cut before the answer begins."""
     wrong_model_every: int = 0
     """One body in so many is answered in another model's name; 0 never."""
+    health_status: int = 0
+    """Status of `/health` once a generation was asked for; 0 stays 200."""
     retry_after: str = ""
     """Retry-After header of failures."""
     null_every: int = 0

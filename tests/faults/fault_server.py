@@ -110,7 +110,8 @@ class FaultServer:
         return response
 
     async def _health(self, _: web.Request) -> web.Response:
-        return web.Response()
+        is_ill = self.switches.health_status and self.state.generations
+        return web.Response(status=self.switches.health_status if is_ill else 200)
 
     async def _version(self, _: web.Request) -> web.Response:
         if not self.switches.version:

@@ -11,6 +11,7 @@ import pytest
 from evalkit.cluster.jobs import read_jobs
 from evalkit.store.run import load_plan
 from tests.faults.harness import TASKS, Place, serving, wait_for
+from tests.unit.serving.support import marked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,15 +47,7 @@ def answers(place: Place) -> dict[str, Any]:
 
 def servers(place: Place) -> list[psutil.Process]:
     """Processes that carry the run's mark, on this machine: keepers, servers and what those started."""
-    mark = f"{load_plan(place.folder).run_id}-r"
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("EVALKIT_ATTEMPT", "").startswith(mark):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return marked(f"{load_plan(place.folder).run_id}-r")
 
 
 def journals(place: Place) -> set[str]:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from aiohttp import web
 
-from evalkit.errors import EndpointError, ServerStartError, ServingError
+from evalkit.errors import EndpointError, FailureKind, ServerStartError, ServingError
 from evalkit.recipe.serving import ExternalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
@@ -229,7 +229,7 @@ async def test_death_in_use(tmp_path: Path) -> None:
 async def test_keeper_is_killed(tmp_path: Path) -> None:
     """Without its keeper the server is reported dead, and stop still finds and ends it."""
     context = make_context(tmp_path)
-    deployment = make_deployment(make_plan(fault_serving()), context)
+    deployment = make_deployment(make_plan(fault_serving("--ignore-term")), context)
     await deployment.start()
     keeper = next(p for p in marked(context.attempt) if "keeper.py" in " ".join(p.cmdline()))
     keeper.kill()
@@ -401,8 +401,9 @@ async def test_external_endpoint_that_is_busy(
     assert endpoint.max_model_len == 4096
     with socket.create_server(("127.0.0.1", 0)) as unused:
         silent = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-    with pytest.raises(EndpointError, match=r"gives no answer(.|\n)*check_models: false"):
+    with pytest.raises(EndpointError, match=r"gives no answer(.|\n)*check_models: false") as caught:
         await make_deployment(make_plan(external(silent)), context).start()
+    assert caught.value.kind is FailureKind.ENDPOINT, "it may be up again for another attempt"
     unchecked = external(silent, check_models=False, api_key_env=None, headers={"X-Team": "a"})
     endpoint = await make_deployment(make_plan(unchecked), context).start()
     assert endpoint.request_headers() == {"X-Team": "a"}
@@ -449,3 +450,49 @@ async def test_watchdog_distrusts_a_server_that_answers_only_others(
     reason = str(await watchdog.watch(lambda: 1, lambda: 0))
     assert "it answers new requests (2 times), but not these" in reason
     assert hosted[0].state.generations == 3
+
+
+@pytest.mark.parametrize(
+    "switch", [{"health_status": 503}, {"fail_status": 500, "fail_times": 9999}]
+)
+async def test_watchdog_sees_a_server_that_fails(tmp_path: Path, switch: dict[str, int]) -> None:
+    """An ill `/health`, or 5xx for everything, ends the server long before the stall time does."""
+    deployment = make_deployment(make_plan(fault_serving()), make_context(tmp_path))
+    endpoint = await deployment.start()
+    await turn(endpoint, **switch)
+    watchdog = ProgressWatchdog(endpoint, 900, time.monotonic, deployment.failure, look_s=0.05)
+    trouble = await watchdog.watch(lambda: 0, lambda: 0)
+    assert trouble.kind is FailureKind.SERVER_HANG
+    assert f"HTTP {switch.get('health_status', 500)}" in trouble.reason
+    await deployment.stop()
+
+
+async def test_watchdog_bears_faults_that_pass(tmp_path: Path) -> None:
+    """Errors beside calls that get on, errors fewer than three in a row, and silence, end no server."""
+    deployment = make_deployment(make_plan(fault_serving()), make_context(tmp_path))
+    endpoint = await deployment.start()
+    looks = 0
+
+    def completed() -> int:
+        nonlocal looks
+        looks += 1
+        return looks
+
+    watchdog = ProgressWatchdog(endpoint, 900, time.monotonic, deployment.failure, look_s=0.02)
+    for switch, counter in (
+        ({"health_status": 503}, completed),
+        ({"health_status": 0, "fail_status": 503, "fail_times": 2}, lambda: 0),
+        ({"fail_status": 0, "hang_after": 1}, lambda: 0),
+    ):
+        await turn(endpoint, **switch)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watchdog.watch(lambda: 1, counter), 1.5)
+    assert looks > 10
+    await deployment.stop()
+
+
+async def turn(endpoint: Endpoint, **switches: int) -> None:
+    """Change the fault server's switches."""
+    url = endpoint.base_url.removesuffix("/v1") + "/_switches"
+    async with aiohttp.ClientSession() as session, session.post(url, json=switches) as response:
+        assert response.status == 200

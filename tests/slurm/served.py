@@ -20,7 +20,9 @@ from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.recipe.schema import Client
 from evalkit.recipe.serving import CommandServing
+from evalkit.serving.tree import MARKER
 from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
+from tests.unit.serving.support import writing_to
 
 if TYPE_CHECKING:
     from evalkit.cluster.cancel import Cancelled
@@ -119,13 +121,15 @@ class ServedRun:
         return [row for row in rows.splitlines() if row.split()[0].split("_")[0] in ours]
 
     def processes(self) -> list[psutil.Process]:
-        """All processes of the run on all nodes, which are this machine: workers, keepers, servers."""
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
+        """All processes of the run on all nodes, which are this machine: workers, keepers, servers, and
+        what of these hides its environment and its command line but writes to the run's logs."""
+        writing = {process.pid for process in writing_to(self.folder.root)}
+        return [p for p in psutil.process_iter() if p.pid in writing or self._is_ours(p)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
             command = " ".join(process.cmdline())
-            marker = process.environ().get("EVALKIT_ATTEMPT", "")
+            marker = process.environ().get(MARKER, "")
             home = process.environ().get("SLURM_JOB_NAME", "")
         except psutil.Error:
             return False

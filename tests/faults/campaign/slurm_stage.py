@@ -14,7 +14,7 @@ import psutil
 import yaml
 
 from evalkit.cluster.jobs import read_jobs
-from evalkit.serving.keeper import MARKER
+from evalkit.serving.tree import MARKER
 from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
 from tests.faults.campaign.ledger import LedgerFile

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import psutil
@@ -16,11 +17,11 @@ import psutil
 from tests.faults.campaign.ledger import LedgerFile
 from tests.faults.fault_options import write_vllm
 from tests.faults.harness import FAULT_SERVER, POLL_S, WORKER, Place, Server, free_port
+from tests.unit.serving.support import writing_to
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.faults.campaign.ledger import Account
 
@@ -239,15 +240,14 @@ def _runs(pid: int) -> bool:
 
 
 def living_pids(marker: str) -> list[int]:
-    """Processes whose environment names `marker`, ourselves excepted."""
-    found = []
+    """Processes whose environment or command line names `marker`, ourselves excepted; or which write to
+    a file below it, for vLLM's engine cores show neither."""
+    found = (
+        {process.pid for process in writing_to(Path(marker))} if marker.startswith("/") else set()
+    )
     for process in psutil.process_iter():
-        try:
-            named = marker in " ".join(process.environ().values()) or marker in " ".join(
-                process.cmdline()
-            )
-            if named and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
+        with contextlib.suppress(psutil.Error):
+            named = [*process.environ().values(), *process.cmdline()]
+            if marker in " ".join(named) and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
+    return sorted(found - {os.getpid()})

@@ -16,10 +16,12 @@ import evalkit.cluster
 from evalkit.cluster import tenure
 from evalkit.cluster.attempts import AttemptRecord, read_attempts, write_attempt
 from evalkit.cluster.executor import REQUEUE_CODE
-from evalkit.cluster.failures import Failure, FailureKind
+from evalkit.cluster.failures import Failure, FailureKind, classify
 from evalkit.cluster.job import TERMINATED, ReplicaJob, interrupt_gather
 from evalkit.cluster.jobs import Fence, JobRecord, append_job, write_fence
 from evalkit.errors import ClusterError, RecipeError, ServerDiedError, StoreError
+from evalkit.serving import tree
+from evalkit.serving.server import unendable
 from evalkit.store.run import save_cluster
 from tests.unit.cluster.builders import make_cluster
 from tests.unit.cluster.test_job import HANDLED, Worker
@@ -238,6 +240,28 @@ def test_a_failed_server_is_tried_on_another_node(
         "update JobId=7_0 ExcNodeList=given,n1",
     ]
     assert "without given, n1" in log_of(run_folder)
+
+
+def test_a_server_that_cannot_be_ended_is_tried_on_another_node(
+    run_folder: RunFolder, controller: Controller, worker: Worker
+) -> None:
+    """What the stop of a server on a hung node raises blames the node, though it hides the first error."""
+
+    def fail() -> None:
+        try:
+            raise ServerDiedError("it hangs", kind=FailureKind.SERVER_HANG)
+        finally:
+            error = unendable([tree.Process(1, 0, 1, 1)])
+            failure = classify(error, node="n1")
+            record(run_folder, 2, end="failed", failure=failure)
+            raise error
+
+    worker.during = fail
+    assert run(run_folder) == TERMINATED
+    assert controller.orders == [
+        "requeue incomplete 7_0",
+        "update JobId=7_0 ExcNodeList=given,n1",
+    ]
 
 
 def test_a_wrong_recipe_ends_at_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import psutil
 
 from evalkit.plan.model import DeploymentPlan
 from evalkit.recipe.serving import AnyServing, CommandServing
+from evalkit.serving import tree
 from evalkit.serving.deployment import ServerContext
 
 if TYPE_CHECKING:
@@ -59,16 +61,34 @@ def fault_serving(*switches: str, **changes: Any) -> CommandServing:
 
 
 def marked(attempt: str) -> list[psutil.Process]:
-    """Living processes that a server of this attempt consists of."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            value = process.environ().get("EVALKIT_ATTEMPT", "")
-            if value.startswith(attempt) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    """Living processes that servers of attempts of this name's beginning consist of.
+
+    By their marker, and, for those that hide it, by their parents and the log that a
+    marked one writes to: as evalkit finds them, but for any number of servers.
+    """
+    processes = tree.find_processes()
+    spared = tree.find_spared(processes)
+    own = [p for p in processes.values() if p.pid not in spared and tree.is_own(p.pid)]
+    found = {p.pid for p in own if (tree.read_marker(p.pid) or "").startswith(attempt)}
+    logs = {path for pid in found for path in tree.find_outputs(pid) if path.endswith(".log")}
+    found |= {p.pid for p in own if tree.find_outputs(p.pid) & logs}
+    found = tree.find_below(processes, found) - spared
+    alive = []
+    for pid in sorted(found):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            alive.append(psutil.Process(pid))
+    return alive
+
+
+def writing_to(folder: Path) -> list[tree.Process]:
+    """Living processes of ours whose output goes to a file below a folder, whatever they call themselves."""
+    below = f"{folder.resolve()}/"
+    return [
+        process
+        for process in tree.find_processes().values()
+        if tree.is_own(process.pid)
+        and any(p.startswith(below) for p in tree.find_outputs(process.pid))
+    ]
 
 
 def collect(into: list[str], *then: Callable[[str], None]) -> Callable[[str], None]:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
         ("ValueError: Couldn't instantiate the backend tokenizer from one of:", "tokenizer",
          "config"),
         ("Model architectures ['NoSuch'] are not supported for now.", "config.json", "config"),
+        ("OSError: /m does not appear to have a file named config.json.", "config.json", "config"),
+        ("OSError: It looks like the config file at '/m/config.json' is not a valid JSON file.",
+         "config.json", "config"),
         ("safetensors_rust.SafetensorError: Error while deserializing header: invalid", "weight",
          "config"),
         ("ModuleNotFoundError: No module named 'vllm'", "serving.python", "config"),
@@ -68,6 +71,33 @@ def test_no_known_cause() -> None:
     """An ordinary log gives no advice."""
     assert logs.find_cause(["INFO: 127.0.0.1 - GET /health 200 OK", "Capturing graphs"]) is None
     assert not logs.says_address_in_use(["INFO: Uvicorn running on http://127.0.0.1:8000"])
+
+
+LENGTH = (
+    "(APIServer pid=9) WARNING 11-25 20:01:00 [model.py:2572] The model's config.json does not contain "
+    "any of the keys to determine the original maximum length of the model. Assuming 2048."
+)
+RETRY = (
+    "(EngineCore_DP0 pid=9) WARNING 11-25 20:01:00 [parallel.py:746] Address already in use. "
+    "Retrying with a new port."
+)
+ECC = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+
+
+def test_what_a_server_coped_with_is_no_cause() -> None:
+    """vLLM's warnings about a missing length and a port it replaced explain no failed start."""
+    nccl = "RuntimeError: NCCL error: unhandled system error"
+    assert logs.find_cause([LENGTH, RETRY, nccl]) is None
+    assert not logs.says_address_in_use([LENGTH, RETRY, nccl])
+    assert logs.says_address_in_use([RETRY, "OSError: [Errno 98] Address already in use"])
+
+
+def test_the_node_comes_before_the_recipe() -> None:
+    """A lost GPU explains whatever else goes wrong after it, or before."""
+    for lines in ([LENGTH, ECC], [ECC, "ValueError: invalid header"], ["invalid header", ECC]):
+        found = logs.find_cause(lines)
+        assert found is not None
+        assert (found.kind, found.line) == ("gpu_preflight", ECC)
 
 
 def test_end_of_a_log(tmp_path: Path) -> None:

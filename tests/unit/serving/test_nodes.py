@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evalkit.errors import FailureKind, RecipeError, ServerStartError, ServingError
 from evalkit.recipe.serving import CommandServing, VllmServing
-from evalkit.serving import addresses, keeper
+from evalkit.serving import addresses, keeper, tree
 from evalkit.serving.assembly import Assembly, free_share
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.followers import (
@@ -153,7 +153,7 @@ def test_what_a_step_inherits() -> None:
 
 def test_no_srun(tmp_path: Path) -> None:
     """Where the worker sees no srun, the error says what a container needs."""
-    env = {"PATH": str(tmp_path), keeper.MARKER: "a"}
+    env = {"PATH": str(tmp_path), tree.MARKER: "a"}
     with pytest.raises(ServingError, match="needs srun") as caught:
         start_follower(make_follower_plan(), env, tmp_path / "log")
     assert "cluster.server_prefix" in str(caught.value.hint)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evalkit.serving import server as server_module
-from evalkit.serving.keeper import MARKER, find_tree
 from evalkit.serving.server import start_server
+from evalkit.serving.tree import MARKER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,4 +58,4 @@ async def test_a_server_that_ignores_the_order(tmp_path: Path) -> None:
     while not server.log():
         await asyncio.sleep(0.01)
     await server.stop(3600.0, 0.0)
-    assert not find_tree({server.pid}, "test-deaf")
+    assert not server.find_processes()

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalkit.cluster.failures import is_retryable
 from evalkit.errors import RecipeError, ServingError
 from evalkit.recipe.serving import VllmServing
+from evalkit.serving import vllm
 from evalkit.serving.vllm import (
     RESERVED,
     Launcher,
@@ -221,12 +223,18 @@ def test_no_vllm(tmp_path: Path) -> None:
         find_installation(str(python), env=None)
 
 
-def test_no_interpreter(tmp_path: Path) -> None:
-    """An interpreter that is not there, or fails, is an error that says so."""
-    with pytest.raises(ServingError, match=r"cannot run /no/such/python"):
-        find_installation("/no/such/python", env=None)
-    with pytest.raises(ServingError, match=r"serving\.python"):
-        find_installation("/bin/false", env=None)
+def test_no_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An interpreter that is not there, fails, or hangs, says so; another node may have one that works."""
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o700)
+    monkeypatch.setattr(vllm, "PROBE_TIMEOUT_S", 0.2)
+    for python in ("/no/such/python", "/bin/false", str(slow)):
+        with pytest.raises(
+            ServingError, match=rf"cannot run {python}(.|\n)*serving\.python"
+        ) as caught:
+            find_installation(python, env=None)
+        assert is_retryable(caught.value.kind)
 
 
 def test_prefix_goes_before_the_probe(tmp_path: Path) -> None:

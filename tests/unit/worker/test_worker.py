@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,10 +26,12 @@ from evalkit.cluster.worker import (
     run_replica,
 )
 from evalkit.errors import EndpointError, EvalkitError, FailureKind, ServerDiedError, UsageError
+from evalkit.serving.tree import MARKER
 from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
 from evalkit.store.union import ShardUnion
-from tests.faults.harness import Server, free_port, serving, wait_for
+from tests.faults.harness import WORKER, Server, free_port, serving, wait_for
+from tests.unit.serving.test_tree import SLEEP, running
 from tests.unit.worker.test_prepare import RECIPE, load, prepare
 
 if TYPE_CHECKING:
@@ -80,6 +86,19 @@ def test_from_start_to_end(tmp_path: Path, server: Server) -> None:
     assert "nothing is owed of addition: no server is started" in (
         folder.worker_log("r0", 2).read_text()
     )
+
+
+def test_leftovers_of_a_killed_attempt(tmp_path: Path, server: Server) -> None:
+    """A starting attempt ends what an earlier one left on its node; its log and the run's log say so."""
+    folder = make_run(tmp_path, server.base_url, n=2)
+    begin_attempt(folder, "r0")
+    marker = f"{load_plan(folder).run_id}-r0.a1-0:20000"
+    with running(SLEEP, {MARKER: marker}) as left:
+        subprocess.run([sys.executable, str(WORKER), str(folder.root), "r0"], check=True)
+        assert left.wait() == -signal.SIGTERM
+    said = f"r0.a1, which is over, had left processes on {os.uname().nodename} ({left.pid})"
+    assert f"r0.a2: {said}; they are ended" in folder.stdout.read_text()
+    assert f"WARNING {said}" in folder.worker_log("r0", 2).read_text()
 
 
 def test_drain(tmp_path: Path, server: Server) -> None:
