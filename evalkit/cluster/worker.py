@@ -17,7 +17,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
-from evalkit.cluster.attempts import Recorder, begin_attempt
+from evalkit.cluster.attempts import begin_attempt
 from evalkit.cluster.contexts import Contexts
 from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.drain import Drain, DrainedError
@@ -32,6 +32,7 @@ from evalkit.cluster.orders import (
     request_drain,
     take_orders,
 )
+from evalkit.cluster.recorder import Recorder
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session

@@ -185,7 +185,7 @@ def test_slurms_own_words_are_shown(make_run: Callable[..., Run]) -> None:
 def test_a_job_that_cannot_import_evalkit_shows_where(make_run: Callable[..., Run]) -> None:
     """A job that dies before its worker says anything leads to its log."""
     run = make_run()
-    run.submit(python="/nonexistent/python")
+    run.submit(python="/nonexistent/python", max_failures=0)
     status = run.cluster.wait_for(
         "the job fails", lambda: (s := run.status()).phase == "stopped" and s, 90
     )
