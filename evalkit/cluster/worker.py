@@ -32,6 +32,7 @@ from evalkit.cluster.orders import (
     request_drain,
     take_orders,
 )
+from evalkit.cluster.recall import heed_recall
 from evalkit.cluster.recorder import Recorder
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
@@ -225,7 +226,9 @@ class Worker:
     async def _main(self) -> bool:
         """Whether all is done that was to do."""
         self.drain.attach()
-        tasks = [asyncio.create_task(t) for t in (self._all.heartbeat.beat(), self._note_drain())]
+        recall = heed_recall(self._folder, self._all.attempt.replica, self._job, self.drain)
+        beat = self._all.heartbeat.beat()
+        tasks = [asyncio.create_task(t) for t in (beat, self._note_drain(), recall)]
         try:
             for index, deployment in enumerate(self._plan.deployments):
                 self._report.phase = index
