@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evalkit.cluster.script import BatchScript
+    from evalkit.cluster.slurm import SlurmCommands
     from evalkit.cluster.submit import Submission
     from evalkit.plan.model import Plan
     from evalkit.recipe.schema import Cluster
@@ -165,11 +166,11 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     cluster = cluster_settings(loaded, env)
     if arguments.replicas:
         cluster = cluster.model_copy(update={"replicas": arguments.replicas})
-    max_array = SlurmCommands(env).max_array_size() if cluster.executor == "slurm" else 1
+    commands = SlurmCommands(env)
     documents = []
     for planned in plan_runs(loaded, say):
         plan, folder = planned.plan, planned.folder
-        scripts = _scripts(folder, plan, cluster, max_array)
+        scripts = _scripts(folder, plan, cluster, commands)
         gpus = f"{_count(cluster.replicas, 'replica')} x {_count(replica_gpus(plan), 'GPU')}"
         document = {
             "folder": str(folder.root),
@@ -191,14 +192,22 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _scripts(folder: RunFolder, plan: Plan, cluster: Cluster, max_array: int) -> list[BatchScript]:
+def _scripts(
+    folder: RunFolder, plan: Plan, cluster: Cluster, commands: SlurmCommands
+) -> list[BatchScript]:
     """What sbatch would get, and what workers would start on further nodes."""
     from evalkit.cluster.preview import preview_parts
     from evalkit.cluster.script import render_scripts
 
     if cluster.executor != "slurm":
         return []
-    scripts = render_scripts(folder, plan, cluster, max_array_size=max_array)
+    scripts = render_scripts(
+        folder,
+        plan,
+        cluster,
+        max_array_size=commands.max_array_size(),
+        kill_wait_s=commands.kill_wait_s(),
+    )
     return [*scripts, *preview_parts(folder, plan, cluster)]
 
 

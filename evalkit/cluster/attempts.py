@@ -6,21 +6,23 @@ so they write different journals.
 
 Each attempt keeps a record of itself in that folder, which tells how long it held how many GPUs and
 how it ended. A worker that is killed leaves a record without an end: readers take it for ended when
-it was last heard. The records are for status and for the decision to requeue; nothing that is done is
-concluded from them.
+it was last heard. Of an attempt that could not even begin, its batch script may have left a line (see
+`evalkit.cluster.deaths`): readers take it for a failed one. The records are for status and for the
+decision to requeue; nothing that is done is concluded from them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
-from evalkit.cluster.failures import Failure  # noqa: TC001 - pydantic reads it
+from evalkit.cluster.deaths import Death, deaths_file, ended_without_a_word, read_deaths
+from evalkit.cluster.failures import Failure, FailureKind
+from evalkit.cluster.jobs import find_replica
 from evalkit.errors import StoreError
 from evalkit.store.layout import attempt_id
 from evalkit.store.publish import publish
@@ -30,11 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from evalkit.clock import Clock
     from evalkit.store.layout import RunFolder
 
-RECORD_EVERY_S = 30.0
-"""A killed attempt's time is known to within this."""
 ATTEMPT_FOLDER = "attempt-"
 
 Signature: TypeAlias = tuple[int, int, int]
@@ -136,62 +135,6 @@ class AttemptRecord:
 _ADAPTER = TypeAdapter(AttemptRecord)
 
 
-class Recorder:
-    """Keeps one attempt's record on disk: now, every `RECORD_EVERY_S`, and at the end."""
-
-    def __init__(self, path: Path, record: AttemptRecord, clock: Clock) -> None:
-        self._path = path
-        self._clock = clock
-        self._written = clock.monotonic()
-        self._writing = threading.Lock()
-        self.record = record
-
-    def update(
-        self,
-        *,
-        units: int,
-        completion_tokens: int,
-        startup_s: float,
-        restart_s: float,
-    ) -> None:
-        """Take in what was counted so far; nothing is written."""
-        self.record = replace(
-            self.record,
-            last=self._clock.wall(),
-            units=units,
-            completion_tokens=completion_tokens,
-            startup_s=round(startup_s, 1),
-            restart_s=round(restart_s, 1),
-        )
-
-    def server_starts(self, servers: int, deployments: int) -> None:
-        """Take in that another server starts: how many that makes, and for how many deployments."""
-        self.record = replace(self.record, server_starts=servers, deployments=deployments)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to write."""
-        return self._clock.monotonic() - self._written >= RECORD_EVERY_S
-
-    def write(self) -> None:
-        """Replace the file; any thread may. Raises StoreError."""
-        with self._writing:
-            self._written = self._clock.monotonic()
-            publish(self._path, self.record.render())
-
-    def stopping(self, reason: str) -> None:
-        """Take in what stops the attempt; to be written at once, for it may be killed before its end."""
-        self.record = replace(self.record, last=self._clock.wall(), reason=reason)
-
-    def end(self, end: End, *, reason: str | None = None, failure: Failure | None = None) -> None:
-        """The last words. Raises StoreError."""
-        now = self._clock.wall()
-        self.record = replace(
-            self.record, last=now, ended=now, end=end, reason=reason, failure=failure
-        )
-        self.write()
-
-
 class AttemptReader:
     """Reads all records again and again; files that have not changed are not opened again."""
 
@@ -214,13 +157,14 @@ class AttemptReader:
             elif (record := read_attempt(path)) is not None:
                 found[path] = (signature, record)
         self._known = found
-        return _in_order(record for _, record in found.values())
+        return _in_order(self._folder, [record for _, record in found.values()])
 
 
 def read_attempts(folder: RunFolder, replica: str | None = None) -> list[AttemptRecord]:
     """Records of all attempts (of one replica), in their order; unreadable ones are left out."""
     records = (read_attempt(path) for path in _paths(folder, replica or "*"))
-    return _in_order(record for record in records if record is not None)
+    found = _in_order(folder, [record for record in records if record is not None])
+    return [record for record in found if replica in (None, record.replica)]
 
 
 def _paths(folder: RunFolder, replica: str) -> Iterable[Path]:
@@ -228,8 +172,59 @@ def _paths(folder: RunFolder, replica: str) -> Iterable[Path]:
     return folder.stdout.parent.glob(f"{replica}/{ATTEMPT_FOLDER}*/{name}")
 
 
-def _in_order(records: Iterable[AttemptRecord]) -> list[AttemptRecord]:
-    return sorted(records, key=lambda record: attempt_order(record.id))
+def _in_order(folder: RunFolder, records: list[AttemptRecord]) -> list[AttemptRecord]:
+    every = [*records, *_without_record(folder, records)]
+    return sorted(every, key=lambda record: attempt_order(record.id))
+
+
+def _without_record(folder: RunFolder, records: Iterable[AttemptRecord]) -> list[AttemptRecord]:
+    """The failed attempts of which batch scripts alone tell, numbered behind their replica's others."""
+    if not (deaths := read_deaths(folder)):
+        return []
+    told = {(record.job_id, record.restart_count) for record in records}
+    found: list[AttemptRecord] = []
+    for death in deaths:
+        replica = find_replica(folder, death.job_id)
+        if replica is not None and (death.job_id, death.restart_count) not in told:
+            earlier = sum(record.replica == replica for record in found)
+            number = last_attempt(folder, replica) + 1 + earlier
+            found.append(_record_of(death, replica, number, folder))
+    return found
+
+
+def _record_of(death: Death, replica: str, number: int, folder: RunFolder) -> AttemptRecord:
+    output = str(folder.job_log(death.job_id).relative_to(folder.root))
+    reason = f"{ended_without_a_word(death.code)}, and evalkit does not start on its node"
+    return AttemptRecord(
+        replica=replica,
+        attempt=number,
+        executor="slurm",
+        job_id=death.job_id,
+        restart_count=death.restart_count,
+        host=death.node,
+        nodes=(death.node,) if death.node else (),
+        gpus=0,
+        started=death.time,
+        last=death.time,
+        ended=death.time,
+        end="failed",
+        failure=Failure(FailureKind.UNKNOWN, reason, death.node or None, output),
+    )
+
+
+def settle_deaths(folder: RunFolder, replica: str, job_id: str) -> None:
+    """Make records of what the job's batch script left, before its next attempt takes a number."""
+    try:
+        for record in read_attempts(folder, replica):
+            if (
+                record.job_id == job_id
+                and not folder.attempt_record(replica, record.attempt).exists()
+            ):
+                number = begin_attempt(folder, replica).number
+                write_attempt(folder, replace(record, attempt=number))
+        deaths_file(folder, job_id).unlink(missing_ok=True)
+    except (StoreError, OSError):
+        return  # readers go on to read the lines
 
 
 def read_attempt(path: Path) -> AttemptRecord | None:

@@ -15,9 +15,11 @@ import re
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
+from filelock import FileLock, Timeout
 
 from evalkit.cluster.credentials import remove_secrets, secrets_file
 from evalkit.cluster.jobs import (
@@ -28,7 +30,7 @@ from evalkit.cluster.jobs import (
     read_jobs,
     write_fence,
 )
-from evalkit.cluster.live import live_elements
+from evalkit.cluster.live import find_worker, live_elements
 from evalkit.cluster.local import find_process, kill_tree
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evalkit.clock import Clock
+    from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.store.layout import RunFolder
 
 DRAIN_WAIT_S = 60.0
@@ -48,6 +51,8 @@ KILL_WAIT_S = 30.0
 """Slurm's default time between the TERM and the KILL of a cancelled job."""
 MARGIN_S = 30.0
 """After its KillWait Slurm kills, runs the epilog and frees the node: seconds on a quiet cluster."""
+SUBMIT_WAIT_S = 30.0
+"""A submit looks up what is owed and calls sbatch a few times."""
 POLL_S = 1.0
 LOOKS = 2
 """Looks at an empty queue before it is believed: an order to requeue may be on its way still."""
@@ -64,6 +69,8 @@ class QueuedJob(NamedTuple):
     """Slurm's own word."""
     reason: str
     nodes: str
+    script: str
+    """Path of its batch script, as it was submitted."""
 
     def __str__(self) -> str:
         where = f" on {self.nodes}" if self.nodes else ""
@@ -105,28 +112,28 @@ def cancel_run(
     Waits at most `wait_s` for that (by default Slurm's KillWait and half a minute, or a minute for
     processes of this machine, which are killed then). Raises ClusterError, StoreError.
     """
-    records = read_jobs(folder)
     commands = SlurmCommands(env)
-    on_slurm = any(record.executor == "slurm" for record in latest_submission(records))
-    if on_slurm:
+    if any(record.executor == "slurm" for record in latest_submission(read_jobs(folder))):
         _require_slurm(commands)
-    live = live_elements(records, commands, now=clock.wall(), reports=read_reports(folder))
+    records, last = fence_off(folder)
+    on_slurm = any(record.executor == "slurm" for record in latest_submission(records))
+    on_slurm = on_slurm or (not records and commands.has("squeue"))  # a submit noted nothing?
+    reports = read_reports(folder)
+    live = live_elements(records, commands, now=clock.wall(), reports=reports)
     # the gather first: it would start as soon as the last replica is gone
     jobs = sorted(
         (record for record in records if live.intersection(record.elements)),
         key=lambda record: record.role,
     )
-    last = max((record.submission for record in records), default=0)
-    if jobs or on_slurm:
-        _raise_fence(folder, Fence(last))
     left: Sequence[QueuedJob] = ()
     unrecorded: tuple[str, ...] = ()
     if on_slurm or any(record.executor == "slurm" for record in jobs):
-        chain = Chain(folder, job_name(load_plan(folder)), commands)
+        chain = Chain(folder, job_name(load_plan(folder)), commands, records)
         left = chain.end([r.job_id for r in jobs if r.executor == "slurm"], clock, wait_s)
-        unrecorded = tuple(sorted(chain.found.difference(job.job_id for job in records)))
+        unrecorded = tuple(sorted(chain.unrecorded))
     # last: processes of another machine are an error, which must keep no job alive
-    killed = _stop_processes([record for record in jobs if record.executor == "local"], wait_s)
+    local = [record for record in jobs if record.executor == "local"]
+    killed = _stop_processes(local, reports, wait_s)
     if not left:
         _raise_fence(folder, Fence(last, gone=True))
         forget_leases(folder)
@@ -134,11 +141,48 @@ def cancel_run(
     return Cancelled(tuple(jobs), killed, unrecorded, tuple(map(str, left)))
 
 
+def fence_off(folder: RunFolder) -> tuple[list[JobRecord], int]:
+    """Raise the fence over every submission that was made or is being made; all jobs, and its number.
+
+    A submit that is at work ends first, so that its jobs are on record. One that does not end in time,
+    or whose lock is not to be seen from here, finds its own number behind the fence before it starts
+    more.
+    """
+    lock = FileLock(folder.submit_lock, timeout=SUBMIT_WAIT_S)
+    is_free = True
+    if folder.cluster.exists():
+        _raise_fence(folder, Fence(_last(read_jobs(folder)) + 1))
+        try:
+            lock.acquire()
+        except Timeout:
+            is_free = False
+        except (OSError, NotImplementedError):  # nobody can submit into such a folder
+            pass
+    try:
+        records = read_jobs(folder)
+        last = _last(records) + (not is_free)
+        _raise_fence(folder, Fence(last))
+    finally:
+        lock.release()
+    return records, last
+
+
+def _last(records: Sequence[JobRecord]) -> int:
+    return max((record.submission for record in records), default=0)
+
+
 class Chain:
     """All Slurm jobs of one run: those on record, and those that only the queue knows of."""
 
-    def __init__(self, folder: RunFolder, name: str, commands: SlurmCommands) -> None:
-        self._scripts = f"{folder.cluster.absolute()}/"
+    def __init__(
+        self,
+        folder: RunFolder,
+        name: str,
+        commands: SlurmCommands,
+        records: Sequence[JobRecord],
+    ) -> None:
+        self._folder = folder.cluster.resolve()
+        self._known = {record.job_id for record in records if record.executor == "slurm"}
         self._name = name
         self._commands = commands
         self.found: set[str] = set()
@@ -146,14 +190,14 @@ class Chain:
 
     def end(self, known: Sequence[str], clock: Clock, wait_s: float | None) -> list[QueuedJob]:
         """Cancel all, and again what comes back; what is left after `wait_s`. Raises ClusterError."""
-        found = sorted({row.job_id for row in self._queued()}.difference(known))
+        found = sorted({row.job_id for row in self.queued()}.difference(known))
         if not (ids := [*known, *found]):
             return []
         self._commands.cancel(ids)
         deadline = clock.monotonic() + (self._wait_s() if wait_s is None else wait_s)
         empty = 0
         while True:
-            rows = self._queued()
+            rows = self.queued()
             empty = 0 if rows else empty + 1
             again = sorted({row.job_id for row in rows if not _is_ending(row.state)})
             if again:
@@ -162,17 +206,26 @@ class Chain:
                 return rows
             time.sleep(POLL_S)
 
-    def _queued(self) -> list[QueuedJob]:
+    @property
+    def unrecorded(self) -> set[str]:
+        """Ids of those found that no submit had noted."""
+        return self.found - self._known
+
+    def queued(self) -> list[QueuedJob]:
         """The run's rows in the queue. Two folders may hold the same run, whose jobs have one name:
-        ours are those whose script lies here. Raises ClusterError."""
+        ours are those on record here, or whose script lies here, by whatever path. Raises ClusterError.
+        """
         ended = self._commands.run(
             "squeue", "-h", "-r", "--all", "--me", f"--name={self._name}", "-o", ROW_FORMAT
         )
         if ended.returncode:
             raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")
-        rows = parse_rows(ended.stdout, self._name, self._scripts)
+        rows = [row for row in parse_rows(ended.stdout, self._name) if self._is_ours(row)]
         self.found.update(row.job_id for row in rows)
         return rows
+
+    def _is_ours(self, row: QueuedJob) -> bool:
+        return row.job_id in self._known or Path(row.script).parent.resolve() == self._folder
 
     def _wait_s(self) -> float:
         """KillWait of the cluster and a margin (s)."""
@@ -181,13 +234,14 @@ class Chain:
         return (float(found[1]) if found else KILL_WAIT_S) + MARGIN_S
 
 
-def parse_rows(text: str, name: str, scripts: str) -> list[QueuedJob]:
-    """Rows of `squeue -o` ROW_FORMAT of jobs with this name whose script lies in `scripts`."""
+def parse_rows(text: str, name: str) -> list[QueuedJob]:
+    """Rows of `squeue -o` ROW_FORMAT of jobs with this name."""
     rows = []
     for line in text.splitlines():
         fields = line.strip().split("|", 6)
-        if len(fields) == 7 and fields[5] == name and fields[6].startswith(scripts):
-            rows.append(QueuedJob(*fields[:5]))
+        if len(fields) == 7 and fields[5] == name:
+            job_id, element, state, reason, nodes, _, script = fields
+            rows.append(QueuedJob(job_id, element, state, reason, nodes, script))
     return rows
 
 
@@ -211,7 +265,9 @@ def _require_slurm(commands: SlurmCommands) -> None:
         )
 
 
-def _stop_processes(records: Sequence[JobRecord], wait_s: float | None) -> tuple[int, ...]:
+def _stop_processes(
+    records: Sequence[JobRecord], reports: Mapping[str, ReplicaReport], wait_s: float | None
+) -> tuple[int, ...]:
     elsewhere = sorted({r.host for r in records if r.host != socket.gethostname()})
     if elsewhere:
         raise ClusterError(
@@ -221,13 +277,18 @@ def _stop_processes(records: Sequence[JobRecord], wait_s: float | None) -> tuple
     for record in records:
         if record.role == "gather":  # writes whole files or nothing: it may just end
             kill_tree(find_process(int(record.job_id), record.started))
-    found = [find_process(int(r.job_id), r.started) for r in records if r.role == "replicas"]
-    controllers = [process for process in found if process is not None]
-    for process in controllers:
+    # a worker that has lost its controller is told itself
+    found = [
+        find_process(int(r.job_id), r.started) or find_worker(r, reports)
+        for r in records
+        if r.role == "replicas"
+    ]
+    processes = [process for process in found if process is not None]
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     timeout_s = DRAIN_WAIT_S if wait_s is None else wait_s
-    _, stubborn = psutil.wait_procs(controllers, timeout=timeout_s)
+    _, stubborn = psutil.wait_procs(processes, timeout=timeout_s)
     for process in stubborn:
         kill_tree(process)
     return tuple(process.pid for process in stubborn)

@@ -20,10 +20,9 @@ INHERITED = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
 DISTRIBUTED = frozenset(
     {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}
 )
-SITE = frozenset(
-    {"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SUBMITIT_LOG_LEVEL", "SUBMITIT_PREEMPT_SIGNAL"}
-)
-"""Variables with such a prefix that say where Slurm is, not what a job is: these stay."""
+SITE = frozenset({"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SUBMITIT_LOG_LEVEL"})
+"""Variables with such a prefix that say where Slurm is, not what a job is: these stay. submitit's signal
+does not: with another one than evalkit's, a job would be warned with a signal that nobody hears."""
 
 
 def read_environment() -> dict[str, str]:

@@ -9,8 +9,8 @@
 - keys in `cluster.sbatch` win, under whatever spelling, over what is computed;
 - a signal that comes while Python still loads is ignored: its default action would end the job, which
   nobody requeues when it was preempted with a grace time. What is meant comes again with the end of it;
-- a worker in a container without Slurm's commands, or with a controller too slow for its last seconds,
-  cannot requeue its job, so it ends with a code for which the batch script does, in three tries.
+- the signal is USR2, whatever submitit's own variable says: it is the one that evalkit hears;
+- srun hands the job's environment to the worker also where sbatch was told to export none of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from submitit import SlurmExecutor
 
+from evalkit.cluster.batch import DEAF, FORGET, OUTLIVE, render_teardown
 from evalkit.errors import ClusterError
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 
@@ -38,17 +39,10 @@ if TYPE_CHECKING:
 MAX_TIMEOUTS = 50
 """submitit wants a number. It is not consulted for replicas, which requeue themselves: see
 `evalkit.cluster.requeue` for what bounds that."""
-DEAF = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
-"""argv before the interpreter's: ignored signals stay ignored until Python takes them."""
-REQUEUE_CODE = 85
-"""Exit code of a worker that wants its job requeued by the batch script."""
-REQUEUE_LINES = (
-    "code=$?",
-    'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"',
-    f'[ "$code" -ne {REQUEUE_CODE} ] || for pause in 2 8 0; do '
-    'scontrol requeue incomplete "$job" && break; sleep "$pause"; done',
-    'exit "$code"',
-)
+SIGNAL = "USR2"
+KILL_WAIT = "EVALKIT_KILL_WAIT_S"
+"""Variable with the site's KillWait (s), for a worker that cannot ask Slurm for it."""
+GATHER_WARNING_S = 90
 GATHER_TIME_MIN = 120
 """A gather of a million records takes about a minute; graders that run code or judges take longer."""
 GATHER_MEMORY = "2GB"
@@ -63,6 +57,8 @@ OWN_OPTIONS = {
     "dependency": "nothing: a run depends on no other job",
 }
 """sbatch options that evalkit needs for itself, and what to use in their place."""
+EXPORT = "--export=ALL"
+"""`sbatch --export=NONE` holds for srun too, which would not hand on what the script has set up."""
 UNSAFE_PATH = re.compile(r"[%\\\n\r]")
 """sbatch expands % in file names, a backslash turns that off, and a line break ends an option."""
 
@@ -84,6 +80,10 @@ class JobShape:
     """Job name."""
     gpus: int
     """GPUs of one replica."""
+    root: Path
+    """The run folder."""
+    kill_wait_s: float | None = None
+    """The site's KillWait (s), where it is known."""
 
 
 def replica_gpus(plan: Plan) -> int:
@@ -126,7 +126,8 @@ def render_parameters(cluster: Cluster, shape: JobShape) -> dict[str, Any]:
             f"cluster.time_min ({cluster.time_min} min)",
             hint="Raise time_min, or lower signal_delay_s; 180 s is enough for most servers.",
         )
-    extra: dict[str, Any] = {"requeue": True}
+    extra: dict[str, Any] = {"requeue": True, "signal": f"{SIGNAL}@{cluster.signal_delay_s}"}
+    root, python = shape.root.absolute(), render_python(cluster)
     parameters: dict[str, Any] = {
         "job_name": shape.name,
         "time": cluster.time_min,
@@ -144,8 +145,8 @@ def render_parameters(cluster: Cluster, shape: JobShape) -> dict[str, Any]:
         "cpus_per_task": cluster.cpus_per_task,
         "mem": cluster.mem,
         "comment": cluster.comment,
-        "setup": render_setup(cluster),
-        "teardown": list(REQUEUE_LINES),
+        "setup": [OUTLIVE, *render_setup(cluster, shape.kill_wait_s), FORGET],
+        "teardown": render_teardown(root, python, cluster.max_failures),
         "srun_args": render_srun_args(cluster),
         **gpu_parameters(cluster, shape.gpus),
     }
@@ -155,6 +156,7 @@ def render_parameters(cluster: Cluster, shape: JobShape) -> dict[str, Any]:
 def render_gather_parameters(cluster: Cluster, name: str, after: list[str]) -> dict[str, Any]:
     """Parameters of the gather job, which runs on CPU when the jobs `after` have ended."""
     extra: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    extra["signal"] = f"{SIGNAL}@{GATHER_WARNING_S}"
     time_min = cluster.gather.get("time", GATHER_TIME_MIN)
     if not isinstance(time_min, int) or isinstance(time_min, bool) or time_min < 1:
         raise ClusterError(
@@ -174,8 +176,8 @@ def render_gather_parameters(cluster: Cluster, name: str, after: list[str]) -> d
         "qos": cluster.qos,
         "comment": cluster.comment,
         "dependency": "afterany:" + ":".join(after),
-        "setup": render_setup(cluster),
-        "srun_args": [*cluster.srun_args],
+        "setup": [OUTLIVE, *render_setup(cluster), FORGET],
+        "srun_args": [EXPORT, *cluster.srun_args],
     }
     options = {key: value for key, value in cluster.gather.items() if key != "time"}
     return apply_options(parameters, extra, options, "cluster.gather")
@@ -221,17 +223,20 @@ def gpu_parameters(cluster: Cluster, gpus: int) -> dict[str, Any]:
     return {"gpus_per_node": typed}
 
 
-def render_setup(cluster: Cluster) -> list[str]:
+def render_setup(cluster: Cluster, kill_wait_s: float | None = None) -> list[str]:
     """Shell lines before the worker starts: the site's own, then the recipe's variables."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.env.items()]
-    return [*cluster.setup, "export PYTHONUNBUFFERED=1", *exports]
+    ours = ["export PYTHONUNBUFFERED=1"]
+    if kill_wait_s is not None:
+        ours.append(f"export {KILL_WAIT}={kill_wait_s:g}")
+    return [*cluster.setup, *ours, *exports]
 
 
 def render_srun_args(cluster: Cluster) -> list[str]:
     """Arguments of the srun that starts the worker."""
     one_worker = ["--nodes=1", "--ntasks=1"] if cluster.nodes > 1 else []
     cpus = [f"--cpus-per-task={cluster.cpus_per_task}"] if cluster.cpus_per_task else []
-    return [*one_worker, *cpus, *cluster.srun_args]
+    return [EXPORT, *one_worker, *cpus, *cluster.srun_args]
 
 
 def render_python(cluster: Cluster) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.clock import Clock
-    from evalkit.cluster.attempts import Recorder
+    from evalkit.cluster.recorder import Recorder
     from evalkit.cluster.replica_report import ReplicaReport
 
 HEARTBEAT_S = 2.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,10 @@ from submitit.slurm.slurm import SlurmJobEnvironment
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
+from evalkit.cluster.batch import ENDED_CODE, TERMINATED
 from evalkit.cluster.credentials import read_secrets, remove_secrets, secrets_file
 from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
+from evalkit.cluster.executor import KILL_WAIT
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.store.layout import RunFolder
@@ -32,8 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM, as shells report it."""
+EXECUTOR = "SUBMITIT_EXECUTOR"
 WAIT_POLL_S = 1.0
 QUERY_TIMEOUT_S = 8.0
 """For Slurm's commands in a job: it may have no more time than that."""
@@ -82,7 +84,14 @@ class ReplicaJob:
             signal.signal(number, lambda signum, _frame: early.append(signum))
         from evalkit.cluster.tenure import Tenure  # heavy: it knows this module
 
-        Tenure(RunFolder(Path(self.run_dir)), self.replica).hold(early)
+        tenure = Tenure(RunFolder(Path(self.run_dir)), self.replica)
+        try:
+            tenure.hold(early)
+        except Exception:  # damage in the decision itself is for the batch script to judge
+            if not tenure.is_over or environment.read_environment().get(EXECUTOR) != "slurm":
+                raise
+            traceback.print_exc()  # submitit would, and end with a code that says nothing
+            raise SystemExit(ENDED_CODE) from None
 
     def checkpoint(self) -> None:
         """What submitit's handler calls for a USR2 that came before `__call__`: never returns."""
@@ -128,7 +137,7 @@ def interrupt_gather(signum: int, _frame: FrameType | None) -> None:
     """
     env = environment.read_environment()
     commands = SlurmCommands(env, QUERY_TIMEOUT_S)
-    if env.get("SUBMITIT_EXECUTOR") == "slurm":
+    if env.get(EXECUTOR) == "slurm":
         job = slurm_id(env)
         view = commands.show(job)
         if view is not None and view.is_running and view.is_preempted and view.may_requeue:
@@ -143,7 +152,7 @@ def current_job() -> JobInfo:
     """The job this process runs in."""
     env = environment.read_environment()
     host = socket.gethostname()
-    if env.get("SUBMITIT_EXECUTOR") == "slurm":
+    if env.get(EXECUTOR) == "slurm":
         nodes = tuple(SlurmJobEnvironment().hostnames)
         return slurm_job(env, host, nodes)
     limit = env.get("SUBMITIT_LOCAL_TIMEOUT_S")
@@ -170,8 +179,17 @@ def slurm_job(env: Mapping[str, str], host: str, nodes: tuple[str, ...]) -> JobI
         host=host,
         gpus=env.get("CUDA_VISIBLE_DEVICES"),
         ends=_end_time(env, env["SLURM_JOB_ID"]),
-        kill_wait_s=SlurmCommands(env, QUERY_TIMEOUT_S).kill_wait_s(),
+        kill_wait_s=_kill_wait(env),
     )
+
+
+def _kill_wait(env: Mapping[str, str]) -> float:
+    """As Slurm says, or as it said where the run was submitted; its default where nobody knows."""
+    commands = SlurmCommands(env, QUERY_TIMEOUT_S)
+    if commands.has("scontrol") and (found := commands.kill_wait_s()) is not None:
+        return found
+    told = env.get(KILL_WAIT, "")
+    return float(told) if told.isdigit() else DEFAULT_KILL_WAIT_S
 
 
 def slurm_id(env: Mapping[str, str]) -> str:

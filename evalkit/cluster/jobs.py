@@ -98,6 +98,15 @@ def read_jobs(folder: RunFolder) -> list[JobRecord]:
     return [_record(folder, line, fence) for line in lines[:-1] if line]
 
 
+def find_replica(folder: RunFolder, job_id: str) -> str | None:
+    """The replica that a Slurm job or array element runs; None when it is not on record. Raises StoreError."""
+    found = None
+    for job in read_jobs(folder):  # ids start again when a controller is reset: the last one counts
+        if job.executor == "slurm" and job_id in job.elements and job.replicas:
+            found = job.replicas[job.elements.index(job_id)]
+    return found
+
+
 def latest_submission(records: list[JobRecord]) -> list[JobRecord]:
     """The jobs of the last submit."""
     last = max((record.submission for record in records), default=0)

@@ -28,7 +28,7 @@ from evalkit.cluster.executor import (
     replica_gpus,
 )
 from evalkit.cluster.job import GatherJob, ReplicaJob
-from evalkit.cluster.jobs import JobRecord, append_job, job_name
+from evalkit.cluster.jobs import JobRecord, append_job, job_name, read_fence
 from evalkit.cluster.local import (
     DetachedExecutor,
     assign_gpus,
@@ -37,8 +37,8 @@ from evalkit.cluster.local import (
     started_at,
     visible_gpus,
 )
-from evalkit.cluster.requeue import bad_nodes, choose_excluded
-from evalkit.cluster.script import split_replicas
+from evalkit.cluster.requeue import bad_nodes, choose_excluded, given_exclude
+from evalkit.cluster.script import share_parallelism, split_replicas
 from evalkit.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def without_bad_nodes(
     avoid = [name for name in bad if commands.run("scontrol", "show", "node", name).returncode == 0]
     if not avoid:
         return cluster, ()
-    given = commands.host_names(cluster.exclude or "")
+    given = commands.host_names(given_exclude(cluster))
     size = commands.partition_size(cluster.partition) if cluster.partition else None
-    chosen = choose_excluded(avoid, given, size=size, nodes=cluster.nodes)
+    chosen = choose_excluded(avoid, given, given, size=size, nodes=cluster.nodes)
     if chosen is None:
         return cluster, ()
-    exclude = ",".join(chosen) or None
     left_out = tuple(name for name in chosen if name not in given)
-    return cluster.model_copy(update={"exclude": exclude}), left_out
+    free = {key: value for key, value in cluster.sbatch.items() if key.strip("-") != "exclude"}
+    return cluster.model_copy(update={"exclude": ",".join(chosen), "sbatch": free}), left_out
 
 
 @dataclass(slots=True)
@@ -135,24 +135,40 @@ class SlurmLaunch(Launch):
         super().__init__(order, clock)
         self._commands = commands
         cluster, name = order.cluster, job_name(order.plan)
-        parameters = render_parameters(cluster, JobShape(name, replica_gpus(order.plan)))
+        kill_wait_s = commands.kill_wait_s()
+        shape = JobShape(name, replica_gpus(order.plan), order.folder.root, kill_wait_s)
+        parameters = render_parameters(cluster, shape)
         # submitit renders the script once to validate it: a bad value fails before any job exists
         self._executor = make_executor(order.folder.cluster, cluster, parameters)
         gather = render_gather_parameters(cluster, name, ["1"])
         make_executor(order.folder.cluster, cluster, gather)
-        self._parts = [
-            range(order.first + part.start, order.first + part.stop)
-            for part in split_replicas(cluster.replicas, commands.max_array_size())
-        ]
+        self._parts = split_replicas(cluster.replicas, commands.max_array_size())
+        self._shares = share_parallelism(parameters["array_parallelism"], self._parts)
 
     def send(self) -> tuple[str, ...]:
         """Submit everything; warnings. Raises ClusterError, StoreError."""
         root = str(self.order.folder.root.absolute())
-        for part in self._parts:
+        first = self.order.first
+        for part, most in zip(self._parts, self._shares, strict=True):
+            self._check_fence()
+            numbers = range(first + part.start, first + part.stop)
+            self._executor.update_parameters(array_parallelism=most)
             with self._refusals("replicas"):
-                jobs = self._executor.submit_array([ReplicaJob(root, index) for index in part])
-            self.record(jobs[0].job_id.split("_")[0], part)
+                jobs = self._executor.submit_array([ReplicaJob(root, index) for index in numbers])
+            self.record(jobs[0].job_id.split("_")[0], numbers)
+        self._check_fence()
         return self._send_gather()
+
+    def _check_fence(self) -> None:
+        """Raise ClusterError, and leave no job, when a cancel has come over this submission."""
+        if self.order.submission > read_fence(self.order.folder).submission:
+            return
+        if self.jobs:
+            self._commands.cancel([job.job_id for job in self.jobs])
+        raise ClusterError(
+            "the run was cancelled while it was submitted",
+            hint="`evalkit submit` starts it again.",
+        )
 
     def _send_gather(self) -> tuple[str, ...]:
         """Let a gather follow; replicas that are queued already are not lost to its refusal."""

@@ -8,6 +8,7 @@ concluded from here. The controller is shared by everybody: who looks again and 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from evalkit.cluster.accounting import NO_ACCOUNTS, History, read_accounts
-from evalkit.cluster.local import find_process
+from evalkit.cluster.local import START_TOLERANCE_S, find_process
+from evalkit.cluster.replica_report import ENDED
 from evalkit.cluster.slurm import JobRow, SlurmCommands
 from evalkit.cluster.states import LIVE, JobState
 
@@ -214,14 +216,30 @@ def _local_row(record: JobRecord, reports: Mapping[str, ReplicaReport], now: flo
         reason = "" if speaks else f"{ELSEWHERE} {record.host}"
     elif find_process(int(record.job_id), record.started) is not None:
         state, reason = JobState.RUNNING, ""
-    elif speaks and any(psutil.pid_exists(report.pid) for report in heard):
-        state, reason = JobState.UNKNOWN, "its worker goes on without it"
+    elif find_worker(record, reports) is not None:
+        state, reason = JobState.RUNNING, "its worker goes on without its controller"
     elif record.role == "gather":
         state, reason = JobState.UNKNOWN, "the process has ended"  # its artifacts say how
     else:
         # a report older than the job is of an earlier one
         state, reason = _local_end([r for r in heard if r.heartbeat >= record.time])
     return JobRow(record.job_id, state, "", reason, record.host)
+
+
+def find_worker(record: JobRecord, reports: Mapping[str, ReplicaReport]) -> psutil.Process | None:
+    """The process that works for a local job of this machine; None when it has ended.
+
+    A process that got the id of a worker that is gone is younger than that worker's report.
+    """
+    for report in (reports[name] for name in record.replicas if name in reports):
+        if report.job_id != record.job_id or report.host != socket.gethostname():
+            continue
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(report.pid)
+            is_ours = process.create_time() < report.started + START_TOLERANCE_S
+            if is_ours and report.state not in ENDED and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+    return None
 
 
 def _local_end(reports: Sequence[ReplicaReport]) -> tuple[JobState, str]:

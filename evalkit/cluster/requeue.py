@@ -23,7 +23,7 @@ from evalkit.cluster.failures import FailureKind, is_retryable
 from evalkit.cluster.states import JobState, job_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from evalkit.cluster.attempts import AttemptRecord, Cause
     from evalkit.cluster.slurm import JobView
@@ -118,7 +118,9 @@ def _already_decided(ending: Ending, view: JobView | None) -> Verdict | None:
     if view.restarts > ending.restart_count:
         return Verdict(Action.LEAVE, "; Slurm has requeued it")
     if _is_cancelled(view):
-        return Verdict(Action.END, "; the job was cancelled")
+        # a cancel in the grace time of a preemption looks the same, so neither is revived
+        how = "preempted, and Slurm does not requeue it" if view.is_preempted else "cancelled"
+        return Verdict(Action.END, f"; the job was {how}")
     state = job_state(view.state)
     if state.is_over and state is not JobState.PREEMPTED and not view.has_timed_out:
         return Verdict(Action.END, f"; the job is over ({view.state})")
@@ -229,20 +231,35 @@ def nodes_to_avoid(
     return tuple(dict.fromkeys([*map(_node, failed), *bad_nodes(records)]))
 
 
+def given_exclude(cluster: Cluster) -> str:
+    """The nodes that the user excludes, as written (`n[1-2]`); an option in `cluster.sbatch` wins."""
+    for key, value in cluster.sbatch.items():
+        if key.strip("-") == "exclude":
+            return str(value) if value else ""
+    return cluster.exclude or ""
+
+
 def choose_excluded(
-    avoid: Sequence[str], excluded: Sequence[str], *, size: int | None, nodes: int
+    avoid: Sequence[str],
+    excluded: Sequence[str],
+    fixed: Collection[str],
+    *,
+    size: int | None,
+    nodes: int,
 ) -> tuple[str, ...] | None:
     """The job's new list of excluded nodes; None to leave it as it is.
 
-    `avoid` is from `nodes_to_avoid`, `excluded` the job's list now: what is in it and not in `avoid` is
-    the site's or the recipe's, and stays. Of the rest of a partition of `size` nodes no more than half
-    is excluded, and `nodes` stay: a job whose nodes are all excluded is held by Slurm for ever
-    (BadConstraints). Where the size is unknown, one node.
+    `avoid` is from `nodes_to_avoid`, `excluded` the job's list now. What the user excludes (`fixed`)
+    stays in it, whatever failed there, and so does what is not in `avoid`: that is the site's. Of the
+    rest of a partition of `size` nodes no more than half is excluded, and `nodes` stay: a job whose
+    nodes are all excluded is held by Slurm for ever (BadConstraints). Where the size is unknown, one
+    node.
     """
-    given = [node for node in excluded if node not in avoid]
+    given = [node for node in excluded if node in fixed or node not in avoid]
+    more = [node for node in avoid if node not in given]
     usable = None if size is None else size - len(given)
     most = 1 if usable is None else max(0, min(usable // 2, usable - nodes))
-    chosen = (*given, *avoid[:most])
+    chosen = (*given, *more[:most])
     return None if set(chosen) == set(excluded) else chosen
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
 from evalkit.cluster.attempts import AttemptRecord
-from evalkit.cluster.executor import REQUEUE_CODE
-from evalkit.cluster.requeue import UNRECORDED_AFTER, choose_excluded
+from evalkit.cluster.batch import REQUEUE_CODE
+from evalkit.cluster.requeue import UNRECORDED_AFTER, choose_excluded, given_exclude
 from evalkit.cluster.slurm import JobView, SlurmCommands
 from evalkit.errors import ClusterError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from evalkit.cluster.job import JobInfo
     from evalkit.cluster.requeue import Verdict
+    from evalkit.recipe.schema import Cluster
 
 log = logging.getLogger("evalkit.worker")
 
@@ -46,7 +47,11 @@ def requeue_job(
 
 
 def keep_off(
-    commands: SlurmCommands, job: JobInfo, view: JobView | None, avoid: Sequence[str]
+    commands: SlurmCommands,
+    job: JobInfo,
+    view: JobView | None,
+    avoid: Sequence[str],
+    cluster: Cluster,
 ) -> str:
     """Keep a job that was just requeued off nodes that failed; what to say of it."""
     if view is None or not avoid:
@@ -54,7 +59,8 @@ def keep_off(
     try:
         excluded = commands.host_names(view.excluded)
         size = commands.partition_size(view.partition)
-        nodes = choose_excluded(avoid, excluded, size=size, nodes=len(job.nodes))
+        fixed = commands.host_names(given_exclude(cluster))
+        nodes = choose_excluded(avoid, excluded, fixed, size=size, nodes=len(job.nodes))
         if nodes is None:
             return ""
         commands.exclude(job.job_id, nodes)

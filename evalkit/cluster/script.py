@@ -47,18 +47,45 @@ def split_replicas(replicas: int, max_array_size: int) -> list[range]:
     return [range(first, min(first + size, replicas)) for first in range(0, replicas, size)]
 
 
+def share_parallelism(most: int, parts: list[range]) -> list[int]:
+    """How many elements of each array may run at once, for `most` of all of them together.
+
+    One of each at least: Slurm has no limit over several arrays.
+    """
+    shares, left = [], sum(len(part) for part in parts)
+    for part in parts:
+        shares.append(max(1, most * len(part) // left))
+        most, left = max(0, most - shares[-1]), left - len(part)
+    return shares
+
+
 def render_scripts(
-    folder: RunFolder, plan: Plan, cluster: Cluster, *, max_array_size: int
+    folder: RunFolder,
+    plan: Plan,
+    cluster: Cluster,
+    *,
+    max_array_size: int,
+    kill_wait_s: float | None = None,
 ) -> list[BatchScript]:
-    """All batch scripts of a submit of the whole run. Raises ClusterError for impossible settings."""
+    """All batch scripts of a submit of the whole run. Raises ClusterError for impossible settings.
+
+    `kill_wait_s` is the site's, where it is known.
+    """
     check_folder(folder.root)
     name = job_name(plan)
-    replicas = render_parameters(cluster, JobShape(name, replica_gpus(plan)))
+    shape = JobShape(name, replica_gpus(plan), folder.root, kill_wait_s)
+    replicas = render_parameters(cluster, shape)
     gather = render_gather_parameters(cluster, name, [REPLICAS_JOB_ID])
     command = f"sbatch {folder.cluster.absolute()}/<job id>_submission.sh"
+    parts = split_replicas(cluster.replicas, max_array_size)
+    shares = share_parallelism(replicas["array_parallelism"], parts)
     arrays = [
-        BatchScript(_title(part), command, render_script(folder, cluster, replicas, len(part)))
-        for part in split_replicas(cluster.replicas, max_array_size)
+        BatchScript(
+            _title(part),
+            command,
+            render_script(folder, cluster, {**replicas, "array_parallelism": most}, len(part)),
+        )
+        for part, most in zip(parts, shares, strict=True)
     ]
     return [*arrays, BatchScript("gather", command, render_script(folder, cluster, gather, 1))]
 

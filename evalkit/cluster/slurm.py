@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.cluster import slurm_times
-from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
 from evalkit.cluster.slurm_times import parse_time
 from evalkit.cluster.states import JobState, job_state
 from evalkit.errors import ClusterError
@@ -213,13 +212,13 @@ class SlurmCommands:
             return DEFAULT_MAX_ARRAY_SIZE
         return self._configured("MaxArraySize") or DEFAULT_MAX_ARRAY_SIZE
 
-    def kill_wait_s(self) -> float:
-        """Time between TERM and KILL on this cluster (s); Slurm's default where it is not said."""
+    def kill_wait_s(self) -> float | None:
+        """Time between TERM and KILL on this cluster (s); None where nobody says."""
         try:
             found = self._configured("KillWait")
         except ClusterError:
-            return DEFAULT_KILL_WAIT_S
-        return DEFAULT_KILL_WAIT_S if found is None else float(found)
+            return None
+        return None if found is None else float(found)
 
     def _configured(self, key: str) -> int | None:
         text = self.run("scontrol", "show", "config").stdout

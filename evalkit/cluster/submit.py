@@ -15,9 +15,15 @@ from filelock import FileLock, Timeout
 
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.cluster import env as environment
-from evalkit.cluster.credentials import collect_secrets, secrets_file, write_secrets
+from evalkit.cluster.cancel import Chain
+from evalkit.cluster.credentials import (
+    collect_secrets,
+    remove_secrets,
+    secrets_file,
+    write_secrets,
+)
 from evalkit.cluster.executor import check_folder
-from evalkit.cluster.jobs import JobRecord, read_fence, read_jobs
+from evalkit.cluster.jobs import JobRecord, job_name, read_fence, read_jobs
 from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.replica_report import read_reports
@@ -89,7 +95,7 @@ def submit_run(
     if cluster.executor == "slurm":
         check_slurm(env)
     check_folder(folder.root)
-    lock = FileLock(folder.cluster / "submit.lock", timeout=LOCK_WAIT_S)
+    lock = FileLock(folder.submit_lock, timeout=LOCK_WAIT_S)
     try:
         folder.cluster.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -140,6 +146,7 @@ class Submitter:
         live = live_elements(known, commands, now=self.clock.wall(), reports=reports)
         running = tuple(job for job in known if live.intersection(job.elements))
         self._refuse_ending(running)
+        self._refuse_unrecorded(known, commands)
         if self.replicas is None and any(job.role == "replicas" for job in running):
             return Submission("already_running", {}, running)
         if not running:
@@ -151,11 +158,12 @@ class Submitter:
             return Submission("nothing_owed", owed, warnings=damage)
         count = min(self.replicas or self.cluster.replicas, survey.total)
         last = max((job.submission for job in running or known), default=0)
+        number = last if running else 1 + max(last, read_fence(self.folder).submission)
         order = Order(
             folder=self.folder,
             plan=self.plan,
             cluster=self.cluster.model_copy(update={"replicas": count}),
-            submission=last if running else last + 1,
+            submission=number,
             first=self._first(known, running, reports) if running else 0,
             running=running,
         )
@@ -172,6 +180,19 @@ class Submitter:
             raise ClusterError(
                 f"this run was cancelled, and its jobs still end: {', '.join(ending)}",
                 hint=f"`evalkit cancel {self.folder.root}` waits for them; submit again after it.",
+            )
+
+    def _refuse_unrecorded(self, known: Sequence[JobRecord], commands: SlurmCommands) -> None:
+        """A submit that was killed behind its sbatch left jobs that nobody noted: not to be doubled."""
+        if self.cluster.executor != "slurm":
+            return
+        chain = Chain(self.folder, job_name(self.plan), commands, known)
+        chain.queued()
+        if chain.unrecorded:
+            raise ClusterError(
+                "jobs of this run are in the queue that no submit has noted (it was killed?): "
+                + ", ".join(sorted(chain.unrecorded)),
+                hint=f"`evalkit cancel {self.folder.root}` ends them; then submit again.",
             )
 
     def _first(
@@ -202,8 +223,12 @@ class Submitter:
             write_secrets(secrets_file(self.folder, self.plan), secrets)
         save_cluster(self.folder, self._settings(is_added=bool(order.running)))
         sent = environment.submission_environment(self.env, frozenset(secrets))
-        with environment.process_environment(sent):
-            warnings = launch.send()
+        try:
+            with environment.process_environment(sent):
+                warnings = launch.send()
+        finally:
+            if not launch.jobs and not order.running:  # nobody is left to read them
+                remove_secrets(secrets_file(self.folder, self.plan))
         self._remove_links()
         if left_out:
             warnings = (

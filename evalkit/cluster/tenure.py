@@ -1,9 +1,8 @@
-"""One attempt's hold on its job: whether it starts, what signals do to it, what becomes of the job.
+"""One attempt's hold on its job: whether it starts, and what signals do to it.
 
 USR2 (time limit, preemption where the site says so) drains in the time that is left to the job, TERM
 (cancel, preemption, requeue) within Slurm's KillWait. What happens to the job then is not read from
-the signal: Slurm is asked, `evalkit.cluster.requeue` decides, and the job is requeued from here, past
-submitit, which would keep books of its own about it.
+the signal: see `evalkit.cluster.departure`.
 
 Nothing here knows how work is drained; the worker does. The main thread runs handlers and waits.
 """
@@ -14,41 +13,17 @@ import contextlib
 import logging
 import signal
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
-
-from evalkit.clock import SYSTEM_CLOCK
-from evalkit.cluster import env as environment
-from evalkit.cluster.attempts import begin_attempt, read_attempts, write_attempt
+from evalkit.cluster.attempts import begin_attempt, settle_deaths
+from evalkit.cluster.batch import ENDED_CODE, TERMINATED
+from evalkit.cluster.departure import Departure
 from evalkit.cluster.drain import REQUEUE_S
-from evalkit.cluster.executor import REQUEUE_CODE
-from evalkit.cluster.failures import Failure, FailureKind, classify
-from evalkit.cluster.job import QUERY_TIMEOUT_S, TERMINATED, current_job, load_secrets
-from evalkit.cluster.jobs import is_cancelled
-from evalkit.cluster.requeue import (
-    UNRECORDED_AFTER,
-    Action,
-    Ending,
-    Verdict,
-    attempts_of_job,
-    decide,
-    find_cause,
-    nodes_to_avoid,
-    refuse,
-    seconds_left,
-)
-from evalkit.cluster.requeue_orders import (
-    OUTSIDE,
-    empty_record,
-    keep_off,
-    requeue_job,
-    retry_unknown_job,
-)
-from evalkit.cluster.runlog import note
-from evalkit.cluster.slurm import SlurmCommands
-from evalkit.errors import ClusterError, StoreError
+from evalkit.cluster.failures import classify
+from evalkit.cluster.job import current_job, load_secrets
+from evalkit.cluster.requeue import Ending, refuse, seconds_left
+from evalkit.cluster.requeue_orders import empty_record, retry_unknown_job
+from evalkit.errors import StoreError
 from evalkit.recipe.schema import Cluster
 from evalkit.store.run import load_cluster
 
@@ -56,18 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType, ModuleType
 
-    from evalkit.cluster.attempts import AttemptRecord, Cause
+    from evalkit.cluster.failures import FailureKind
     from evalkit.cluster.job import JobInfo
     from evalkit.store.layout import RunFolder
 
 log = logging.getLogger("evalkit.worker")
 
 HANDLED = (signal.SIGTERM, signal.SIGUSR2)
-ANSWER_S = 4.0
-"""For each of Slurm's commands after a TERM. A batch script has more patience, and no KILL soon."""
-WARNING_EARLY_S = 90.0
-"""Slurm may send the warning a minute before it was asked for."""
-CONTINUES = "What is finished is kept: `evalkit submit` continues the run."
 
 
 class Tenure:
@@ -82,6 +52,8 @@ class Tenure:
         self._signals: list[str] = []
         self._spent: str | None = None
         self._is_decided = False
+        self.is_over = False
+        """What `hold` raised is the end of the job, by decision."""
 
     def hold(self, early: Sequence[int] = ()) -> None:
         """Work until nothing is left to lease. `early`: signals that came before this call.
@@ -96,11 +68,14 @@ class Tenure:
         try:
             code = self._work()
         except Exception as error:  # damage of ours too: a job that just ends is lost
-            self._fail(error)
+            if not self._is_decided:
+                self._fail(error)
+                self.is_over = True
             raise
         if code:
             self._finish(None)
-            raise SystemExit(code)
+            is_local = self._job is None or self._job.executor == "local"
+            raise SystemExit(code if is_local else ENDED_CODE)
 
     def _work(self) -> int:
         """The worker's exit code. Raises what it or the start of the attempt raised."""
@@ -121,37 +96,17 @@ class Tenure:
         return code
 
     def _fail(self, error: BaseException) -> None:
-        """What becomes of a job whose attempt raised `error`: SystemExit, or nothing when it just ends.
-
-        What a handler raised when it had decided already is none of this.
-        """
-        if self._is_decided:
-            return
+        """What becomes of a job whose attempt raised `error`: SystemExit, or nothing when it just ends."""
         _ignore_signals()
         if self._job is None:
             retry_unknown_job()
             return
         job = self._job
         failure = classify(error, node=job.nodes[0] if job.nodes else job.host)
-        history = attempts_of_job(self._records(), job.job_id)
-        if not any(record.restart_count == job.restart_count for record in history):
-            unseen = job.restart_count - len(history)
-            if not self._record(job, failure) and unseen >= UNRECORDED_AFTER:
-                self._spent = f"its attempts cannot leave a record: {failure.reason}"
+        departure = self._departure(job)
+        if not any(r.restart_count == job.restart_count for r in departure.history()):
+            self._spent = departure.record_failure(failure)
         self._finish(failure.kind)
-
-    def _record(self, job: JobInfo, failure: Failure) -> bool:
-        """Write the record of an attempt that failed before its worker wrote one; whether that worked."""
-        try:
-            number = begin_attempt(self._folder, self._replica).number
-            record = replace(
-                empty_record(job, self._replica, number), end="failed", failure=failure
-            )
-            write_attempt(self._folder, record)
-        except (StoreError, OSError) as error:
-            log.warning("the attempt leaves no record: %s", error)
-            return False
-        return True
 
     def leave(self, *signals: str) -> None:
         """End an attempt that has not begun its work. Raises SystemExit or ClusterError."""
@@ -178,19 +133,22 @@ class Tenure:
 
     def _check_start(self, job: JobInfo) -> None:
         """End an attempt that nobody wants: Slurm requeues without asking for budgets."""
-        if self._is_cancelled(job):
-            self._note(f"{self._replica} does not start again: the run was cancelled")
+        departure = self._departure(job)
+        if departure.is_cancelled():
+            departure.note(f"{self._replica} does not start again: the run was cancelled")
             raise SystemExit(TERMINATED)
-        refusal = refuse(attempts_of_job(self._records(), job.job_id), self._cluster)
+        settle_deaths(self._folder, self._replica, job.job_id)
+        refusal = refuse(departure.history(), self._cluster)
         if refusal is not None:
             number = begin_attempt(self._folder, self._replica).number
-            self._close(empty_record(job, self._replica, number), refusal)
-            raise self._refused(refusal)
+            departure.close(empty_record(job, self._replica, number), refusal)
+            self._is_decided = self.is_over = True
+            raise departure.refused(refusal)
 
     @contextlib.contextmanager
     def _budget(self, job: JobInfo) -> Iterator[None]:
         """Drain when `max_hours` are over in the middle of the block."""
-        left_s = seconds_left(attempts_of_job(self._records(), job.job_id), self._cluster)
+        left_s = seconds_left(self._departure(job).history(), self._cluster)
         if left_s is None or self._worker is None:
             yield
             return
@@ -216,126 +174,15 @@ class Tenure:
         _ignore_signals()
         self._is_decided = True
         job = self._job or current_job()
-        records = self._records()
-        history = attempts_of_job(records, job.job_id)
-        if self._own(history, job, "done") is not None:
-            return
         ending = Ending(job.restart_count, tuple(self._signals), failure)
-        refusal = self._spent or refuse(history, self._cluster)
-        if self._is_cancelled(job):
-            verdict = Verdict(Action.END, "the run was cancelled")
-            self._say_cause(job, "cancelled")
-        elif job.executor == "local":
-            # a TERM of a local job is its cancel: nobody else has a say there
-            is_ended = failure is not None or "SIGTERM" in ending.signals
-            verdict = Verdict(Action.END, "") if is_ended else decide(ending, None, refusal)
-        else:
-            self._finish_slurm(ending, job, records, refusal)
-            return
-        if verdict.action is Action.REQUEUE:
-            raise SystemExit(LOCAL_REQUEUE_RETURN_CODE)
-        self._stop(verdict, refusal, job, history)
-
-    def _finish_slurm(
-        self, ending: Ending, job: JobInfo, records: Sequence[AttemptRecord], refusal: str | None
-    ) -> None:
-        patience_s = ANSWER_S if "SIGTERM" in ending.signals else QUERY_TIMEOUT_S
-        commands = SlurmCommands(environment.read_environment(), patience_s)
-        view = commands.show(job.job_id) if commands.has("scontrol") else OUTSIDE
-        verdict = decide(ending, view, refusal)
-        cause = find_cause(ending, view, is_near_limit=self._is_near_limit(job))
-        history = attempts_of_job(records, job.job_id)
-        if verdict.action is Action.END:
-            self._say_cause(job, cause)
-            records = self._records() if cause else records
-            self._stop(verdict, refusal, job, attempts_of_job(records, job.job_id))
-            return
-        text = verdict.reason
-        if verdict.action is Action.REQUEUE:
-            obstacle = requeue_job(commands, view, verdict, job)
-            if obstacle is not None:
-                self._say_cause(job, cause)
-                self._note(f"{self._replica} asks its batch script for a requeue: {text}{obstacle}")
-                raise SystemExit(REQUEUE_CODE)
-            # Slurm takes this of a job that waits, so not before; it waits as soon as it is requeued
-            text += keep_off(commands, job, view, nodes_to_avoid(history, records))
-        self._say_cause(job, cause)
-        self._note(f"{self._replica} goes back into the queue: {text}")
-        raise SystemExit(TERMINATED)
-
-    def _is_near_limit(self, job: JobInfo) -> bool:
-        """Whether the warning before the time limit was due."""
-        if job.ends is None:
-            return False
-        return SYSTEM_CLOCK.wall() >= job.ends - self._cluster.signal_delay_s - WARNING_EARLY_S
-
-    def _say_cause(self, job: JobInfo, cause: Cause | None) -> None:
-        """Put what Slurm said into this attempt's record, which its worker has written last."""
-        history = attempts_of_job(self._records(), job.job_id)
-        last = history[-1] if history else None
-        if cause is None or last is None or last.restart_count != job.restart_count:
-            return
-        with contextlib.suppress(StoreError, OSError):  # only status has less to say then
-            write_attempt(self._folder, replace(last, cause=cause))
-
-    def _stop(
-        self,
-        verdict: Verdict,
-        refusal: str | None,
-        job: JobInfo,
-        history: Sequence[AttemptRecord],
-    ) -> None:
-        """The job ends. Raises ClusterError when only a limit ended it."""
-        if not verdict.is_refusal:
-            log.info("the job ends: %s", verdict.reason)
-            return
-        drained = self._own(history, job, "drained")
-        if drained is not None and verdict.reason == refusal:
-            self._close(drained, refusal)
-        raise self._refused(verdict.reason)
-
-    def _refused(self, why: str) -> ClusterError:
-        self._is_decided = True
-        text = f"{self._replica} is not requeued: {why}"
-        self._note(text)
-        return ClusterError(text, hint=CONTINUES)
-
-    def _close(self, record: AttemptRecord, reason: str) -> None:
-        """Say in an attempt's record that its job went over its limits."""
-        failure = Failure(FailureKind.OVER_BUDGET, reason, record.node)
-        with contextlib.suppress(StoreError):  # the run's log has it too
-            write_attempt(
-                self._folder,
-                replace(record, end="over_budget", reason=reason, failure=failure),
-            )
-
-    def _own(
-        self, history: Sequence[AttemptRecord], job: JobInfo, end: str
-    ) -> AttemptRecord | None:
-        """The record of this attempt, if it ended so."""
-        last = history[-1] if history else None
-        is_own = last is not None and last.restart_count == job.restart_count and last.end == end
-        return last if is_own else None
-
-    def _records(self) -> list[AttemptRecord]:
-        """Records of the run; none where they cannot be read, which may not keep a job from its requeue."""
+        departure = self._departure(job)
         try:
-            return read_attempts(self._folder)
-        except OSError as error:
-            log.warning("the attempts cannot be read: %s", error)
-            return []
+            departure.finish(ending, self._spent)
+        finally:
+            self.is_over = departure.is_refused
 
-    def _is_cancelled(self, job: JobInfo) -> bool:
-        try:
-            return is_cancelled(self._folder, job.job_id)
-        except StoreError as error:
-            log.warning("%s", error)
-            return False
-
-    def _note(self, text: str) -> None:
-        log.info("%s", text)
-        with contextlib.suppress(StoreError):
-            note(self._folder, SYSTEM_CLOCK, text)
+    def _departure(self, job: JobInfo) -> Departure:
+        return Departure(self._folder, self._replica, self._cluster, job)
 
 
 def _ignore_signals() -> None:

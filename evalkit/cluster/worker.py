@@ -17,7 +17,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
-from evalkit.cluster.attempts import Recorder, begin_attempt
+from evalkit.cluster.attempts import begin_attempt
 from evalkit.cluster.contexts import Contexts
 from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.drain import Drain, DrainedError
@@ -32,6 +32,8 @@ from evalkit.cluster.orders import (
     request_drain,
     take_orders,
 )
+from evalkit.cluster.recall import heed_recall
+from evalkit.cluster.recorder import Recorder
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
@@ -225,7 +227,9 @@ class Worker:
     async def _main(self) -> bool:
         """Whether all is done that was to do."""
         self.drain.attach()
-        tasks = [asyncio.create_task(t) for t in (self._all.heartbeat.beat(), self._note_drain())]
+        recall = heed_recall(self._folder, self._all.attempt.replica, self._job, self.drain)
+        beat = self._all.heartbeat.beat()
+        tasks = [asyncio.create_task(t) for t in (beat, self._note_drain(), recall)]
         try:
             await self._clear_node()
             for index, deployment in enumerate(self._plan.deployments):

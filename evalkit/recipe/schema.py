@@ -147,7 +147,7 @@ class Cluster(Section):
     replicas: int = Field(1, ge=1)
     """Servers that share the run's work: tasks of one Slurm array."""
     array_parallelism: int | None = Field(None, ge=1)
-    """Most replicas at once."""
+    """Most replicas of one submit at once."""
     nodes: int = Field(1, ge=1)
     """Nodes of one replica. vLLM is spread over them by its parallel sizes: whole copies on each node
     where `data_parallel_size` is a multiple, else parts of one copy. A `command` server starts its
@@ -160,7 +160,8 @@ class Cluster(Section):
     """Wall-clock hours that one replica's attempts may take together, requeues included; null has no
     limit. Another submit starts from zero."""
     max_failures: int = Field(3, ge=0)
-    """Failed attempts of a replica in a row (server, GPU, node) that are tried again on another node.
+    """Failed attempts of a replica in a row (server, GPU, node, killed worker) that are tried again on
+    another node.
     Preemptions, time limits and lost nodes are not counted."""
     partition: Text | None = None
     """Partition of the jobs."""

@@ -102,6 +102,11 @@ class RunFolder:
         return self.cluster / "jobs.jsonl"
 
     @property
+    def submit_lock(self) -> Path:
+        """Lock file of whoever submits."""
+        return self.cluster / "submit.lock"
+
+    @property
     def cancelled(self) -> Path:
         """Number of the last submission that was cancelled (text)."""
         return self.cluster / "cancelled"

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.attempts import AttemptRecord, begin_attempt, read_attempts, write_attempt
+from evalkit.cluster.deaths import deaths_file
+from evalkit.cluster.failures import FailureKind
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.slurm import JobView, SlurmCommands
 from evalkit.recipe.serving import VllmServing
@@ -179,6 +181,115 @@ def test_a_container_without_slurm_is_requeued_from_outside(make_run: Callable[[
     again = run.worker("r1", 1)
     assert (again["restart_count"], again["job_id"]) == (1, f"{job}_1")
     assert "asks its batch script for a requeue: SIGUSR2" in log_of(run)
+
+
+def test_a_killed_worker_is_tried_on_another_node(make_run: Callable[[], Run]) -> None:
+    """A worker that the kernel kills leaves nothing: its batch script has the job decided about, the
+    attempt is on record with node and signal, and the next one is elsewhere."""
+    run = make_run()
+    job = run.submit(replicas=2).jobs[0].job_id
+    first = run.worker("r1")
+    os.kill(first["pid"], signal.SIGKILL)
+    again = run.worker("r1", 1)
+    assert (again["restart_count"], again["job_id"]) == (1, f"{job}_1")
+    assert again["nodes"] != first["nodes"]
+    (failed,) = read_attempts(run.folder)
+    assert (failed.id, failed.end, failed.nodes) == ("r1.a1", "failed", tuple(first["nodes"]))
+    assert failed.failure is not None
+    assert "killed without a word (SIGKILL)" in failed.failure.reason
+    assert failed.failure.log == f"cluster/{job}_1_0_log.out"
+    (shown,) = run.status().attempts
+    assert shown.failure == failed.failure
+    assert run.cluster.job_states(f"{job}_1")[0] == "REQUEUED"
+
+
+def test_a_node_without_python_does_not_end_a_job(
+    make_run: Callable[[], Run], tmp_path: Path
+) -> None:
+    """Where nothing of evalkit starts the batch script goes on alone, so often as failures are allowed,
+    and what it leaves is an attempt for status, and for the choice of nodes."""
+    run = make_run()
+    broken = tmp_path / "python"
+    broken.write_text(
+        f'#!/bin/sh\n[ "$SLURM_RESTART_COUNT" ] && exec {sys.executable} "$@"\nexit 127\n'
+    )
+    broken.chmod(0o755)
+    job = run.submit(python=str(broken), max_failures=1).jobs[0].job_id
+    died = run.cluster.wait_for("it died", lambda: read_attempts(run.folder))
+    assert deaths_file(run.folder, job).exists()
+    (shown,) = run.status().attempts
+    assert shown.failure is not None
+    assert "exit code 127" in shown.failure.reason
+    assert shown.failure.node in run.cluster.nodes
+    assert run.worker()["restart_count"] == 1
+    assert not deaths_file(run.folder, job).exists()
+    assert read_attempts(run.folder) == died
+
+
+def test_a_node_without_python_is_not_tried_for_ever(make_run: Callable[[], Run]) -> None:
+    """After `max_failures` such attempts the job ends, and each of them is shown."""
+    run = make_run()
+    job = run.submit(python="/nonexistent/python", max_failures=1).jobs[0].job_id
+    run.cluster.wait_for("it ends", lambda: run.cluster.job_states(job) == ["REQUEUED", "FAILED"])
+    assert [a.restart_count for a in read_attempts(run.folder)] == [0, 1]
+
+
+def test_a_container_at_its_time_limit_is_requeued(make_run: Callable[[], Run]) -> None:
+    """Bash outlives the TERM at the limit, waits for the drain, and means the requeue of an ended job."""
+    run = make_run()
+    hidden = f"env PATH=/nonexistent {sys.executable}"
+    (run.folder.root / "stubborn").touch()
+    job = run.submit(python=hidden, time_min=1, signal_delay_s=10).jobs[0].job_id
+    run.worker()
+    both = ["SIGUSR2", "SIGTERM"]
+    run.cluster.wait_for("Slurm ends it", lambda: run.drains() == both, limit_s=180)
+    assert view(run, job).has_timed_out
+    (run.folder.root / "stubborn").unlink()
+    assert run.worker("r0", 1)["restart_count"] == 1
+    assert "asks its batch script for a requeue: SIGUSR2, SIGTERM" in log_of(run)
+
+
+def test_a_partition_that_cancels_what_it_preempts(make_run: Callable[[], Run]) -> None:
+    """Slurm requeues nothing there: the job ends as preempted, for status too, and a submit goes on."""
+    run = make_run()
+    cluster = run.cluster
+    cluster.run("scontrol", "update", "PartitionName=low", "PreemptMode=CANCEL")
+    try:
+        job = run.submit(partition="low").jobs[0].job_id
+        first = run.worker()
+        record_running(run, job, first)
+        cluster.run("scancel", preempt(cluster, first["nodes"][0]))
+        cluster.wait_for("it is over", lambda: cluster.job_states(job) == ["PREEMPTED"])
+        assert [a.cause for a in read_attempts(run.folder)] == ["preempted"]
+        (shown,) = run.status().attempts
+        assert shown.failure is not None
+        assert shown.failure.kind is FailureKind.PREEMPTED
+        cluster.wait_for("all is over", lambda: run.status().is_over)
+        assert run.submit().kind == "submitted"
+    finally:
+        cluster.run("scontrol", "update", "PartitionName=low", "PreemptMode=REQUEUE")
+
+
+def record_running(run: Run, job: str, info: dict[str, Any]) -> None:
+    """The record that a real worker leaves when it drains on a TERM."""
+    now = SYSTEM_CLOCK.wall()
+    record = AttemptRecord(
+        replica="r0",
+        attempt=begin_attempt(run.folder, "r0").number,
+        executor="slurm",
+        job_id=job,
+        restart_count=0,
+        host=info["host"],
+        nodes=tuple(info["nodes"]),
+        gpus=1,
+        started=now,
+        last=now,
+        ended=now,
+        end="drained",
+        reason="SIGTERM",
+        units=1,
+    )
+    write_attempt(run.folder, record)
 
 
 def test_a_lost_nodes_attempt_leaves_the_new_one_alone(make_run: Callable[[], Run]) -> None:

@@ -14,6 +14,7 @@ from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.logs import Wanted, follow
 from evalkit.cluster.script import render_scripts
+from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError
@@ -102,7 +103,10 @@ def test_the_dry_run_is_what_slurm_ran(make_run: Callable[..., Run], name: str) 
     """Scripts equal the dry run's, run under any name of folder, and hold no secret."""
     run = make_run(name=name)
     cluster = make_cluster(**STUBBED, replicas=2, cpus_per_task=1)
-    shown = render_scripts(run.folder, run.plan, cluster, max_array_size=1001)
+    kill_wait_s = SlurmCommands(run.env).kill_wait_s()
+    shown = render_scripts(
+        run.folder, run.plan, cluster, max_array_size=1001, kill_wait_s=kill_wait_s
+    )
     jobs = run.submit(replicas=2, cpus_per_task=1).jobs
     written = [(run.folder.root / (job.script or "")).read_text() for job in jobs]
     assert written[0] == shown[0].text
@@ -185,7 +189,7 @@ def test_slurms_own_words_are_shown(make_run: Callable[..., Run]) -> None:
 def test_a_job_that_cannot_import_evalkit_shows_where(make_run: Callable[..., Run]) -> None:
     """A job that dies before its worker says anything leads to its log."""
     run = make_run()
-    run.submit(python="/nonexistent/python")
+    run.submit(python="/nonexistent/python", max_failures=0)
     status = run.cluster.wait_for(
         "the job fails", lambda: (s := run.status()).phase == "stopped" and s, 90
     )

@@ -16,6 +16,7 @@ import pytest
 
 from evalkit.clock import Clock
 from tests.unit.cluster.builders import make_plan, write_run
+from tests.unit.cluster.controller import Controller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,26 @@ def fake_slurm(tmp_path: Path) -> Iterator[FakeSlurm]:
         with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
             if psutil.Process(pid).environ().get("FAKE_SLURM") == str(state):
                 os.killpg(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
+    """A Slurm job `7_0` on node n1 that was requeued once, and its controller."""
+    folder = tmp_path / "controller"
+    folder.mkdir()
+    variables = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_JOB_ID": "9",
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_ID": "0",
+        "SLURM_RESTART_COUNT": "1",
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_JOB_END_TIME": "1800000000",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Controller(folder)
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ import pytest
 
 from evalkit.clock import Clock
 from evalkit.cluster.attempts import (
-    RECORD_EVERY_S,
     AttemptRecord,
-    Recorder,
     begin_attempt,
     read_attempts,
     write_attempt,
 )
 from evalkit.cluster.failures import Failure, FailureKind
+from evalkit.cluster.recorder import RECORD_EVERY_S, Recorder
 from evalkit.errors import StoreError
 from evalkit.store.layout import RunFolder
 

@@ -271,6 +271,20 @@ def test_nodes_that_failed_again_and_again_are_left_out(
     assert load_cluster(run_folder).exclude == "n4", "what is left out is for once"
 
 
+def test_a_submit_frees_no_node_of_the_users(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """Nodes that the user excludes stay excluded when attempts had failed there, all of them."""
+    for number, node in enumerate(("n1", "n1", "n2", "n2", "n3"), start=1):
+        failure = Failure(FailureKind.SERVER_START, "no GPU", node) if node != "n3" else None
+        write_attempt(run_folder, number, node, failure)
+    env = {**fake_slurm.env, "FAKE_NODES": "n1,n2,n3,n4"}
+    for changes in ({"exclude": "n1,n2"}, {"sbatch": {"exclude": "n1,n2"}}):
+        cluster = CLUSTER.model_copy(update=changes)
+        submitted = submit_run(run_folder, make_plan(), cluster, clock=SYSTEM_CLOCK, env=env)
+        script = (run_folder.root / (submitted.jobs[0].script or "")).read_text()
+        assert "#SBATCH --exclude=n1,n2\n" in script
+        cancel(run_folder, fake_slurm)
+
+
 def write_attempt(folder: RunFolder, number: int, node: str, failure: Failure | None) -> None:
     """The record of an attempt that failed, or of one that did something."""
     record = AttemptRecord(

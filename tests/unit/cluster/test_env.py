@@ -15,6 +15,7 @@ def test_what_a_job_inherits_is_not_handed_on() -> None:
         "SRUN_DEBUG": "3",
         "SLURMD_NODENAME": "n",
         "SUBMITIT_EXECUTOR": "slurm",
+        "SUBMITIT_PREEMPT_SIGNAL": "USR1",
         "MASTER_PORT": "1",
         "SLURM_CONF": "/etc/slurm.conf",
         "PATH": "/bin",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +22,12 @@ from evalkit.errors import ClusterError
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from tests.unit.cluster.builders import make_cluster, make_plan
 
-SHAPE = JobShape("evalkit-demo-808d8c9a", 4)
+ROOT = Path("/data/runs/demo")
+SHAPE = JobShape("evalkit-demo-808d8c9a", 4, ROOT)
 
 
 def parameters(gpus: int = 4, **changes: Any) -> dict[str, Any]:
-    return render_parameters(make_cluster(**changes), JobShape(SHAPE.name, gpus))
+    return render_parameters(make_cluster(**changes), JobShape(SHAPE.name, gpus, ROOT))
 
 
 def extra(**sbatch: Any) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def test_defaults_ask_for_requeue_and_whole_minutes() -> None:
     assert found["signal_delay_s"] == 180
     assert found["stderr_to_stdout"] is True
     assert found["job_name"] == SHAPE.name
-    assert found["additional_parameters"] == {"requeue": True}
+    assert found["additional_parameters"] == {"requeue": True, "signal": "USR2@180"}
     assert found["wckey"] is None
 
 
@@ -75,18 +77,51 @@ def test_gpus_that_nodes_do_not_divide_are_refused() -> None:
 def test_one_worker_per_replica_and_cores_for_srun() -> None:
     """A replica of several nodes starts one worker; srun is told the cores that sbatch got."""
     found = parameters(nodes=2, cpus_per_task=8, srun_args=["--mpi=none"])
-    expected = ["--nodes=1", "--ntasks=1", "--cpus-per-task=8", "--mpi=none"]
+    expected = ["--export=ALL", "--nodes=1", "--ntasks=1", "--cpus-per-task=8", "--mpi=none"]
     assert found["srun_args"] == expected
-    assert parameters()["srun_args"] == []
+
+
+def test_srun_hands_on_the_environment_that_sbatch_was_told_not_to() -> None:
+    """`export: NONE` is for what sbatch was typed in: the script's own variables reach worker and gather."""
+    for found in (
+        parameters(sbatch={"export": "NONE"}),
+        render_gather_parameters(make_cluster(gather={"export": "NONE"}), "name", ["1"]),
+    ):
+        assert found["additional_parameters"]["export"] == "NONE"
+        assert found["srun_args"] == ["--export=ALL"]
+
+
+def test_the_signal_is_evalkits_whatever_submitits_variable_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """submitit takes its signal from a variable; a job that was warned with it would not drain."""
+    monkeypatch.setattr("submitit.slurm.slurm.SlurmJobEnvironment.USR_SIG", "USR1")
+    gather = render_gather_parameters(make_cluster(), "name", ["1"])
+    for found, warned in ((parameters(), "USR2@180"), (gather, "USR2@90")):
+        executor = make_executor(tmp_path, make_cluster(), found)
+        text = executor._make_submission_file_text(executor._submitit_command_str, "")
+        assert f"#SBATCH --signal={warned}\n" in text
+        assert "USR1" not in text
+        before, _, _ = text.partition("# command")
+        assert before.rstrip().endswith("unset SUBMITIT_PREEMPT_SIGNAL")
+
+
+def test_a_worker_that_cannot_ask_is_told_kill_wait() -> None:
+    """The site's KillWait travels with the job, where the submit knows it."""
+    shape = JobShape("name", 0, ROOT, 5.0)
+    assert "export EVALKIT_KILL_WAIT_S=5" in render_parameters(make_cluster(), shape)["setup"]
+    assert not any("KILL_WAIT" in line for line in parameters()["setup"])
 
 
 def test_setup_lines_come_before_variables() -> None:
     """The recipe's variables win over what modules set, and are quoted."""
     found = parameters(setup=["module load x"], env={"A": "b 'c"})
     assert found["setup"] == [
+        "trap : TERM",
         "module load x",
         "export PYTHONUNBUFFERED=1",
         f"export A={shlex.quote(chr(98) + ' ' + chr(39) + 'c')}",
+        "unset SUBMITIT_PREEMPT_SIGNAL",
     ]
 
 
@@ -108,9 +143,10 @@ def test_free_options_win_under_any_spelling(key: str) -> None:
 
 def test_options_can_be_left_out() -> None:
     """null and false remove what would be set; no-requeue removes requeue."""
-    assert extra(requeue=None) == {}
-    assert extra(requeue=False) == {}
-    assert extra(**{"no-requeue": True}) == {"no-requeue": True}
+    signal = {"signal": "USR2@180"}
+    assert extra(requeue=None) == signal
+    assert extra(requeue=False) == signal
+    assert extra(**{"no-requeue": True}) == {"no-requeue": True, **signal}
     assert "mem" not in parameters(mem="4GB", sbatch={"mem": None})
 
 
@@ -140,6 +176,7 @@ def test_gather_runs_on_cpu_where_the_site_says() -> None:
     assert found["additional_parameters"] == {
         "requeue": True,
         "kill-on-invalid-dep": "yes",
+        "signal": "USR2@90",
         "partition": "cpu",
     }
     assert not {"gres", "gpus_per_node", "partition", "constraint"} & set(found)

@@ -206,6 +206,14 @@ def test_kill_wait_is_the_sites(tmp_path: Path) -> None:
     assert slurm_job(env, "n1", ("n1",)).kill_wait_s == 5
 
 
+def test_kill_wait_is_told_where_a_worker_cannot_ask() -> None:
+    """In a container without Slurm's commands it is what Slurm said where the run was submitted."""
+    env = {"SLURM_JOB_ID": "12", "PATH": "/nonexistent", "EVALKIT_KILL_WAIT_S": "5"}
+    assert slurm_job(env, "n1", ("n1",)).kill_wait_s == 5
+    env["EVALKIT_KILL_WAIT_S"] = "soon"
+    assert slurm_job(env, "n1", ("n1",)).kill_wait_s == 30
+
+
 def test_squeue_is_asked_for_the_end(tmp_path: Path) -> None:
     """Where Slurm sets no variable, squeue's local time becomes Unix time."""
     program = tmp_path / "squeue"

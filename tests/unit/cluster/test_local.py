@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from evalkit.cluster.local import assign_gpus, find_process, started_at, visible
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError
+from evalkit.plan.model import Shard
 from tests.unit.cluster.builders import make_cluster, make_plan, write_json
 from tests.unit.cluster.waiting import wait_for
 
@@ -245,11 +248,80 @@ def test_a_process_that_is_gone_is_over_at_once(
     )
 
 
-def test_a_worker_outlives_its_controller(run_folder: RunFolder) -> None:
-    """While the worker's own process speaks and exists, the run is not called dead."""
+@pytest.fixture
+def orphan(run_folder: RunFolder) -> Iterator[subprocess.Popen[str]]:
+    """A worker that works on although its controller, the job on record, is gone. It ends on a TERM."""
+    code = "import signal; print('up', flush=True); signal.sigwait([signal.SIGTERM])"
+    blocked = f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); {code}"
+    argv = [sys.executable, "-c", blocked]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        speak(run_folder, process.pid)
+        yield process
+        process.kill()
+
+
+GONE = str(2**22 + 1)
+
+
+def speak(folder: RunFolder, pid: int, **changes: Any) -> None:
+    """Put a job whose controller is gone on record, and the report of its worker."""
     now = SYSTEM_CLOCK.wall()
-    record(run_folder, job_id=str(2**22 + 1), started=1.0, time=now - 10)
-    report = {"replica": "r0", "attempt": 1, "state": "ready", "host": "h", "pid": os.getpid()}
-    times = {"heartbeat": now, "started": now, "job_id": "1"}
-    write_json(run_folder.replica("r0"), {**report, **times})
+    record(folder, job_id=GONE, started=1.0, time=now - 10, gpus="4")
+    report = {"replica": "r0", "attempt": 1, "state": "ready", "host": socket.gethostname()}
+    report |= {"pid": pid, "heartbeat": now, "started": now, "job_id": GONE, **changes}
+    write_json(folder.replica("r0"), report)
+
+
+def test_a_worker_outlives_its_controller(
+    run_folder: RunFolder, orphan: subprocess.Popen[str]
+) -> None:
+    """While the worker's own process exists the run lives, also when it has not spoken for long: its
+    GPUs are not handed out again."""
     assert run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV).phase == "running"
+    speak(run_folder, orphan.pid, heartbeat=0.0)
+    assert run_status(run_folder, clock=SYSTEM_CLOCK, env=ENV).phase == "silent"
+    lease = run_folder.lease(Shard("sums", 0))
+    lease.parent.mkdir(parents=True)
+    lease.write_text("pid=1\nhost=elsewhere\n")
+    assert submit(run_folder).kind == "already_running"
+    assert lease.exists()
+    with pytest.raises(ClusterError, match="of which 3 are free"):
+        submit_run(
+            run_folder,
+            make_plan(),
+            make_cluster(executor="local", signal_delay_s=60, time_min=10),
+            clock=SYSTEM_CLOCK,
+            env=ENV,
+            replicas=4,
+        )
+
+
+def test_a_cancel_ends_a_worker_without_a_controller(
+    run_folder: RunFolder, orphan: subprocess.Popen[str]
+) -> None:
+    """It is told itself, and seen to end."""
+    done = cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV, wait_s=30)
+    assert GONE in done.text
+    assert done.killed == ()
+    assert orphan.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started": 1000.0},  # this process is younger, so it has only got the id of that worker
+        {"host": "elsewhere"},
+        {"job_id": "1"},
+        {"state": "done"},
+    ],
+    ids=["another process", "another machine", "another job", "ended"],
+)
+def test_a_process_that_is_no_worker_is_left_alone(
+    run_folder: RunFolder, orphan: subprocess.Popen[str], changes: dict[str, Any]
+) -> None:
+    """Only the process that wrote the report of this very job is taken for its worker."""
+    speak(run_folder, orphan.pid, **changes)
+    cancel_run(run_folder, clock=SYSTEM_CLOCK, env=ENV, wait_s=1)
+    assert orphan.poll() is None

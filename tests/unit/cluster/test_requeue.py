@@ -21,6 +21,7 @@ from evalkit.cluster.requeue import (
     decide,
     failures_in_a_row,
     find_cause,
+    given_exclude,
     nodes_to_avoid,
     refuse,
     seconds_left,
@@ -304,39 +305,79 @@ def test_the_next_attempt_avoids_where_the_job_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("avoid", "excluded", "size", "nodes", "chosen"),
+    ("avoid", "excluded", "fixed", "size", "nodes", "chosen"),
     [
-        pytest.param(["n1"], [], 8, 1, ("n1",), id="one of many"),
-        pytest.param(["n1"], ["n7"], 8, 1, ("n7", "n1"), id="beside the site's"),
-        pytest.param(["n2"], ["n7", "n1"], 8, 1, ("n7", "n1", "n2"), id="beside earlier ones"),
-        pytest.param(["n1"], ["n1"], 8, 1, None, id="known"),
-        pytest.param(["n1"], [], 1, 1, None, id="the only one"),
-        pytest.param(["n2", "n1"], ["n1"], 3, 1, ("n2",), id="half at most, latest first"),
-        pytest.param(["n1"], ["n2", "n3"], 4, 1, ("n2", "n3", "n1"), id="of what is usable"),
-        pytest.param(["n1"], ["n2", "n3"], 3, 1, None, id="what is left stays"),
-        pytest.param(["n1", "n2"], [], 4, 3, ("n1",), id="as many as the replica needs"),
-        pytest.param(["n1", "n2"], [], None, 1, ("n1",), id="size unknown"),
+        pytest.param(["n1"], [], [], 8, 1, ("n1",), id="one of many"),
+        pytest.param(["n1"], ["n7"], ["n7"], 8, 1, ("n7", "n1"), id="beside the site's"),
+        pytest.param(
+            ["n2"], ["n7", "n1"], ["n7"], 8, 1, ("n7", "n1", "n2"), id="beside earlier ones"
+        ),
+        pytest.param(["n1"], ["n1"], [], 8, 1, None, id="known"),
+        pytest.param(["n1"], [], [], 1, 1, None, id="the only one"),
+        pytest.param(["n2", "n1"], ["n1"], [], 3, 1, ("n2",), id="half at most, latest first"),
+        pytest.param(["n1"], ["n2", "n3"], [], 4, 1, ("n2", "n3", "n1"), id="of what is usable"),
+        pytest.param(["n1"], ["n2", "n3"], ["n2", "n3"], 3, 1, None, id="what is left stays"),
+        pytest.param(["n1", "n2"], [], [], 4, 3, ("n1",), id="as many as the replica needs"),
+        pytest.param(["n1", "n2"], [], [], None, 1, ("n1",), id="size unknown"),
+        pytest.param(["n1", "n2"], ["n1", "n2"], ["n1", "n2"], None, 1, None, id="all the user's"),
+        pytest.param(["n1", "n3"], ["n1"], ["n1"], 8, 1, ("n1", "n3"), id="beside the user's"),
+        pytest.param(
+            ["n1", "n2", "n3"], ["n1", "n2", "n3"], ["n1", "n2", "n3"], 4, 1, None, id="most of it"
+        ),
     ],
 )
 def test_excluded_nodes_leave_room(
-    avoid: list[str], excluded: list[str], size: int | None, nodes: int, chosen: Any
+    avoid: list[str],
+    excluded: list[str],
+    fixed: list[str],
+    size: int | None,
+    nodes: int,
+    chosen: Any,
 ) -> None:
-    """What the site excludes stays excluded, and at most half of the rest joins it."""
-    assert choose_excluded(avoid, excluded, size=size, nodes=nodes) == chosen
+    """What the user or the site excludes stays excluded, and at most half of the rest joins it."""
+    assert choose_excluded(avoid, excluded, fixed, size=size, nodes=nodes) == chosen
 
 
 NAMES = st.sampled_from([f"n{i}" for i in range(8)])
 
 
-@given(st.lists(NAMES, unique=True), st.lists(NAMES, unique=True, max_size=7), st.integers(1, 4))
-def test_a_job_can_always_start(avoid: list[str], excluded: list[str], nodes: int) -> None:
-    """Exclusion never takes a node that is needed, whatever failed, and never frees a site's node."""
-    chosen = choose_excluded(avoid, excluded, size=8, nodes=nodes)
+@given(
+    st.lists(NAMES, unique=True),
+    st.lists(NAMES, unique=True, max_size=7),
+    st.sets(NAMES),
+    st.sampled_from([None, 8]),
+    st.integers(1, 4),
+)
+def test_a_job_can_always_start(
+    avoid: list[str], excluded: list[str], user: set[str], size: int | None, nodes: int
+) -> None:
+    """Exclusion never takes a node that is needed, and never frees one of the user's or the site's,
+    whatever failed there."""
+    fixed = user & set(excluded)
+    chosen = choose_excluded(avoid, excluded, fixed, size=size, nodes=nodes)
     if chosen is not None:
-        given_by_site = set(excluded) - set(avoid)
-        assert given_by_site <= set(chosen)
+        others = fixed | (set(excluded) - set(avoid))
+        assert others <= set(chosen)
         assert len(set(chosen)) == len(chosen)
-        assert 8 - len(chosen) >= min(nodes, 8 - len(given_by_site))
+        assert 8 - len(chosen) >= min(nodes, 8 - len(others)) or size is None
+        assert len(chosen) <= len(others) + 1 or size is not None
+
+
+def test_the_users_list_may_be_a_free_option() -> None:
+    """`sbatch: {exclude: ...}` wins over `exclude`, as it does in the script; null leaves it out."""
+    assert given_exclude(make_cluster(exclude="n[1-2]")) == "n[1-2]"
+    assert given_exclude(make_cluster(exclude="n1", sbatch={"--exclude": "n2"})) == "n2"
+    assert given_exclude(make_cluster(exclude="n1", sbatch={"exclude": None})) == ""
+    assert given_exclude(make_cluster()) == ""
+
+
+def test_a_preempted_job_that_slurm_cancels_is_not_called_cancelled() -> None:
+    """Where a partition cancels what it preempts the job ends, for that reason: nobody cancelled it."""
+    view = COMPLETING._replace(is_preempted=True)
+    verdict = decide(TERMINATED, view, None)
+    assert verdict.action is Action.END
+    assert "preempted" in verdict.reason
+    assert find_cause(TERMINATED, view, is_near_limit=False) == "preempted"
 
 
 @pytest.mark.parametrize(

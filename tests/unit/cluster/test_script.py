@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
+import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from evalkit.cluster.executor import DEAF
-from evalkit.cluster.script import REPLICAS_JOB_ID, render_scripts, split_replicas
+from evalkit.cluster.batch import DEAF, ENDED_CODE, REQUEUE_CODE, TERMINATED
+from evalkit.cluster.deaths import deaths_file, read_deaths
+from evalkit.cluster.script import (
+    REPLICAS_JOB_ID,
+    render_scripts,
+    share_parallelism,
+    split_replicas,
+)
 from evalkit.errors import ClusterError
 from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.template import load_template
@@ -109,53 +120,155 @@ def test_paths_that_sbatch_would_change_are_refused(name: str) -> None:
         texts(make_cluster(), folder=RunFolder(Path("/runs") / name))
 
 
+@dataclass(frozen=True)
+class Node:
+    """Where a batch script runs: its programs are stand-ins that say what they were asked."""
+
+    dir: Path
+    folder: RunFolder
+
+    def put(self, name: str, line: str) -> None:
+        """A program of this name."""
+        program = self.dir / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+
+    def script(self, **changes: Any) -> list[str]:
+        """argv of the batch script of replicas."""
+        path = self.dir / "script.sh"
+        path.write_text(texts(make_cluster(python="work", **changes), folder=self.folder)[0])
+        return ["bash", str(path)]
+
+    def env(self, element: str = "", restarts: int = 0) -> dict[str, str]:
+        """What Slurm sets."""
+        env = {"PATH": f"{self.dir}:/usr/bin:/bin", "SLURM_JOB_ID": "12", "SLURMD_NODENAME": "n1"}
+        if restarts:
+            env["SLURM_RESTART_COUNT"] = str(restarts)
+        if element:
+            env |= {"SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": element}
+        return env
+
+    def run(self, code: int, element: str = "", restarts: int = 0, **changes: Any) -> list[str]:
+        """What the programs said after a worker that ended so; the code stays the job's."""
+        self.put("srun", f"exit {code}")
+        ended = subprocess.run(
+            self.script(**changes),
+            env=self.env(element, restarts),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == code
+        return ended.stderr.splitlines()
+
+
+SILENT = 'case "$*" in -o*) exit 1;; esac; echo "$@" >&2'
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node with a Slurm that takes every order, and no evalkit."""
+    found = Node(tmp_path, RunFolder(tmp_path / "it's" / "demo"))
+    found.folder.cluster.mkdir(parents=True)
+    found.put("scontrol", SILENT)
+    return found
+
+
 @pytest.mark.parametrize(
     ("code", "element", "requeued"),
     [
         (0, "", ""),
-        (1, "", ""),
-        (143, "4", ""),
-        (85, "", "12"),
-        (85, "4", "10_4"),
-        (85, "0", "10_0"),
+        (ENDED_CODE, "", ""),
+        (TERMINATED, "4", ""),
+        (REQUEUE_CODE, "", "12"),
+        (REQUEUE_CODE, "4", "10_4"),
+        (REQUEUE_CODE, "0", "10_0"),
     ],
 )
-def test_the_batch_script_requeues_for_a_worker_that_cannot(
-    code: int, element: str, requeued: str, tmp_path: Path
+def test_a_code_that_a_worker_chose_is_obeyed(
+    code: int, element: str, requeued: str, node: Node
 ) -> None:
-    """Only the worker's code for it makes the script requeue its job; the code stays the job's."""
-    text = texts(make_cluster(python="work"))[0]
-    (tmp_path / "script.sh").write_text(text)
-    for name, line in (("srun", f"exit {code}"), ("scontrol", 'echo "$@" >&2')):
-        program = tmp_path / name
-        program.write_text(f"#!/bin/sh\n{line}\n")
-        program.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "12"}
-    if element:
-        env |= {"SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": element}
-    argv = ["bash", str(tmp_path / "script.sh")]
-    ended = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-    assert ended.returncode == code
-    assert ended.stderr == (f"requeue incomplete {requeued}\n" if requeued else "")
+    """Only the worker's code for it makes the script requeue its job; nothing else is asked."""
+    assert node.run(code, element) == ([f"requeue incomplete {requeued}"] if requeued else [])
 
 
-def test_the_batch_script_asks_a_slow_controller_again(tmp_path: Path) -> None:
-    """A requeue that fails is tried three times in all, and the worker's code stays the job's."""
-    (tmp_path / "script.sh").write_text(texts(make_cluster(python="work"))[0])
-    for name, line in (
-        ("srun", "exit 85"),
-        ("scontrol", 'echo "$@" >&2; exit 1'),
-        ("sleep", 'echo "pause $1" >&2'),
-    ):
-        program = tmp_path / name
-        program.write_text(f"#!/bin/sh\n{line}\n")
-        program.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "12"}
-    argv = ["bash", str(tmp_path / "script.sh")]
-    ended = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-    assert ended.returncode == 85
+def test_the_batch_script_asks_a_slow_controller_again(node: Node) -> None:
+    """A requeue that fails is tried three times in all."""
+    node.put("scontrol", f"{SILENT}; exit 1")
+    node.put("sleep", 'echo "pause $1" >&2')
     asked = "requeue incomplete 12"
-    assert ended.stderr.splitlines() == [asked, "pause 2", asked, "pause 8", asked, "pause 0"]
+    expected = [asked, "pause 2", asked, "pause 8", asked, "pause 0"]
+    assert node.run(REQUEUE_CODE) == expected
+
+
+def test_a_job_at_its_time_limit_is_meant(node: Node) -> None:
+    """Slurm does nothing about a job that ends when it is asked for incomplete ones, and calls it done."""
+    job = "JobId=12 JobState=COMPLETING Reason=TimeLimit Requeue=1"
+    node.put("scontrol", f'case "$*" in -o*) echo "{job}";; *) echo "$@" >&2;; esac')
+    assert node.run(REQUEUE_CODE) == ["requeue 12"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "orders"),
+    [(TERMINATED, []), (ENDED_CODE, []), (REQUEUE_CODE, ["requeue incomplete 10_4"])],
+)
+@pytest.mark.parametrize("code", [1, 127, 137, 139])
+def test_a_code_of_nobodys_choice_is_decided_in_python(
+    code: int, verdict: int, orders: list[str], node: Node
+) -> None:
+    """evalkit is asked on the node, with folder and code, and the script does what it says."""
+    node.put("work", f'shift; echo "$@" >&2; exit {verdict}')
+    asked = f"evalkit.cluster.aftermath {node.folder.root} {code}"
+    assert node.run(code, "4") == [asked, *orders]
+    assert not deaths_file(node.folder, "10_4").exists()
+
+
+def test_where_python_does_not_run_the_script_goes_on_alone(node: Node) -> None:
+    """So often as failures are allowed, each with a line; then the job just ends."""
+    node.put("work", "exit 127")
+    orders = [node.run(127, "4", restarts, max_failures=2) for restarts in range(4)]
+    assert orders == [["requeue incomplete 10_4"]] * 2 + [[]] * 2
+    found = read_deaths(node.folder)
+    assert [(d.job_id, d.restart_count, d.code, d.node) for d in found] == [
+        ("10_4", restarts, 127, "n1") for restarts in range(4)
+    ]
+
+
+def test_where_nothing_can_be_written_slurms_count_is_the_limit(node: Node) -> None:
+    """Without a line, a job that was requeued as often as failures are allowed is not any more."""
+    node.put("work", "exit 1")
+    node.folder.cluster.rmdir()
+    assert node.run(1, restarts=1, max_failures=2)[-1] == "requeue incomplete 12"
+    assert "requeue" not in "".join(node.run(1, restarts=2, max_failures=2))
+
+
+def test_no_failure_is_tried_again_where_none_may_be(node: Node) -> None:
+    """`max_failures: 0` ends the job at once."""
+    node.put("work", "exit 1")
+    assert node.run(1, max_failures=0) == []
+
+
+def test_bash_outlives_a_termination(node: Node) -> None:
+    """A TERM of the batch step leaves bash waiting for its srun, which hears it, and doing the rest."""
+    node.put("srun", f"trap 'exit {REQUEUE_CODE}' TERM; echo ready; while :; do sleep 0.05; done")
+    argv = node.script()
+    with subprocess.Popen(
+        argv,
+        env=node.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()  # bash alone, as with proctrack/cgroup
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        os.killpg(process.pid, signal.SIGTERM)  # all, as with proctrack/linuxproc
+        assert process.stderr.read().splitlines()[-1] == "requeue incomplete 12"
+        assert process.wait(10) == REQUEUE_CODE
 
 
 def test_signals_are_ignored_until_python_takes_them() -> None:
@@ -176,6 +289,17 @@ def test_arrays_are_cut_at_the_sites_limit() -> None:
     assert [s.title for s in scripts] == ["replicas r0 to r9", "replica r10", "gather"]
     assert "--array=0-9%10" in scripts[0].text
     assert "--array" not in scripts[1].text
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 12))
+def test_arrays_share_what_may_run_at_once(replicas: int, size: int, most: int) -> None:
+    """Arrays that a limit is cut into run no more elements together than it allows, and none is stuck."""
+    parts = split_replicas(replicas, size)
+    shares = share_parallelism(min(most, replicas), parts)
+    assert all(1 <= share <= len(part) for share, part in zip(shares, parts, strict=True))
+    assert sum(shares) <= max(min(most, replicas), len(parts))
+    if most >= replicas:
+        assert shares == [len(part) for part in parts]
 
 
 def test_the_gather_waits_for_all_replicas() -> None:

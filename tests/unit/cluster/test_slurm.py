@@ -147,13 +147,13 @@ def test_a_job_as_the_controller_shows_it() -> None:
     assert parse_job("slurm_load_jobs error: Invalid job id specified") is None
 
 
-def test_kill_wait_is_slurms_default_where_nobody_says(
+def test_kill_wait_is_unknown_where_nobody_says(
     fake_slurm: FakeSlurm, no_slurm: dict[str, str]
 ) -> None:
-    """Without an answer, and without Slurm, the time between TERM and KILL is taken to be 30 s."""
-    assert SlurmCommands(no_slurm).kill_wait_s() == 30
+    """Without an answer, and without Slurm, the time between TERM and KILL is not known."""
+    assert SlurmCommands(no_slurm).kill_wait_s() is None
     fake_slurm.switch("broken")
-    assert SlurmCommands(fake_slurm.env).kill_wait_s() == 30
+    assert SlurmCommands(fake_slurm.env).kill_wait_s() is None
     assert SlurmCommands(fake_slurm.env).show("1") is None
     assert SlurmCommands(no_slurm).show("1") is None
 

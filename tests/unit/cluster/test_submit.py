@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,14 @@ def test_a_missing_secret_stops_the_submit(run_folder: RunFolder, fake_slurm: Fa
     assert fake_slurm.jobs() == []
 
 
+def test_a_refused_submit_leaves_no_secret(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """Where no job came to be nobody will read the secrets, or remove them."""
+    fake_slurm.switch("refuse", "sbatch: error: invalid account")
+    with pytest.raises(ClusterError, match="invalid account"):
+        submit(run_folder, fake_slurm, PLAN, MY_KEY=SECRET)
+    assert not (run_folder.root.parent / ".secrets").exists()
+
+
 def test_inherited_variables_are_not_sent(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
     """SBATCH_* of an outer job changes nothing, and the user is told."""
     submission = submit(run_folder, fake_slurm, SBATCH_PARTITION="other", SLURM_JOB_ID="3")
@@ -197,6 +206,18 @@ def test_many_replicas_are_several_arrays(run_folder: RunFolder, fake_slurm: Fak
     assert [job.replicas for job in arrays] == [("r0", "r1"), ("r2", "r3"), ("r4",)]
     script = (run_folder.root / (gather.script or "")).read_text()
     assert f"afterany:{':'.join(job.job_id for job in arrays)}\n" in script
+
+
+def test_what_may_run_at_once_holds_for_all_arrays(
+    run_folder: RunFolder, fake_slurm: FakeSlurm
+) -> None:
+    """`array_parallelism` is shared out among the arrays of one submit."""
+    fake_slurm.switch("hold")
+    cluster = make_cluster(replicas=4, array_parallelism=3)
+    jobs = submit(run_folder, fake_slurm, make_plan(), cluster, FAKE_MAX_ARRAY="2").jobs
+    scripts = [(run_folder.root / (job.script or "")).read_text() for job in jobs[:2]]
+    found = [re.search(r"--array=0-1%(\d)", script) for script in scripts]
+    assert [match[1] for match in found if match] == ["1", "2"]
 
 
 def test_slurms_refusal_is_shown(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import stat
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -13,94 +12,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import evalkit.cluster
-from evalkit.cluster import tenure
-from evalkit.cluster.attempts import AttemptRecord, read_attempts, write_attempt
-from evalkit.cluster.executor import REQUEUE_CODE
+from evalkit.cluster import departure, tenure
+from evalkit.cluster.attempts import read_attempts
+from evalkit.cluster.batch import ENDED_CODE, REQUEUE_CODE, TERMINATED
+from evalkit.cluster.deaths import deaths_file
 from evalkit.cluster.failures import Failure, FailureKind, classify
-from evalkit.cluster.job import TERMINATED, ReplicaJob, interrupt_gather
+from evalkit.cluster.job import ReplicaJob, interrupt_gather
 from evalkit.cluster.jobs import Fence, JobRecord, append_job, write_fence
-from evalkit.errors import ClusterError, RecipeError, ServerDiedError, StoreError
+from evalkit.errors import RecipeError, ServerDiedError, StoreError
 from evalkit.serving import tree
 from evalkit.serving.server import unendable
 from evalkit.store.run import save_cluster
 from tests.unit.cluster.builders import make_cluster
+from tests.unit.cluster.controller import Controller, record
 from tests.unit.cluster.test_job import HANDLED, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from evalkit.store.layout import RunFolder
-
-SCONTROL = """#!/bin/sh
-printf '%s\\n' "$*" >> calls
-case "$*" in
-"show config") echo "KillWait                = 30 sec";;
-"-o show job 7_0") cat job;;
-"show hostnames"*) echo given;;
-"-o show partition"*) echo "PartitionName=low TotalNodes=9";;
-*) [ ! -e refused ] || { cat refused >&2; exit 1; };;
-esac
-"""
-JOB = (
-    "JobId=9 ArrayJobId=7 JobName=evalkit JobState={state} Reason={reason} Requeue={requeue} "
-    "Restarts={restarts} PreemptTime={preempted} Partition=low ExcNodeList=given Comment=Restarts=9"
-)
-
-
-class Controller:
-    """What scontrol answers, and what it was asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.say()
-
-    def say(self, **changes: Any) -> None:
-        """Set what Slurm says of the job."""
-        facts = {
-            "state": "RUNNING",
-            "reason": "None",
-            "requeue": 1,
-            "restarts": 1,
-            "preempted": "None",
-        }
-        facts |= changes
-        (self.folder / "job").write_text(JOB.format(**facts))
-
-    @property
-    def orders(self) -> list[str]:
-        """What it was told to do, questions left out."""
-        lines = (self.folder / "calls").read_text().splitlines()
-        return [line for line in lines if "show" not in line]
-
-
-@pytest.fixture
-def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
-    """A Slurm job `7_0` on node n1 that was requeued once, and its controller."""
-    folder = tmp_path / "controller"
-    folder.mkdir()
-    program = folder / "scontrol"
-    program.write_text(SCONTROL.replace("calls", str(folder / "calls")))
-    text = program.read_text()
-    for name in ("job", "refused"):
-        text = text.replace(f"cat {name}", f"cat {folder / name}").replace(
-            f"-e {name}", f"-e {folder / name}"
-        )
-    program.write_text(text)
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    variables = {
-        "PATH": f"{folder}:/usr/bin:/bin",
-        "SUBMITIT_EXECUTOR": "slurm",
-        "SLURM_JOB_ID": "9",
-        "SLURM_ARRAY_JOB_ID": "7",
-        "SLURM_ARRAY_TASK_ID": "0",
-        "SLURM_RESTART_COUNT": "1",
-        "SLURM_JOB_NODELIST": "n1",
-        "SLURM_JOB_END_TIME": "1800000000",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    return Controller(folder)
 
 
 @pytest.fixture
@@ -113,27 +43,6 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     yield fake
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-def record(folder: RunFolder, number: int, **changes: Any) -> None:
-    """An attempt's record on disk: an hour on n1, drained, with something done."""
-    folder.attempt_logs("r0", number).mkdir(parents=True)
-    fields: dict[str, Any] = {
-        "replica": "r0",
-        "attempt": number,
-        "executor": "slurm",
-        "job_id": "7_0",
-        "restart_count": number - 1,
-        "host": "n1",
-        "nodes": ("n1",),
-        "gpus": 1,
-        "started": 1000.0,
-        "last": 4600.0,
-        "ended": 4600.0,
-        "end": "drained",
-        "units": 1,
-    }
-    write_attempt(folder, AttemptRecord(**{**fields, **changes}))
 
 
 def once(worker: Worker, *numbers: signal.Signals) -> None:
@@ -265,21 +174,27 @@ def test_a_server_that_cannot_be_ended_is_tried_on_another_node(
 
 
 def test_a_wrong_recipe_ends_at_once(
-    run_folder: RunFolder, controller: Controller, worker: Worker
+    run_folder: RunFolder,
+    controller: Controller,
+    worker: Worker,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """An error that no other node cures is the job's own."""
+    """An error that no other node cures is the job's own, with a code that its batch script accepts."""
 
     def fail() -> None:
         raise RecipeError("no such thing")
 
     worker.during = fail
-    with pytest.raises(RecipeError, match="no such thing"):
-        ReplicaJob(str(run_folder.root), 0)()
+    assert run(run_folder) == ENDED_CODE
+    assert "evalkit.errors.RecipeError: no such thing" in capsys.readouterr().err
     assert controller.orders == []
 
 
 def test_a_spent_budget_ends_the_job(
-    run_folder: RunFolder, controller: Controller, worker: Worker
+    run_folder: RunFolder,
+    controller: Controller,
+    worker: Worker,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The attempt that spends `max_hours` is not requeued, and its record and the log say why."""
     save_cluster(run_folder, make_cluster(max_hours=1.5))
@@ -291,8 +206,10 @@ def test_a_spent_budget_ends_the_job(
             os.kill(os.getpid(), signal.SIGUSR2)
 
     worker.during = warn
-    with pytest.raises(ClusterError, match=r"r0 is not requeued: .* cluster.max_hours is 1.5"):
-        ReplicaJob(str(run_folder.root), 0)()
+    assert run(run_folder) == ENDED_CODE
+    said = capsys.readouterr().err
+    assert "ClusterError: r0 is not requeued: its 2 attempts" in said
+    assert "cluster.max_hours is 1.5" in said
     assert controller.orders == []
     assert log_of(run_folder).count("is not requeued") == 1
     last = read_attempts(run_folder)[-1]
@@ -303,14 +220,18 @@ def test_a_spent_budget_ends_the_job(
 
 
 def test_an_attempt_over_its_budget_does_not_start(
-    run_folder: RunFolder, controller: Controller, worker: Worker
+    run_folder: RunFolder,
+    controller: Controller,
+    worker: Worker,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Slurm requeues a preempted job without asking: the attempt ends before it loads a model."""
     save_cluster(run_folder, make_cluster(max_hours=1))
     record(run_folder, 1)
-    with pytest.raises(ClusterError, match=r"cluster.max_hours is 1") as caught:
-        ReplicaJob(str(run_folder.root), 0)()
-    assert "evalkit submit" in (caught.value.hint or "")
+    assert run(run_folder) == ENDED_CODE
+    said = capsys.readouterr().err
+    assert "cluster.max_hours is 1" in said
+    assert "evalkit submit" in said
     assert worker.calls == []
     first, second = read_attempts(run_folder)
     assert (first.end, second.end, second.wall_s) == ("drained", "over_budget", 0)
@@ -321,6 +242,7 @@ def test_a_budget_that_is_spent_in_between_drains(
     controller: Controller,
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An attempt is told to stop when `max_hours` are over, long before its time limit."""
     save_cluster(run_folder, make_cluster(max_hours=1e-6))
@@ -334,8 +256,8 @@ def test_a_budget_that_is_spent_in_between_drains(
 
     monkeypatch.setattr(worker, "request_drain", hear)
     worker.during = lambda: told.wait(10)
-    with pytest.raises(ClusterError, match=r"cluster.max_hours, 1e-06, are over"):
-        ReplicaJob(str(run_folder.root), 0)()
+    assert run(run_folder) == ENDED_CODE
+    assert "cluster.max_hours, 1e-06, are over" in capsys.readouterr().err
     assert worker.calls[1:] == [("max_hours", 0)]
     assert controller.orders == []
 
@@ -370,7 +292,7 @@ def test_a_slow_controller_loses_no_job(
     """After a TERM nothing waits longer than KillWait leaves, and the batch script asks instead."""
     program = controller.folder / "scontrol"
     program.write_text(program.read_text().replace("cat", "exec tail -f /dev/null; cat"))
-    monkeypatch.setattr(tenure, "ANSWER_S", 0.2)
+    monkeypatch.setattr(departure, "ANSWER_S", 0.2)
     once(worker, signal.SIGTERM)
     assert run(run_folder) == REQUEUE_CODE
 
@@ -396,8 +318,8 @@ def test_errors_before_the_worker_end_at_max_failures(
     run_folder.plan.unlink()
     for number in range(1, 10):
         record(run_folder, number, end="failed", units=0, restart_count=number + 1)
-    with pytest.raises(ClusterError, match=r"cluster\.max_failures"):
-        ReplicaJob(str(run_folder.root), 0)()
+    assert run(run_folder) == ENDED_CODE
+    assert "cluster.max_failures" in log_of(run_folder)
     assert controller.orders == []
 
 
@@ -416,11 +338,10 @@ def test_attempts_without_a_record_are_bounded(
         raise StoreError("Stale file handle")
 
     monkeypatch.setattr(tenure, "load_cluster", fail)
-    monkeypatch.setattr(tenure, "begin_attempt", fail)
+    monkeypatch.setattr(departure, "begin_attempt", fail)
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
     controller.say(restarts=restarts)
-    with pytest.raises((SystemExit, ClusterError)):
-        ReplicaJob(str(run_folder.root), 0)()
+    assert run(run_folder) == (TERMINATED if is_requeued else ENDED_CODE)
     assert bool(controller.orders) is is_requeued
 
 
@@ -454,8 +375,7 @@ def test_a_job_that_may_not_be_requeued_says_so(
     """Where requeue is forbidden the job ends, and its record stays what it was: drained."""
     controller.say(requeue=0)
     once(worker, signal.SIGUSR2)
-    with pytest.raises(ClusterError, match="forbid requeue"):
-        ReplicaJob(str(run_folder.root), 0)()
+    assert run(run_folder) == ENDED_CODE
     assert controller.orders == []
     assert "r0 is not requeued: its settings or the site's forbid requeue" in log_of(run_folder)
 
@@ -488,6 +408,56 @@ def test_in_a_container_without_slurm_the_batch_script_requeues(
         once(worker, number)
         assert run(run_folder) == REQUEUE_CODE
     assert "asks its batch script for a requeue: SIGTERM" in log_of(run_folder)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_recalled_attempt_is_not_requeued(
+    run_folder: RunFolder, controller: Controller, worker: Worker, restarts: int
+) -> None:
+    """A worker that drained because nobody wanted it ends; its batch script has nothing to do."""
+    controller.say(restarts=restarts)
+    worker.code = 1
+    worker.during = lambda: record(run_folder, 2, reason="superseded")
+    assert run(run_folder) == (ENDED_CODE if restarts == 1 else TERMINATED)
+    assert controller.orders == []
+
+
+def test_lines_of_batch_scripts_are_counted_at_the_start(
+    run_folder: RunFolder, controller: Controller, worker: Worker
+) -> None:
+    """Attempts of which only a batch script tells get their records, and use up `max_failures`."""
+    save_cluster(run_folder, make_cluster(max_failures=1))
+    job = JobRecord(1, 1.0, "h", "slurm", "x", "7", "replicas", ("r0",), True, None)
+    append_job(run_folder, job)
+    deaths_file(run_folder, "7_0").write_text("0 127 1000 n1\n")
+    assert run_of_a_good_worker(run_folder) is None
+    assert [r.end for r in read_attempts(run_folder)] == ["failed"]
+    assert not deaths_file(run_folder, "7_0").exists()
+    deaths_file(run_folder, "7_0").write_text("5 127 2000 n1\n")
+    assert run(run_folder) == ENDED_CODE
+    assert "2 attempts in a row failed" in log_of(run_folder)
+
+
+def run_of_a_good_worker(folder: RunFolder) -> None:
+    """A job that ends well."""
+    ReplicaJob(str(folder.root), 0)()
+
+
+def test_damage_in_the_decision_is_left_to_the_batch_script(
+    run_folder: RunFolder,
+    controller: Controller,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error of ours while it is decided ends as itself, not as a decision to end the job."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(departure, "decide", fail)
+    once(worker, signal.SIGTERM)
+    with pytest.raises(KeyError):
+        ReplicaJob(str(run_folder.root), 0)()
 
 
 def test_a_gather_goes_on_after_a_preemption(

@@ -17,10 +17,11 @@ import pytest
 from evalkit.clock import Clock
 from evalkit.cluster import attempts as attempts_module
 from evalkit.cluster import heartbeat as heartbeat_module
-from evalkit.cluster.attempts import AttemptRecord, Recorder, begin_attempt, last_attempt
+from evalkit.cluster.attempts import AttemptRecord, begin_attempt, last_attempt
 from evalkit.cluster.drain import FLUSH_S, Drain, DrainedError, fit_drain, grace_before_end
 from evalkit.cluster.heartbeat import HEARTBEAT_S, Heartbeat
 from evalkit.cluster.provenance import collect_provenance, git_state
+from evalkit.cluster.recorder import Recorder
 from evalkit.cluster.replica_report import ReplicaReport, TaskTally
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import until_done

@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
+from evalkit.cluster import recall
 from evalkit.cluster.attempts import begin_attempt, read_attempts
 from evalkit.cluster.holding import held_gpus
 from evalkit.cluster.job import current_job
@@ -285,6 +286,23 @@ def test_reason_is_written_when_the_drain_starts(
     monkeypatch.setattr(Session, "run", drain)
     assert run_replica(folder.root, "r0", current_job()) == 1
     assert [(record.end, record.reason) for record in seen] == [(None, "SIGUSR2")]
+
+
+def test_an_attempt_that_nobody_wants_drains(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its job runs elsewhere by now no signal reaches it: it finds out by itself, and stops."""
+    folder = make_run(tmp_path, server.base_url)
+    monkeypatch.setattr(recall, "RECORD_EVERY_S", 0.05)
+    monkeypatch.setattr(recall, "why_recalled", lambda *_: recall.SUPERSEDED)
+
+    async def wait(self: Session) -> None:
+        await self._all.drain.wait()
+
+    monkeypatch.setattr(Session, "run", wait)
+    assert run_replica(folder.root, "r0", current_job()) == 1
+    [record] = read_attempts(folder)
+    assert (record.end, record.reason) == ("drained", "superseded")
 
 
 def test_unforeseen_error(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

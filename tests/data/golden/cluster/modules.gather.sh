@@ -15,12 +15,14 @@
 #SBATCH --time=120
 
 # setup
+trap : TERM
 module purge
 module load cuda || exit 1
 source /shared/venvs/evalkit/bin/activate || exit 1
 export PYTHONUNBUFFERED=1
 export HF_HOME=/shared/hf
+unset SUBMITIT_PREEMPT_SIGNAL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out sh -c 'trap "" TERM USR2; exec "$@"' sh python -u -m submitit.core._submit /data/runs/demo/cluster
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --export=ALL sh -c 'trap "" TERM USR2; exec "$@"' sh python -u -m submitit.core._submit /data/runs/demo/cluster

@@ -15,9 +15,11 @@
 #SBATCH --time=120
 
 # setup
+trap : TERM
 ulimit -n 65536 || true
 export PYTHONUNBUFFERED=1
+unset SUBMITIT_PREEMPT_SIGNAL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out sh -c 'trap "" TERM USR2; exec "$@"' sh /data/venv/bin/python -u -m submitit.core._submit /data/runs/demo/cluster
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --export=ALL sh -c 'trap "" TERM USR2; exec "$@"' sh /data/venv/bin/python -u -m submitit.core._submit /data/runs/demo/cluster

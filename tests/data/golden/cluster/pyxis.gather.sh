@@ -15,8 +15,10 @@
 #SBATCH --time=120
 
 # setup
+trap : TERM
 export PYTHONUNBUFFERED=1
+unset SUBMITIT_PREEMPT_SIGNAL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --container-image=/shared/images/evalkit-vllm.sqsh --container-mounts=/shared:/shared,/home:/home --no-container-mount-home sh -c 'trap "" TERM USR2; exec "$@"' sh python3 -u -m submitit.core._submit /data/runs/demo/cluster
+srun --unbuffered --output /data/runs/demo/cluster/%j_%t_log.out --export=ALL --container-image=/shared/images/evalkit-vllm.sqsh --container-mounts=/shared:/shared,/home:/home --no-container-mount-home sh -c 'trap "" TERM USR2; exec "$@"' sh python3 -u -m submitit.core._submit /data/runs/demo/cluster
