@@ -115,6 +115,13 @@ class Server:
             return json.load(answer)
 
 
+def server_of(folder: RunFolder, replica: str, attempt: int = 1) -> Server:
+    """The last server of an attempt that was ready."""
+    lines = folder.server_facts(replica, attempt).read_bytes().splitlines()
+    argv: list[str] = orjson.loads(lines[-1])["argv"]
+    return Server(int(argv[argv.index("--port") + 1]))
+
+
 @contextmanager
 def serving(*switches: str, port: int | None = None) -> Iterator[Server]:
     """A fault server of model `m` that lives as long as the block."""
