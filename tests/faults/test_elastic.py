@@ -77,14 +77,15 @@ def test_a_replica_joins_and_a_cancel_ends_all(place: Place, undisturbed: dict[s
     # The servers' children ignore SIGTERM.
     ours = {"max_restarts": 0, "shutdown_timeout_s": 2}
     recipe = place.command(*switches, cluster={"executor": "local"}, serving=ours)
-    # Both servers stop in the middle of the work, those of the resume do not.
-    mood.write_text('{"hang_after": 60}')
+    # Both servers stop in the middle of the work, before the second has done all that the first left
+    # free; those of the resume do not.
+    mood.write_text('{"hang_after": 45}')
     place.evalkit("submit", recipe)
-    wait_for(lambda: "r0.a1" in journals(place))
-    mood.write_text('{"hang_after": 60}')
+    wait_for(lambda: "r0.a1" in journals(place) and place.folder.server_facts("r0", 1).exists())
+    mood.write_text('{"hang_after": 20}')
     assert "`--replicas N` adds N replicas" in place.evalkit("submit", recipe)
     assert "added r1 to what runs" in place.evalkit("submit", recipe, "--replicas", "1")
-    wait_for(lambda: "r1.a1" in journals(place))
+    wait_for(lambda: "r1.a1" in journals(place) and place.folder.server_facts("r1", 1).exists())
     wait_for(lambda: len(servers(place)) >= 2 * 2)  # two keepers, servers, and their children
     wait_for(lambda: has_finished_a_unit(place))
     cancel = place.start("cancel", place.folder.root)
