@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from slurm_dev.cluster import CLAIMS, Cluster, ClusterError, daemon_pid, load
+from slurm_dev.config import KILL_WAIT_S
 from slurm_dev.daemons import ask
 from slurm_dev.processes import cluster_processes, end, poll
 
@@ -48,13 +49,14 @@ def tear_down(root: Path, base: int) -> None:
 
 
 def cancel_jobs(cluster: Cluster) -> None:
-    """Cancel all jobs and wait for KillWait (5 s) to do its work; the rest is left to SIGKILL."""
+    """Cancel all jobs and wait for KillWait to do its work; the rest is left to SIGKILL."""
     if daemon_pid(cluster, "slurmctld") is None:
         return
     jobs = (ask(cluster, "squeue", "-h", "-o", "%A", limit_s=10) or "").split()
     if jobs:
         ask(cluster, "scancel", *sorted(set(jobs)))
-        poll(lambda: not (ask(cluster, "squeue", "-h", "-o", "%A", limit_s=10) or "").split(), 12)
+        queue = ("squeue", "-h", "-o", "%A")
+        poll(lambda: not (ask(cluster, *queue, limit_s=10) or "").split(), KILL_WAIT_S + 7)
 
 
 def kill_leftovers(root: Path, name: str) -> list[int]:

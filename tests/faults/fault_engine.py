@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class Asked:
     name: str
     """Hash of its body."""
     body: dict[str, Any]
+    number: int
+    """Of all that came, counted from 1."""
     odd: bool = False
     """Its answer will be of no use: the client has to ask again."""
 
@@ -79,6 +82,8 @@ class Generation:
     """As the ledger names it."""
     tokens: tuple[int, ...]
     finish: str
+    number: int
+    """Of all generations of the server, counted from 1."""
     done: int = 0
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -120,7 +125,7 @@ class Engine:
         key, self._numbers = f"{os.getpid()}-{self._numbers}", self._numbers + 1
         name = prompt_key(prompt)
         self.ledger.note("call", id=key, body=asked.name, prompt=name, limit=limit, **facts)
-        return Generation(asked.id, key, rest, finish)
+        return Generation(asked.id, key, rest, finish, asked.number)
 
     def abort(self, ids: Sequence[str]) -> int:
         """End generations with what they have; unknown ids are none of ours. Returns how many."""
@@ -159,7 +164,7 @@ class Engine:
         before = time.monotonic()
         credit = 0.0
         while generation.done < goal and not generation.aborted.is_set():
-            if self._hangs():
+            if self._hangs(generation):
                 await self._wait(generation, STEP_S)
                 before = time.monotonic()
                 continue
@@ -169,7 +174,7 @@ class Engine:
             credit, before = credit + (now - before) * rate, now
             new = min(goal - generation.done, int(credit)) if rate else goal - generation.done
             credit -= new
-            self._count(generation, new)
+            self._count(generation, min(new, self._room()))
 
     def _count(self, generation: Generation, new: int) -> None:
         generation.done += new
@@ -177,10 +182,13 @@ class Engine:
         if 0 < self.switches.die_at_token <= self.state.tokens:
             os._exit(3)
 
-    def _hangs(self) -> bool:
-        switches = self.switches
-        by_number = 0 < switches.hang_after < self.state.generations
-        return by_number or 0 < switches.hang_at_token <= self.state.tokens
+    def _hangs(self, generation: Generation) -> bool:
+        return 0 < self.switches.hang_after < generation.number or self._room() <= 0
+
+    def _room(self) -> int:
+        """Tokens that may come before a hang at a token."""
+        limit = self.switches.hang_at_token
+        return limit - self.state.tokens if limit > 0 else sys.maxsize
 
     async def _wait(self, generation: Generation, seconds: float) -> None:
         if seconds > 0:

@@ -208,6 +208,7 @@ class FaultServer:
         name = body_hash(body)
         self.state.received[name] += 1
         self.state.generations += 1
+        arrival = self.state.generations
         self.state.in_flight += 1
         try:
             if (fault := self._misbehave(name)) is not None:
@@ -217,7 +218,7 @@ class FaultServer:
                 break_off(request)
                 return web.Response()
             with contextlib.suppress(ConnectionResetError):  # the client is gone
-                return await self._respond(request, body, name, kind)
+                return await self._respond(request, body, name, kind, arrival)
             return web.Response()
         finally:
             self.state.in_flight -= 1
@@ -237,7 +238,7 @@ class FaultServer:
         return hits(name, every) and self.state.received[name] <= self.switches.fail_times
 
     async def _respond(
-        self, request: web.Request, body: dict[str, Any], name: str, kind: type[Reply]
+        self, request: web.Request, body: dict[str, Any], name: str, kind: type[Reply], arrival: int
     ) -> web.StreamResponse:
         self._numbers += 1
         number = request.headers.get("X-Request-Id") or f"{os.getpid()}-{self._numbers}"
@@ -249,7 +250,7 @@ class FaultServer:
             reply.mode = self.switches.reasoning
             reply.is_null = hits(name, self.switches.null_every)
             empty = reply.is_null or hits(name, self.switches.empty_every)
-        asked = Asked(kind.abort_id(number), name, body, stranger)
+        asked = Asked(kind.abort_id(number), name, body, arrival, stranger)
         generation = self.engine.make(asked, prompt, empty=empty)
         cut = self._cut(name)
         if body.get("stream"):

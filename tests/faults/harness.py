@@ -49,6 +49,7 @@ TASKS: dict[str, Any] = {
     "addition": {"params": {"n": 40, "digits": 6}},
 }
 N_CALLS = 8 * 2 * 5 + 8 * 4 + 40
+PARALLELISM = 8
 
 
 def free_port() -> int:
@@ -87,6 +88,18 @@ class Server:
         """Change what goes wrong from now on."""
         self._get("/_switches", switches)
 
+    def hang_after(self, answers: int) -> None:
+        """What has come is answered, and so many requests more; later ones wait until `go_on`."""
+        self.switch(hang_after=self.counts()["received"] + answers)
+
+    def hang_at_token(self, tokens: int) -> None:
+        """So many tokens more are made, and none after them until `go_on`."""
+        self.switch(hang_at_token=self.counts()["tokens"] + tokens)
+
+    def go_on(self) -> None:
+        """Hang no more."""
+        self.switch(hang_after=0, hang_at_token=0)
+
     def is_up(self) -> bool:
         """Whether it listens."""
         try:
@@ -100,6 +113,13 @@ class Server:
         url = f"http://127.0.0.1:{self.port}{path}"
         with urllib.request.urlopen(urllib.request.Request(url, data)) as answer:
             return json.load(answer)
+
+
+def server_of(folder: RunFolder, replica: str, attempt: int = 1) -> Server:
+    """The last server of an attempt that was ready."""
+    lines = folder.server_facts(replica, attempt).read_bytes().splitlines()
+    argv: list[str] = orjson.loads(lines[-1])["argv"]
+    return Server(int(argv[argv.index("--port") + 1]))
 
 
 @contextmanager
@@ -151,7 +171,7 @@ class Place:
             "models": {"m": {"id": "m"}},
             "serving": serving,
             "generation": {"temperature": 0, "max_tokens": 100},
-            "client": {"parallelism": 8},
+            "client": {"parallelism": PARALLELISM},
             "tasks": TASKS,
             "cluster": {"executor": "local"},
             "output": {"dir": str(self.root / "runs")},
@@ -178,6 +198,16 @@ class Place:
     def start_worker(self, replica: str, *faults: str) -> subprocess.Popen[str]:
         """A worker of the run, in the background."""
         return self._start([sys.executable, str(WORKER), str(self.folder.root), replica, *faults])
+
+    def start_two(self, server: Server, *faults: str) -> tuple[subprocess.Popen[str], ...]:
+        """Two workers that both have calls in flight, and no answer until the server may `go_on`."""
+        server.hang_after(1)  # a preflight: one works, and the preflight of the other waits
+        team = tuple(self.start_worker(replica, *faults) for replica in ("r0", "r1"))
+        wait_for(lambda: server.counts()["in_flight"] > PARALLELISM, *team)
+        before = server.counts()["received"]
+        server.hang_after(0)
+        wait_for(lambda: server.counts()["received"] > before + PARALLELISM, *team)
+        return team
 
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(

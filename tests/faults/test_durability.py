@@ -11,8 +11,10 @@ import pytest
 
 from tests.faults.harness import (
     N_CALLS,
+    PARALLELISM,
     TASKS,
     Place,
+    Server,
     bodies_of,
     differing,
     finish,
@@ -51,25 +53,28 @@ def call_hashes(place: Place) -> Counter[str]:
     return Counter(c.request for calls in journaled_calls(place.folder).values() for c in calls)
 
 
-def stop_at(process: subprocess.Popen[str], server: Any, answered: int, how: int) -> None:
-    """Send a signal once the server has answered so many requests."""
-    wait_for(lambda: server.counts()["answered"] >= answered, process)
+def stop_after(process: subprocess.Popen[str], server: Server, answers: int, how: int) -> None:
+    """Send a signal once the server has answered so many requests more; it answers few behind them,
+    so that the signal finds a run that has work."""
+    goal = server.counts()["answered"] + answers
+    server.hang_after(answers + PARALLELISM)
+    wait_for(lambda: server.counts()["answered"] >= goal, process)
     process.send_signal(how)
 
 
 @pytest.mark.parametrize("answered", [3, 40, 90, 140])
 def test_killed_worker(place: Place, undisturbed: dict[str, Any], answered: int) -> None:
     """SIGKILL at any point: what was journaled then is never asked again, and nothing is missing."""
-    with serving("--latency-s", "0.02") as server:
+    with serving() as server:
         recipe = place.external(server)
         process = place.start("run", recipe)
-        stop_at(process, server, answered, signal.SIGKILL)
+        stop_after(process, server, answered, signal.SIGKILL)
         finish(process, -signal.SIGKILL)
         journaled = call_hashes(place)
         wait_for(lambda: server.counts()["in_flight"] == 0)
         before = server.counts()["received_by_hash"]
         assert answered - 10 < sum(journaled.values()) <= sum(before.values())
-        server.switch(latency_s=0)
+        server.go_on()
         place.evalkit("run", recipe)
         after = server.counts()["received_by_hash"]
     assert differing(place.artifacts(), undisturbed) == {}
@@ -84,13 +89,14 @@ def test_killed_worker(place: Place, undisturbed: dict[str, Any], answered: int)
 def test_killed_again_and_again(place: Place, undisturbed: dict[str, Any]) -> None:
     """Progress survives every one of several kills, and adds up to the whole run."""
     done: list[int] = []
-    with serving("--latency-s", "0.01") as server:
+    with serving() as server:
         recipe = place.external(server)
-        for number in range(3):
+        for _ in range(3):
             process = place.start("run", recipe)
-            stop_at(process, server, 35 * (number + 1), signal.SIGKILL)
+            stop_after(process, server, 35, signal.SIGKILL)
             finish(process, -signal.SIGKILL)
             done.append(sum(call_hashes(place).values()))
+        server.go_on()
         place.evalkit("run", recipe)
     assert done == sorted(set(done))
     assert differing(place.artifacts(), undisturbed) == {}
@@ -98,16 +104,16 @@ def test_killed_again_and_again(place: Place, undisturbed: dict[str, Any]) -> No
 
 def test_drained_worker(place: Place, undisturbed: dict[str, Any]) -> None:
     """SIGTERM: what is in flight is finished, exit code 130, and no request at all is sent twice."""
-    with serving("--latency-s", "0.03") as server:
+    with serving() as server:
         recipe = place.external(server)
         process = place.start("run", recipe)
-        stop_at(process, server, 30, signal.SIGTERM)
+        stop_after(process, server, 30, signal.SIGTERM)
+        server.go_on()
         text = finish(process, 130)
         assert "interrupted; nothing done is lost. Go on with: evalkit resume" in text
         counts = server.counts()
         assert counts["received"] == counts["answered"] < N_CALLS
         assert sum(call_hashes(place).values()) == counts["answered"] - PREFLIGHTS
-        server.switch(latency_s=0)
         place.evalkit("resume", place.folder.root, "--here")
         after = server.counts()["received_by_hash"]
     assert differing(place.artifacts(), undisturbed) == {}
@@ -116,9 +122,10 @@ def test_drained_worker(place: Place, undisturbed: dict[str, Any]) -> None:
 
 def test_two_workers_share_a_run(place: Place, undisturbed: dict[str, Any]) -> None:
     """Two replicas divide the work between them: no unit is done twice, and the result is the same."""
-    with serving("--latency-s", "0.02") as server:
+    with serving() as server:
         place.evalkit("prepare", place.external(server))
-        team = [place.start_worker(replica) for replica in ("r0", "r1")]
+        team = place.start_two(server)
+        server.go_on()
         for process in team:
             finish(process)
         counts = server.counts()
@@ -131,9 +138,10 @@ def test_two_workers_share_a_run(place: Place, undisturbed: dict[str, Any]) -> N
 
 def test_split_brain(place: Place, undisturbed: dict[str, Any]) -> None:
     """Two replicas that both believe they own every shard write everything twice, and change nothing."""
-    with serving("--latency-s", "0.01") as server:
+    with serving() as server:
         place.evalkit("prepare", place.external(server))
-        team = [place.start_worker(replica, "--no-leases") for replica in ("r0", "r1")]
+        team = place.start_two(server, "--no-leases")
+        server.go_on()
         for process in team:
             finish(process)
     place.evalkit("gather", place.folder.root)
@@ -149,15 +157,17 @@ def test_split_brain(place: Place, undisturbed: dict[str, Any]) -> None:
 
 def test_killed_beside_a_living_one(place: Place, undisturbed: dict[str, Any]) -> None:
     """When one of two replicas is killed, the other does its shards too, without being told."""
-    with serving("--latency-s", "0.02") as server:
+    with serving() as server:
         place.evalkit("prepare", place.external(server))
-        first, second = (place.start_worker(replica) for replica in ("r0", "r1"))
+        first, second = place.start_two(server)
+        server.hang_after(20)
         wait_for(
             lambda: len({p.stem for p in place.folder.root.glob("journal/*/*/*.jsonl")}) == 2,
             first,
             second,
         )
         first.kill()
+        server.go_on()
         finish(first, -signal.SIGKILL)
         finish(second)
     place.evalkit("gather", place.folder.root)
@@ -227,7 +237,7 @@ def test_server_that_hangs(place: Place, undisturbed: dict[str, Any]) -> None:
     client = {"parallelism": 8, "stall_timeout_s": 1.0}
     recipe = place.command("--hang-after", "100", client=client)
     place.evalkit("prepare", recipe)
-    finish(place.start_worker("r0", "--probe-s", "0.5"))
+    finish(place.start_worker("r0", "--probe-s", "5"))
     place.evalkit("gather", place.folder.root)
     same_answers(place, undisturbed)
     log = place.folder.worker_log("r0", 1).read_text()

@@ -8,9 +8,10 @@ import orjson
 import psutil
 import pytest
 
+from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.jobs import read_jobs
 from evalkit.store.run import load_plan
-from tests.faults.harness import TASKS, Place, serving, wait_for
+from tests.faults.harness import TASKS, Place, finish, server_of, serving, wait_for
 from tests.unit.serving.support import marked
 
 if TYPE_CHECKING:
@@ -64,18 +65,28 @@ def has_finished_a_unit(place: Place) -> bool:
 def test_a_replica_joins_and_a_cancel_ends_all(place: Place, undisturbed: dict[str, Any]) -> None:
     """A second replica works beside the first; a cancel leaves no worker, no server, no child of one
     that ignores signals, and no lease; a resume gives what an undisturbed run gives."""
-    switches = ("--latency-s", "1.2", "--spawn", "1")  # there is time to join while it runs
-    recipe = place.command(*switches, cluster={"executor": "local"}, serving={"max_restarts": 0})
+    mood = place.root / "mood.json"
+    switches = ("--mood", str(mood), "--spawn", "1")
+    # The servers' children ignore SIGTERM.
+    ours = {"max_restarts": 0, "shutdown_timeout_s": 2}
+    recipe = place.command(*switches, cluster={"executor": "local"}, serving=ours)
+    # Both servers stop in the middle of the work, before the second has done all that the first left
+    # free; those of the resume do not.
+    mood.write_text('{"hang_after": 45}')
     place.evalkit("submit", recipe)
-    wait_for(lambda: "r0.a1" in journals(place))
+    wait_for(lambda: "r0.a1" in journals(place) and place.folder.server_facts("r0", 1).exists())
+    mood.write_text('{"hang_after": 20}')
     assert "`--replicas N` adds N replicas" in place.evalkit("submit", recipe)
     assert "added r1 to what runs" in place.evalkit("submit", recipe, "--replicas", "1")
-    wait_for(lambda: "r1.a1" in journals(place))
+    wait_for(lambda: "r1.a1" in journals(place) and place.folder.server_facts("r1", 1).exists())
     wait_for(lambda: len(servers(place)) >= 2 * 2)  # two keepers, servers, and their children
     wait_for(lambda: has_finished_a_unit(place))
-    text = place.evalkit("cancel", place.folder.root)
-    assert "stopped processes" in text
-    psutil.wait_procs(servers(place), timeout=10)
+    cancel = place.start("cancel", place.folder.root)
+    wait_for(lambda: all(record.reason for record in read_attempts(place.folder)), cancel)
+    for replica in ("r0", "r1"):
+        server_of(place.folder, replica).go_on()
+    assert "stopped processes" in finish(cancel)
+    psutil.wait_procs(servers(place), timeout=60)
     assert servers(place) == []
     assert list(place.folder.leases.glob("*/*.lock")) == []
     [status] = orjson.loads(place.evalkit("status", place.folder.root, "--json"))

@@ -138,11 +138,12 @@ def test_some_requests_are_refused(place: Place) -> None:
 
 def test_everything_is_refused(place: Place) -> None:
     """An endpoint that grants nothing stops the run after some calls, not after all."""
-    with serving() as server:
+    with serving("--hang-after", "100") as server:
         recipe = place.external(server, tasks={"addition": {"params": {"n": 2000}}})
         process = place.start("run", recipe)
         wait_for(lambda: server.counts()["answered"] >= 100, process)
         server.switch(fail_status=400, fail_times=10**6)
+        server.go_on()
         text = finish(process, 6)
         counts = server.counts()
     assert "50 calls in a row failed; the last one: " in error_of(text)
@@ -155,14 +156,14 @@ def test_endpoint_that_vanishes(place: Place) -> None:
     """An endpoint that goes away ends the run with the reason; when it is back the run goes on."""
     client = {"parallelism": 60, "max_retries": 0}
     tasks = {"addition": {"params": {"n": 1000}}}
-    with serving("--latency-s", "0.02") as server:
+    with serving("--hang-after", "200") as server:
         recipe = place.external(server, client=client, tasks=tasks)
         process = place.start("run", recipe)
-        wait_for(lambda: server.counts()["answered"] >= 100, process)
+        wait_for(lambda: server.counts()["answered"] >= 200, process)
     text = finish(process, 6)
     assert "calls in a row failed" in error_of(text)
     done = journals(place)
-    assert 90 <= done < 1000
+    assert 200 - 60 - 1 <= done < 1000, "all but what was in flight, and the preflight"
     with serving(port=server.port) as server:
         place.evalkit("run", recipe)
         assert server.counts()["received"] == 1000 - done + 1, "one is the preflight"
@@ -182,7 +183,7 @@ def test_patience_with_a_rate_limit(place: Place) -> None:
 
 def test_second_run_beside_the_first(place: Place) -> None:
     """While a run is worked on here, a second command is refused and says what to look at."""
-    with serving("--latency-s", "0.5") as server:
+    with serving("--hang-after", "8") as server:
         recipe = place.external(server)
         process = place.start("run", recipe)
         wait_for(lambda: server.counts()["answered"] >= 5, process)
@@ -190,5 +191,6 @@ def test_second_run_beside_the_first(place: Place) -> None:
         assert "jobs of this run are still there" in error_of(text)
         assert "evalkit cancel" in error_of(text)
         process.send_signal(signal.SIGINT)
+        server.go_on()
         text = finish(process, 130)
         assert "interrupted; nothing done is lost" in text

@@ -90,7 +90,7 @@ async def whole(server: Server, number: int = 12) -> Answer:
 
 async def part(server: Server, memory: Memory, at_least: int = 3 * INTERVAL) -> None:
     """Some tokens of the answer, by a worker that is told to end."""
-    server.switch(tokens_per_s=400)
+    server.hang_at_token(at_least + INTERVAL - 4)
     async with client_of(server) as client:
         call = asyncio.create_task(client.call(ask(), TAGS, memory))
         while not memory.saved or memory.saved[-1] < at_least:
@@ -98,7 +98,7 @@ async def part(server: Server, memory: Memory, at_least: int = 3 * INTERVAL) -> 
         assert await client.interrupt(10) == 0
         call.cancel()
         await asyncio.wait([call])
-    server.switch(tokens_per_s=0)
+    server.go_on()
 
 
 async def test_interrupted_answer_goes_on(server: Server) -> None:
@@ -249,7 +249,8 @@ async def test_suspects_go_one_by_one(server: Server) -> None:
 async def test_abort_that_fails(server: Server) -> None:
     """A server that does not give its tokens is waited for no longer than said; whole chunks stay."""
     memory = Memory()
-    server.switch(tokens_per_s=200, abort_status=500)
+    server.switch(abort_status=500)
+    server.hang_at_token(INTERVAL + 4)
     async with client_of(server) as client:
         call = asyncio.create_task(client.call(ask(), TAGS, memory))
         while not memory.saved or memory.saved[-1] < INTERVAL:
@@ -265,14 +266,15 @@ async def test_abort_that_fails(server: Server) -> None:
 
 async def finished(server: Server, memory: Memory) -> object:
     """The reply of the call, on a server that works."""
-    server.switch(tokens_per_s=0, abort_status=0)
+    server.switch(abort_status=0)
+    server.go_on()
     async with client_of(server) as client:
         return (await client.call(ask(), TAGS, memory)).reply
 
 
 async def test_nothing_is_sent_after_an_interrupt(server: Server) -> None:
     """Calls that wait for a place, or to be tried again, stay unsent."""
-    server.switch(tokens_per_s=100)
+    server.hang_at_token(1)
     async with client_of(server, parallelism=1) as client:
         calls = [asyncio.create_task(client.call(ask(n), TAGS, Memory())) for n in range(3)]
         while server.counts()["in_flight"] == 0:

@@ -333,7 +333,7 @@ async def test_server_ends_with_a_killed_parent(tmp_path: Path) -> None:
         assert len(processes) == 3
         assert (tmp_path / "cache").is_dir()
         parent.kill()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 15)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 60)
     assert alive == []
     assert not (tmp_path / "cache").exists()
 

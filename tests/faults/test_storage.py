@@ -189,14 +189,15 @@ def test_read_only_in_the_middle(place: Place, undisturbed: dict[str, Any], serv
     """Journals that cannot be made any more end the attempt with the reason; what was written stays."""
     recipe = place.external(server)
     place.evalkit("prepare", recipe)
-    server.switch(latency_s=0.05)
+    server.hang_after(20)
     try:
         process = place.start("run", recipe)
         wait_for(lambda: len(calls_of(place.folder)) > 5, process)
         with read_only(place.folder.root / "journal"):
+            server.go_on()
             text = finish(process, 5)
     finally:
-        server.switch(latency_s=0.002)
+        server.go_on()
     assert READ_ONLY in text
     kept = calls_of(place.folder)
     assert len(kept) > 5
@@ -421,13 +422,13 @@ def test_killed_under_a_stale_listing(
     """A worker that is killed, and one that does not see its journals, work on the same shards."""
     recipe = place.external(server)
     place.evalkit("prepare", recipe)
-    server.switch(latency_s=0.02)
+    server.hang_after(60)
     try:
         first = place.start_worker("r0")
         wait_for(lambda: len(calls_of(place.folder)) > 40, first)
         first.send_signal(signal.SIGKILL)
         finish(first, -signal.SIGKILL)
     finally:
-        server.switch(latency_s=0.002)
+        server.go_on()
     finish(_stale(place, 3600, "run", recipe), 10)
     run_again(place, undisturbed, server)

@@ -140,7 +140,7 @@ async def interrupt_all(
             for memory, count, call in zip(kept, wanted, calls, strict=True)
         ):
             await asyncio.wait(calls, timeout=0.01)
-        assert await client.interrupt(10) == 0
+        assert await client.interrupt(60) == 0
         for call in calls:
             call.cancel()
         ended = await asyncio.gather(*calls, return_exceptions=True)

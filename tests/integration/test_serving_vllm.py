@@ -171,4 +171,6 @@ async def test_vllm_ends_with_a_killed_parent(demo_checkpoint: Path, tmp_path: P
         parent.kill()
     _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 60)
     assert alive == []
-    assert marked(f"test-{parent.pid}-") == []
+    async with asyncio.timeout(60):
+        while marked(f"test-{parent.pid}-"):  # children that were born after we looked
+            await asyncio.sleep(0.2)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -74,13 +75,27 @@ class SlurmCluster:
         rows = self.run("sacct", "-nXPD", "-S", "now-1hour", "-j", job, "-o", "State")
         return rows.split("\n")[:-1]
 
-    def wait_for(self, what: str, probe: Callable[[], Value], limit_s: float = 60) -> Value:
+    def wait_for(self, what: str, probe: Callable[[], Value], limit_s: float = 120) -> Value:
         """The first truthy value of `probe`; the test fails when `limit_s` seconds bring none."""
         deadline = time.monotonic() + limit_s
         while not (value := probe()):
             assert time.monotonic() < deadline, f"not within {limit_s:.0f} s: {what}"
             time.sleep(0.2)
         return value
+
+    @contextmanager
+    def urgent_job(self, node: str) -> Iterator[str]:
+        """A job of the partition above that has the whole node, until the end of the block."""
+        job = self.run(
+            *("sbatch", "--parsable", "--partition", "high", "--nodelist", node, "--exclusive"),
+            *("--mem", "100MB", "--output", "/dev/null", "--wrap", "sleep 300"),
+        ).strip()
+        state = ("squeue", "-h", "-j", job, "-o", "%T")
+        try:
+            self.wait_for("the urgent job runs", lambda: self.run(*state).strip() == "RUNNING")
+            yield job
+        finally:
+            self.run("scancel", job)
 
 
 @pytest.fixture(scope="session")

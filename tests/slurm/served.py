@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.status import run_status
@@ -21,6 +22,7 @@ from evalkit.cluster.submit import submit_run
 from evalkit.recipe.schema import Client
 from evalkit.recipe.serving import CommandServing
 from evalkit.serving.tree import MARKER
+from tests.faults.harness import Server, server_of
 from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
 from tests.unit.serving.support import writing_to
 
@@ -72,15 +74,15 @@ class ServedRun:
             replicas=replicas,
         )
 
-    def cancel(self, wait_s: float | None = None) -> Cancelled:
-        """Cancel the run."""
+    def cancel(self, wait_s: float = 120) -> Cancelled:
+        """Cancel the run. It takes as long as the machine needs to end its processes."""
         return cancel_run(self.folder, clock=SYSTEM_CLOCK, env=self.cluster.env, wait_s=wait_s)
 
     def status(self) -> RunStatus:
         """The run now."""
         return run_status(self.folder, clock=SYSTEM_CLOCK, env=self.cluster.env)
 
-    def wait_for_state(self, element: str, state: str, limit_s: float = 60) -> None:
+    def wait_for_state(self, element: str, state: str, limit_s: float = 120) -> None:
         """Until squeue says so of a job; `""` when it has gone."""
 
         def reached() -> bool:
@@ -89,16 +91,28 @@ class ServedRun:
 
         self.cluster.wait_for(f"{element} is {state or 'gone'}", reached, limit_s)
 
-    def wait_for_log(self, replica: str, text: str, attempt: int = 1, limit_s: float = 60) -> None:
+    def wait_for_log(self, replica: str, text: str, attempt: int = 1, limit_s: float = 120) -> None:
         """Until a worker has said this."""
         path = self.folder.worker_log(replica, attempt)
         self.cluster.wait_for(
             f"{replica} says {text!r}", lambda: path.exists() and text in path.read_text(), limit_s
         )
 
-    def wait_for_answers(self, number: int, limit_s: float = 90) -> None:
+    def wait_for_answers(self, number: int, limit_s: float = 120) -> None:
         """Until so many answers are journaled."""
         self.cluster.wait_for(f"{number} answers", lambda: self.status().done >= number, limit_s)
+
+    def wait_for_drain(self) -> None:
+        """Until an attempt has been told to stop."""
+        self.cluster.wait_for(
+            "a drain", lambda: any(record.reason for record in read_attempts(self.folder))
+        )
+
+    def server(self, replica: str = "r0") -> Server:
+        """The server of a replica's first attempt, once it is ready."""
+        facts = self.folder.server_facts(replica, 1)
+        self.cluster.wait_for(f"{replica} has a server", facts.exists)
+        return server_of(self.folder, replica)
 
     def finish(self, limit_s: float = 120) -> RunStatus:
         """Until the run is over; it must be complete."""
@@ -129,10 +143,14 @@ class ServedRun:
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
             command = " ".join(process.cmdline())
-            marker = process.environ().get(MARKER, "")
-            home = process.environ().get("SLURM_JOB_NAME", "")
+            variables = process.environ()
         except psutil.Error:
             return False
+        here = self.cluster.env["SLURM_CONF"]
+        if variables.get("SLURM_CONF", here) != here:
+            return False  # of another cluster, where a run has the same name
+        marker = variables.get(MARKER, "")
+        home = variables.get("SLURM_JOB_NAME", "")
         name = f"evalkit-{self.plan.run}-{self.plan.run_id}"
         ours = str(self.folder.root) in command or home == name
         return ours or marker.startswith(f"{self.plan.run_id}-")

@@ -21,7 +21,7 @@ SEED = 5
 
 @pytest.mark.timeout(900)
 def test_every_fault_of_slurm(launch_cluster: Callable[..., SlurmCluster], tmp_path: Path) -> None:
-    """All but the time limit, once each: artifacts as undisturbed, nothing finished paid twice."""
+    """All but the two slow ones, once each: artifacts as undisturbed, nothing finished paid twice."""
     kinds = [fault.name for fault in SLURM_CATALOGUE.values() if not fault.slow]
     cluster = launch_cluster(*OPTIONS)
     outcomes = play_real(cluster, tmp_path, "fault server", kinds, SEED, print)

@@ -185,7 +185,7 @@ def test_interrupted_start_cleans_up(slurm_cluster: SlurmCluster) -> None:
     with subprocess.Popen(argv, start_new_session=True) as process:
         slurm_cluster.wait_for("mariadbd", (folder / "run/mariadbd.pid").exists)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(120) == 130
     assert living_processes_of(folder) == []
     assert not folder.exists()
     assert not claimed(folder)

@@ -29,9 +29,9 @@ def run(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ServedRun]:
 def test_fast_replicas_join_a_slow_one(run: ServedRun) -> None:
     """Two that join do what is free, end and leave their nodes while the slow one works on; the one
     gather waits for all of them."""
-    slow, gather = run.submit("--latency-s 2").jobs
+    slow, gather = run.submit("--hang-after 3").jobs
     run.wait_for_answers(1)
-    assert "--replicas N" in run.submit("--latency-s 2").text
+    assert "--replicas N" in run.submit("--hang-after 3").text
     fast, same = run.submit("--latency-s 0.01", replicas=2).jobs
     assert (fast.replicas, same.job_id) == (("r1", "r2"), gather.job_id)
     shown = run.cluster.run("scontrol", "show", "job", gather.job_id)
@@ -51,6 +51,7 @@ def test_fast_replicas_join_a_slow_one(run: ServedRun) -> None:
         for r in run.status().replicas
     }
     assert done["r1"] + done["r2"] > done["r0"]
+    run.server("r0").go_on()
     status = run.finish()
     assert {job.state for job in status.jobs} == {"done"}
     assert run.results()["complete"] is True
@@ -62,7 +63,7 @@ def test_fast_replicas_join_a_slow_one(run: ServedRun) -> None:
 @pytest.mark.timeout(300)
 def test_replicas_join_behind_a_gather_that_started(run: ServedRun) -> None:
     """Replicas that were cancelled by hand leave a gather: one that joins then is gathered for too."""
-    first, gather = run.submit("--latency-s 2").jobs
+    first, gather = run.submit("--hang-after 3").jobs
     run.wait_for_answers(1)
     run.cluster.run("scontrol", "hold", gather.job_id)
     run.cluster.run("scancel", first.job_id)

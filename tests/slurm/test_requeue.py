@@ -72,17 +72,6 @@ def served(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ServedRun]:
     run.cancel()
 
 
-def preempt(cluster: SlurmCluster, node: str) -> str:
-    """Let an urgent job want a whole node, and return its id when it has it."""
-    urgent = cluster.run(
-        *("sbatch", "--parsable", "--partition", "high", "--nodelist", node, "--exclusive"),
-        *("--mem", "100MB", "--output", "/dev/null", "--wrap", "sleep 300"),
-    ).strip()
-    state = ("squeue", "-h", "-j", urgent, "-o", "%T")
-    cluster.wait_for("the urgent job runs", lambda: cluster.run(*state).strip() == "RUNNING")
-    return urgent
-
-
 def view(run: Run, job: str) -> JobView:
     """What the controller says of a job."""
     found = SlurmCommands(run.env).show(job)
@@ -112,7 +101,8 @@ def test_preemption_without_a_warning(
     cluster = run.cluster
     job = run.submit(partition="low").jobs[0].job_id
     node = run.worker()["nodes"][0]
-    cluster.run("scancel", preempt(cluster, node))
+    with cluster.urgent_job(node):
+        pass
     assert run.drains() == ["SIGTERM"]
     again = run.worker("r0", 1)
     assert again["restart_count"] == 1
@@ -124,9 +114,10 @@ def test_a_worker_goes_on_after_its_time_limit(served: ServedRun) -> None:
     """A real worker drains in the time that is left, in a job too short for submitit to tell a limit
     from a preemption, is requeued, and the next attempt ends the run."""
     stuck = 'test "$SLURM_RESTART_COUNT" || export FAULTS="--hang-after 6"'
-    submitted = served.submit(setup=stuck, env={}, time_min=1, signal_delay_s=15)
+    # Slurm warns up to half a minute early: 40 to 70 s after the start, which leaves calls no time.
+    submitted = served.submit(setup=stuck, env={}, time_min=2, signal_delay_s=50)
     served.wait_for_answers(4)
-    served.finish()
+    served.finish(240)
     assert served.cluster.job_states(submitted.jobs[0].job_id) == ["REQUEUED", "COMPLETED"]
     first, second = read_attempts(served.folder)
     assert (first.end, first.reason) == ("drained", "SIGUSR2")
@@ -140,8 +131,8 @@ def test_a_worker_goes_on_after_a_preemption(served: ServedRun) -> None:
     stuck = 'test "$SLURM_RESTART_COUNT" || export FAULTS="--hang-after 6"'
     submitted = served.submit(setup=stuck, env={}, partition="low")
     served.wait_for_answers(4)
-    preempt(served.cluster, read_attempts(served.folder)[0].nodes[0])
-    served.finish()
+    with served.cluster.urgent_job(read_attempts(served.folder)[0].nodes[0]):
+        served.finish()
     assert served.cluster.job_states(submitted.jobs[0].job_id) == ["PREEMPTED", "COMPLETED"]
     first, second = read_attempts(served.folder)
     assert (first.end, first.reason) == ("drained", "SIGTERM")
@@ -323,11 +314,11 @@ def test_a_failed_attempt_goes_to_another_node(make_run: Callable[[], Run]) -> N
     """The job is requeued without the node it failed on; what the recipe excludes stays excluded."""
     run = make_run()
     given = run.cluster.nodes[3]
-    (run.folder.root / "release").write_text("fail")
+    for replica in ("r0", "r1"):
+        (run.folder.root / f"release-{replica}-0").write_text("fail")
     job = run.submit(replicas=2, exclude=given).jobs[0].job_id
     failed_on = run.worker()["nodes"][0]
     run.cluster.wait_for("both are requeued", lambda: log_of(run).count("goes back") == 2)
-    (run.folder.root / "release").unlink()
     again = run.worker("r0", 1)
     assert again["nodes"][0] not in (given, failed_on)
     commands = SlurmCommands(run.env)

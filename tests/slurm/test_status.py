@@ -6,10 +6,12 @@ limit memory: what a kill for memory looks like is tested with rows of accountin
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from evalkit.cluster.failures import FailureKind
@@ -56,7 +58,7 @@ def working(run: ServedRun, **changes: object) -> tuple[str, str]:
     return job, replica.node or ""
 
 
-def failure(run: ServedRun, kind: FailureKind, limit_s: float = 60) -> FailureGroup:
+def failure(run: ServedRun, kind: FailureKind, limit_s: float = 120) -> FailureGroup:
     """The failures of this kind, once the status has them."""
     seen: list[FailureGroup] = []
 
@@ -96,12 +98,8 @@ def test_preempted(make_run: Callable[[], ServedRun]) -> None:
     run = make_run()
     job, node = working(run, partition="low")
     cluster = run.cluster
-    urgent = cluster.run(
-        *("sbatch", "--parsable", "--partition", "high", "--nodelist", node, "--exclusive"),
-        *("--mem", "100MB", "--output", "/dev/null", "--wrap", "sleep 300"),
-    ).strip()
-    group = failure(run, FailureKind.PREEMPTED)
-    cluster.run("scancel", urgent)
+    with cluster.urgent_job(node):
+        group = failure(run, FailureKind.PREEMPTED)
     assert (group.where, group.node, group.count) == ("r0.a1", node, 1)
     assert group.log is not None
     assert group.lines
@@ -120,7 +118,8 @@ def test_node_failure(make_run: Callable[[], ServedRun]) -> None:
     left = run.processes()
     run.cluster.script("kill-node", node)
     for process in left:  # with a real node they would be gone
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     run.cluster.script("node-down", node)  # Slurm would find out by itself, in a minute
     try:
         group = failure(run, FailureKind.NODE_FAILURE)

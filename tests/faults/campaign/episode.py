@@ -195,7 +195,7 @@ class Episode:
         known = known_bodies(folder)
         shared = self._check_payments(known)
         assert (left := leftovers(folder)) == [], f"left over: {left}"
-        assert (pids := living_pids(str(stage.place.root))) == [], f"processes left: {pids}"
+        stage.wait(lambda: not living_pids(str(stage.place.root)), "no process is left", 30)
         bill = make_bill(account, set(known.values()), needed_tokens(folder))
         return Outcome(
             mode=stage.mode,

@@ -17,7 +17,10 @@ SAID = ("continued", "saved", "retries", "duplicates", "empty")
 
 
 def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """The table of faults, and what they cost. All of it was checked before."""
+    """The table of faults, and what they cost. All of it was checked before.
+
+    After one that is not counted as recovered nothing was left to do.
+    """
     faults = [fault for outcome in outcomes for fault in outcome.injected]
     injected = Counter(fault.kind for fault in faults)
     times: dict[str, list[float]] = defaultdict(list)
@@ -30,8 +33,8 @@ def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
         median = (
             f"{statistics.median(mine):8.2f} {max(mine):8.2f}" if mine else f"{'-':>8} {'-':>8}"
         )
-        lines.append(f"{kind:46} {injected[kind]:8d} {injected[kind]:9d} {median}")
-    lines.append(f"{'all':46} {len(faults):8d} {len(faults):9d}")
+        lines.append(f"{kind:46} {injected[kind]:8d} {len(mine):9d} {median}")
+    lines.append(f"{'all':46} {len(faults):8d} {sum(map(len, times.values())):9d}")
     stopping = [f.recovered_s for f in faults if f.stops and f.recovered_s is not None]
     if stopping:
         lines.append(

@@ -119,7 +119,8 @@ def kill_worker(stage: SlurmStage) -> None:
 @fault("server: kill -9")
 def kill_server(stage: SlurmStage) -> None:
     """The server is gone; the worker starts another in the same job."""
-    os.kill(stage.wait(stage.server_pids, "a server")[-1], signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(stage.wait(stage.server_pids, "a server")[-1], signal.SIGKILL)
 
 
 @fault("server: SIGSTOP (hang)", slow=True)

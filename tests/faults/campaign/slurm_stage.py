@@ -170,11 +170,12 @@ class SlurmStage:
 
     def server_pids(self) -> list[int]:
         """The main processes of servers."""
-        return sorted(
-            pid
-            for pid in self.servers()
-            if "keeper.py" not in " ".join(psutil.Process(pid).cmdline())
-        )
+        found = []
+        for pid in self.servers():
+            with contextlib.suppress(psutil.Error):
+                if "keeper.py" not in " ".join(psutil.Process(pid).cmdline()):
+                    found.append(pid)
+        return sorted(found)
 
     # Time
 

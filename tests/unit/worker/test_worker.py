@@ -106,17 +106,17 @@ def test_drain(tmp_path: Path, server: Server) -> None:
     """A drain ends with code 1; what was in flight is journaled, and the leases are free."""
     folder = make_run(tmp_path, server.base_url, n=500)
     before = server.counts()["answered"]
-    server.switch(latency_s=0.02)
+    server.hang_after(40)
 
     def stop() -> None:
         wait_for(lambda: server.counts()["answered"] >= before + 20)
         request_drain("SIGTERM", wait_s=0)
+        server.go_on()
 
     stopper = threading.Thread(target=stop)
     stopper.start()
     code = run_replica(folder.root, "r0", current_job())
     stopper.join()
-    server.switch(latency_s=0)
     assert code == 1
     assert report(folder)["state"] == "interrupted"
     plan = load_plan(folder)
@@ -155,18 +155,26 @@ def test_warning_before_the_end(
     """Calls in flight end, and are journaled, when the job has the time, and are cut when it has not."""
     folder = make_run(tmp_path, server.base_url)
     before = server.counts()["received"]
-    server.switch(latency_s=1.0)
+    server.hang_after(1)
 
     def warn() -> None:
         wait_for(lambda: server.counts()["received"] >= before + 5)
-        server.switch(latency_s=0)
         drain_before_end("SIGUSR2")
 
-    warner = threading.Thread(target=warn)
-    warner.start()
+    def end_calls() -> None:
+        wait_for(lambda: any(record.reason for record in read_attempts(folder)))
+        server.go_on()
+
+    threads = [threading.Thread(target=warn)]
+    if owed < 30:
+        threads.append(threading.Thread(target=end_calls))
+    for thread in threads:
+        thread.start()
     job = replace(current_job(), ends=SYSTEM_CLOCK.wall() + ends_in_s)
     code = run_replica(folder.root, "r0", job)
-    warner.join()
+    for thread in threads:
+        thread.join()
+    server.go_on()
     assert code == 1
     assert survey_run(folder, load_plan(folder), {"addition": True}).owed == {"addition": owed}
 
@@ -253,17 +261,17 @@ def test_drain_of_the_last_units(tmp_path: Path, server: Server) -> None:
     """A drain in which everything gets finished ends as done: nothing is left to requeue for."""
     folder = make_run(tmp_path, server.base_url, n=3)  # fewer than fit into flight
     before = server.counts()["received"]
-    server.switch(latency_s=1.0)
+    server.hang_after(1)
 
     def stop() -> None:
         wait_for(lambda: server.counts()["received"] >= before + 4)
         request_drain("SIGTERM", wait_s=0)
+        server.go_on()
 
     stopper = threading.Thread(target=stop)
     stopper.start()
     code = run_replica(folder.root, "r0", current_job())
     stopper.join()
-    server.switch(latency_s=0)
     assert code == 0
     assert report(folder)["state"] == "done"
     [record] = read_attempts(folder)

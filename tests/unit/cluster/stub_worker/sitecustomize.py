@@ -1,7 +1,7 @@
 """A worker without a model, put in the place of evalkit's in processes that have this on PYTHONPATH.
 
-It writes what it was given to `worker-<replica>-<n>.json`, waits for a file `release`, and notes drains,
-which do not end while there is a file `stubborn`. `release` holds the code to end with; or `fail`, to
+It writes what it was given to `worker-<replica>-<n>.json`, waits for a file `release`, or for
+`release-<replica>-<n>`, and notes drains, which do not end while there is a file `stubborn`. `release` holds the code to end with; or `fail`, to
 fail as with a server that died, leaving a record of the attempt.
 """
 
@@ -24,9 +24,9 @@ def run_replica(run_dir, replica, job):
     hidden = path.with_name(f".{path.name}")
     hidden.write_text(json.dumps({**asdict(job), "env": dict(os.environ), "pid": os.getpid()}))
     hidden.rename(path)
-    while not (run_dir / "release").exists():
+    orders = [run_dir / "release", run_dir / path.stem.replace("worker", "release", 1)]
+    while not (order := "".join(each.read_text() for each in orders if each.exists())):
         time.sleep(0.05)
-    order = (run_dir / "release").read_text()
     if order == "fail":
         fail(run_dir, replica, job)
     return int(order or 0)
