@@ -249,7 +249,8 @@ def test_a_partition_that_cancels_what_it_preempts(make_run: Callable[[], Run]) 
         job = run.submit(partition="low").jobs[0].job_id
         first = run.worker()
         record_running(run, job, first)
-        cluster.run("scancel", preempt(cluster, first["nodes"][0]))
+        with cluster.urgent_job(first["nodes"][0]):
+            pass
         cluster.wait_for("it is over", lambda: cluster.job_states(job) == ["PREEMPTED"])
         assert [a.cause for a in read_attempts(run.folder)] == ["preempted"]
         (shown,) = run.status().attempts

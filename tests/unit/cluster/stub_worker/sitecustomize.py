@@ -1,8 +1,8 @@
 """A worker without a model, put in the place of evalkit's in processes that have this on PYTHONPATH.
 
 It writes what it was given to `worker-<replica>-<n>.json`, waits for a file `release`, or for
-`release-<replica>-<n>`, and notes drains, which do not end while there is a file `stubborn`. `release` holds the code to end with; or `fail`, to
-fail as with a server that died, leaving a record of the attempt.
+`release-<replica>-<n>`, and notes drains, which do not end while there is a file `stubborn`. `release`
+holds the code to end with; or `fail`, to fail as with a server that died, leaving a record of the attempt.
 """
 
 import json
