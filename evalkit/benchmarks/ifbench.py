@@ -161,7 +161,7 @@ class IfBench(Benchmark[IfBenchParams]):
         """None: the data has no answers."""
 
     def wrong(self, sample: Sample) -> Solution:
-        """Blanks: the one answer that follows no instruction of any row."""
+        """A blank answer: by the rules it follows no instruction, and no text is sure not to."""
         return Solution(" \n ")
 
 
@@ -248,7 +248,7 @@ def _judge(checkers: Checkers, sample: Sample, instruction: Instruction, text: s
 
 @cache
 def _log_once(instruction: str, error: str) -> None:
-    """A weak model raises the same error a thousand times; how often is in the result."""
+    """Once per process: a weak model's answers raise the same a thousand times. The result counts."""
     log.warning("the checker of %s raised %s: counted as not followed", instruction, error)
 
 
@@ -261,6 +261,3 @@ def _values(verdicts: Sequence[Verdict]) -> dict[str, float]:
         CHECKER_ERRORS: float(sum(verdict.error is not None for verdict in verdicts)),
         N_INSTRUCTIONS: float(len(verdicts)),
     }
-
-
-E = "/data/IFBench_test.jsonl"

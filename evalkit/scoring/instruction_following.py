@@ -49,7 +49,7 @@ class Verdict:
     strict: bool
     loose: bool
     error: str | None = None
-    """What the checker raised, where it did; the form of the response it raised on is not followed."""
+    """Class of what the checker raised first, if it did: that form of the response is not followed."""
 
     @property
     def word(self) -> str:
@@ -101,7 +101,7 @@ def _follows(checker: Checker, text: str, errors: list[str]) -> bool:
             type(error) is LookupError
         ):  # what NLTK raises for a resource; an index or a key has its own
             raise ScorerError(f"a checker misses a resource: {_first_words(error)}") from error
-        errors.append(f"{type(error).__name__}: {error}")
+        errors.append(type(error).__name__)
         return False
 
 

@@ -121,9 +121,9 @@ def test_each_mode_has_its_own_checker() -> None:
 @pytest.mark.parametrize("error", [ZeroDivisionError("by 0"), KeyError("x"), csv.Error("quote")])
 def test_an_exception_of_the_checker_is_not_followed(error: Exception) -> None:
     """It is kept in the verdict, and the other forms of the response are still tried."""
-    words = f"{type(error).__name__}: {error}"
-    assert judge(lambda: Raises(error), "no") == Verdict(False, False, words)
-    assert judge(lambda: Raises(error), "*yes*") == Verdict(False, True, words)
+    name = type(error).__name__
+    assert judge(lambda: Raises(error), "no") == Verdict(False, False, name)
+    assert judge(lambda: Raises(error), "*yes*") == Verdict(False, True, name)
     assert judge(lambda: Raises(error), "yes") == Verdict(True, True)
 
 
