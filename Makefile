@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup_env --venv $(VENV)
+# What the tests need, without a server.
+TEST := test,ifbench
 # Python without the ending that ruff looks for.
 SCRIPTS := scripts/setup_env scripts/slurm_dev_cluster
 
@@ -18,7 +20,7 @@ demo: ## set up, serve a tiny model with vLLM, evaluate it, show the results
 
 test: ## set up, check style, types and layers, then run every test (real vLLM, real Slurm)
 	@scripts/install_system_packages
-	@$(SETUP) --extras test,cpu
+	@$(SETUP) --extras $(TEST),cpu
 	@$(MAKE) --no-print-directory checks
 	$(BIN)/python -m pytest
 
@@ -29,13 +31,13 @@ CAMPAIGN := $(BIN)/python -m tests.faults.campaign --seed $(SEED)
 
 faults: ## play a long, random fault campaign (FAULTS=180, SEED=now; 40 minutes, needs root)
 	@scripts/install_system_packages
-	@$(SETUP) --extras test,cpu
+	@$(SETUP) --extras $(TEST),cpu
 	$(CAMPAIGN) --faults $(FAULTS) --jobs 4
 	$(CAMPAIGN) --real "fault server" --faults 22
 	$(CAMPAIGN) --real vllm --faults 8
 
 lint: ## style, types and layers only
-	@$(SETUP) --extras test
+	@$(SETUP) --extras $(TEST)
 	@$(MAKE) --no-print-directory checks
 
 checks:
@@ -45,12 +47,12 @@ checks:
 	$(BIN)/lint-imports
 
 format: ## format the code and mend what ruff can mend
-	@$(SETUP) --extras test
+	@$(SETUP) --extras $(TEST)
 	$(BIN)/ruff check --fix . $(SCRIPTS)
 	$(BIN)/ruff format . $(SCRIPTS)
 
 unit: ## the fast tests only: no server, no Slurm
-	@$(SETUP) --extras test
+	@$(SETUP) --extras $(TEST)
 	$(BIN)/python -m pytest tests/unit
 
 bench: ## measure engine, scheduling, commands and a real vLLM (installs nginx; half an hour)

@@ -128,6 +128,8 @@ class Benchmark(ABC, Generic[P]):
     """The score the headline is made of."""
     score_weights: ClassVar[Mapping[str, str]] = {}
     """Scores that are shares of a count, with the score that holds the count."""
+    metric_means: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Metrics that are the plain mean of the metrics of several scores, with those scores."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
     parallel_scoring: ClassVar[bool] = False

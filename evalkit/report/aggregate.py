@@ -9,7 +9,7 @@ missing is the gather's affair and must be settled before.
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from evalkit.report import statistics as st
@@ -95,23 +95,29 @@ def prefix_lengths(repeats: int) -> list[int]:
 
 
 def aggregate_scores(
-    items: Sequence[ItemScores], *, weights: Mapping[str, str] | None = None
+    items: Sequence[ItemScores],
+    *,
+    weights: Mapping[str, str] | None = None,
+    means: Mapping[str, Sequence[str]] | None = None,
 ) -> Aggregate:
     """Metrics over all items, and the same for each subset.
 
     ``weights`` names, for a score that counts parts of an item, the score that says how many parts
     there are (``{"subtask_accuracy": "num_subtasks"}``): its value must be the same in all repeats,
-    and the metric is the sum of counts over the sum of parts. Raises ValueError, naming the item,
-    where repeats or score names differ between items, and where there are no items.
+    and the metric is the sum of counts over the sum of parts. ``means`` names, for a metric that is
+    the mean of others, their scores; an item has no score of its own for it, so it has no statistics.
+    Raises ValueError, naming the item, where repeats or score names differ between items, and where
+    there are no items.
     """
-    weights = weights or {}
+    weights, means = weights or {}, means or {}
     _check(items, weights)
+    _check_means(means, items[0].repeats[0].values.keys() - set(weights.values()))
     subsets: dict[str, list[ItemScores]] = defaultdict(list)
     for item in items:
         if item.subset is not None:
             subsets[item.subset].append(item)
-    parts = {name: _aggregate(part, weights, {}) for name, part in sorted(subsets.items())}
-    return _aggregate(items, weights, parts)
+    parts = {name: _aggregate(part, weights, means, {}) for name, part in sorted(subsets.items())}
+    return _aggregate(items, weights, means, parts)
 
 
 def _check(items: Sequence[ItemScores], weights: Mapping[str, str]) -> None:
@@ -132,6 +138,14 @@ def _check(items: Sequence[ItemScores], weights: Mapping[str, str]) -> None:
         _check_item(item, k, names, weights)
 
 
+def _check_means(means: Mapping[str, Sequence[str]], scores: Set[str]) -> None:
+    for mean, names in means.items():
+        if mean in scores or not names or not scores >= set(names):
+            raise ValueError(
+                f"{mean!r} is no mean of {sorted(names)}; the scores are {sorted(scores)}"
+            )
+
+
 def _check_item(item: ItemScores, k: int, names: set[str], weights: Mapping[str, str]) -> None:
     if len(item.repeats) != k:
         raise ValueError(f"item {item.item!r} has {len(item.repeats)} repeats, others have {k}")
@@ -149,7 +163,10 @@ def _check_item(item: ItemScores, k: int, names: set[str], weights: Mapping[str,
 
 
 def _aggregate(
-    items: Sequence[ItemScores], weights: Mapping[str, str], subsets: Mapping[str, Aggregate]
+    items: Sequence[ItemScores],
+    weights: Mapping[str, str],
+    means: Mapping[str, Sequence[str]],
+    subsets: Mapping[str, Aggregate],
 ) -> Aggregate:
     k = len(items[0].repeats)
     totals = {
@@ -163,10 +180,13 @@ def _aggregate(
     }
     answers = [tuple([repeat.answer for repeat in item.repeats]) for item in items]
     clusters = _clusters(items)
+    modes = _modes(tables, answers, k)
+    for metrics in modes.values():
+        metrics |= {mean: st.mean([metrics[name] for name in of]) for mean, of in means.items()}
     return Aggregate(
         n_items=len(items),
         repeats=k,
-        metrics=_modes(tables, answers, k),
+        metrics=modes,
         statistics={name: _statistics(table, clusters) for name, table in tables.items()},
         totals=totals,
         subsets=subsets,

@@ -34,7 +34,7 @@ from evalkit.store.markers import remove_marker
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Sample
     from evalkit.plan.model import Plan, TaskPlan
@@ -137,7 +137,7 @@ def gather_task(
                 remove_lease(folder, shard)  # of a worker that was killed with its last unit done
             found.take(shard, union, scorer, spill)
             on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
-        aggregate = _aggregate(task, samples, found, benchmark.score_weights)
+        aggregate = _aggregate(task, samples, found, benchmark)
         publishes = aggregate is not None or find_complete(folder, plan, task) is None
         if publishes:
             samples_sha256 = write_samples(folder.samples(task.name), spill.lines())
@@ -158,7 +158,7 @@ def _choose(plan: Plan, names: Sequence[str] | None) -> list[TaskPlan]:
 
 
 def _aggregate(
-    task: TaskPlan, samples: Sequence[Sample], found: Collector, weights: Mapping[str, str]
+    task: TaskPlan, samples: Sequence[Sample], found: Collector, benchmark: Benchmark[Any]
 ) -> Aggregate | None:
     """Metrics of a complete task; null while units are missing."""
     complete = [score for score in found.scores if score is not None]
@@ -170,7 +170,9 @@ def _aggregate(
         for i, s in enumerate(samples)
     ]
     try:
-        return aggregate_scores(items, weights=weights)
+        return aggregate_scores(
+            items, weights=benchmark.score_weights, means=benchmark.metric_means
+        )
     except ValueError as error:
         raise ScorerError(
             f"task {task.name}: the scores of benchmark {task.benchmark} do not fit together: "

