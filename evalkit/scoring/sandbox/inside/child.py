@@ -1,0 +1,102 @@
+"""From a forked copy of the keeper to the model's program: the last code of ours that it runs.
+
+Order matters: first everything that needs rights or memory of ours, then the limits, then the rights
+are given up, and then nothing of the keeper's is left open. Where it fails, the reason goes into the
+`ready` pipe, which is closed before the first instruction of the model's; from then on whatever the
+process says is the program's own word.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from .places import close_all_but
+
+if TYPE_CHECKING:
+    from .enclosure import Enclosure
+
+_RESOURCES = {
+    "memory_bytes": resource.RLIMIT_AS,
+    "stack_bytes": resource.RLIMIT_STACK,
+    "file_bytes": resource.RLIMIT_FSIZE,
+    "open_files": resource.RLIMIT_NOFILE,
+    "processes": resource.RLIMIT_NPROC,
+    "cpu_s": resource.RLIMIT_CPU,
+}
+_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Streams(NamedTuple):
+    """The child's standard streams, as descriptors of the keeper's."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def become_child(
+    enclosure: Enclosure, limits: dict[str, Any], streams: Streams, keep: set[int]
+) -> None:
+    """Turn this process into one that may run a model's code; `keep` stays open besides 0, 1, 2."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in range(1, signal.NSIG):
+        _restore_signal(number)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    os.chdir(enclosure.work)
+    for target, source in enumerate(streams):
+        os.dup2(source, target, inheritable=True)
+    _prefer_to_be_killed()
+    for name, value in limits.items():
+        if name in _RESOURCES:
+            _limit(_RESOURCES[name], value)
+    _limit(resource.RLIMIT_CORE, 0)
+    enclosure.confine()
+    close_all_but({0, 1, 2, *keep})
+
+
+def _restore_signal(number: int) -> None:
+    """What the zygote ignores is the zygote's affair; Python's own habits stay."""
+    try:
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+        elif number not in _PYTHON_IGNORES:
+            signal.signal(number, signal.SIG_DFL)
+    except (OSError, ValueError):
+        pass  # SIGKILL, SIGSTOP and the C library's own
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
+
+
+def _prefer_to_be_killed() -> None:
+    """When the node runs out of memory, the kernel shall take this process and not a server."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        pass  # a hint to the kernel; the limits do not depend on it
+
+
+def execute(argv: list[str]) -> NoReturn:
+    """Another program in this process; `ready` closes itself then. Raises OSError where it cannot start."""
+    for number in _PYTHON_IGNORES:
+        signal.signal(number, signal.SIG_DFL)
+    os.execvp(argv[0], argv)
+
+
+def flush_and_exit(code: int) -> NoReturn:
+    """End at once, but with everything written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            code = code or 120  # as Python itself ends when its output cannot be flushed
+    os._exit(code)
