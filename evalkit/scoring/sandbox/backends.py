@@ -102,6 +102,8 @@ class Bubblewrap(Backend):
         else:
             argv += ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
         argv += ["--tmpfs", "/dev"]
+        for folder in _parents(start.view):
+            argv += ["--dir", folder]
         for source, target in start.view.binds:
             argv += ["--ro-bind", source, target]
         for device in DEVICES:
@@ -174,15 +176,26 @@ class Unsafe(Backend):
 
     name: ClassVar[str] = "unsafe"
     modes: ClassVar[tuple[Mode, ...]] = ("unsafe",)
-    remedy: ClassVar[str] = "Say `unsafe: true` in the recipe, on a machine that has nothing to lose."
+    remedy: ClassVar[str] = (
+        "Say `unsafe: true` in the recipe, on a machine that has nothing to lose."
+    )
 
     def render_command(self, start: Start) -> Command:
         return Command(start.zygote_argv(), cwd=str(INSIDE.parent))
 
 
+def _parents(view: View) -> list[str]:
+    """Folders that hold what is shown: bwrap would make them unreadable for anybody but root."""
+    inside = [path for _, path in (*view.binds, *view.links)]
+    found = {str(parent) for path in inside for parent in Path(path).parents}
+    return sorted(found - {"/", "/dev"})
+
+
 def safe_backends(env: Mapping[str, str], image: Path | None) -> Sequence[Backend]:
     """Those to try, in order. With an image it is Apptainer alone, for the interpreter is in there."""
     if image is not None:
-        return [Apptainer(shutil.which("apptainer", path=env.get("PATH")) or "apptainer", str(image))]
+        return [
+            Apptainer(shutil.which("apptainer", path=env.get("PATH")) or "apptainer", str(image))
+        ]
     bwrap = shutil.which("bwrap", path=env.get("PATH")) or "bwrap"
     return [Bubblewrap(bwrap), Namespaces()]

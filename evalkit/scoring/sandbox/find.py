@@ -160,5 +160,5 @@ def _tasks_of(uid: int) -> int:
         if process.name.isdigit():
             with suppress(OSError):  # it has ended since
                 if process.stat().st_uid == uid:
-                    count += len(os.listdir(process / "task"))
+                    count += sum(1 for _ in (process / "task").iterdir())
     return count

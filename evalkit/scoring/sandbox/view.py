@@ -49,7 +49,9 @@ DEVICE_LINKS = (
 )
 _COVERED = ("/proc", "/dev", "/sys", SCRATCH, CODE)
 """Names that a sandbox uses for things of its own."""
-_QUESTION = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.base_exec_prefix]))"
+_QUESTION = (
+    "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.base_exec_prefix]))"
+)
 _ANSWER_S = 60
 
 
@@ -92,9 +94,9 @@ def view_of(interpreter: Path, readonly: Sequence[Path] = ()) -> View:
         _refuse_private(path)
     links, binds = list(DEVICE_LINKS), []
     for name in SYSTEM:
-        if os.path.islink(name):
-            links.append((os.readlink(name), name))
-        elif os.path.exists(name):
+        if Path(name).is_symlink():
+            links.append((str(Path(name).readlink()), name))
+        elif Path(name).exists():
             binds.append((name, name))
     links += _missing_links(interpreter, [*(Path(target) for _, target in binds), *paths])
     shown = [Path(target) for _, target in binds]
@@ -153,15 +155,17 @@ def _refuse_private(path: Path) -> None:
     if not path.exists():
         raise ScorerError(f"sandbox: {path} does not exist, so it cannot be shown")
     if any(path == Path(name) or path.is_relative_to(name) for name in _COVERED[:3]):
-        raise ScorerError(f"sandbox: {path} cannot be shown: the sandbox has its own {path.parts[1]}")
+        raise ScorerError(
+            f"sandbox: {path} cannot be shown: the sandbox has its own {path.parts[1]}"
+        )
 
 
 def _missing_links(interpreter: Path, shown: Sequence[Path]) -> list[tuple[str, str]]:
     """Links between the interpreter's name and its file that no shown folder holds."""
     links, path = [], interpreter
     while path.is_symlink():
-        target = os.readlink(path)
+        target = path.readlink()
         if not any(path.is_relative_to(other) for other in shown):
-            links.append((target, str(path)))
+            links.append((str(target), str(path)))
         path = Path(os.path.normpath(path.parent / target))
     return links

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -22,9 +21,7 @@ from evalkit.scoring.sandbox.inside.framing import FramingError, encode_frame, r
 from evalkit.scoring.sandbox.view import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
-    from typing import IO
 
     from evalkit.scoring.sandbox.backends import Backend, Start
 
@@ -80,13 +77,13 @@ class Process:
     def __init__(self, backend: Backend, start: Start) -> None:
         """Raises ScorerError with what the sandbox wrote, where it does not start."""
         command = backend.render_command(start)
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._control, theirs = socket.socketpair()
         try:
             with theirs:
                 self._process = subprocess.Popen(
                     command.argv,
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=self._log,
                     cwd=command.cwd,

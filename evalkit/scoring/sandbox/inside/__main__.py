@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from . import kernel
@@ -113,11 +114,11 @@ def _keep(channel: int, mode: str) -> None:
 
 
 def _send(channel: int, reply: dict[str, Any]) -> None:
-    with socket.socket(fileno=channel) as connection:
-        try:
-            connection.sendall(encode_frame(reply))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the host has gone; there is nobody to tell
+    with (
+        socket.socket(fileno=channel) as connection,
+        suppress(BrokenPipeError, ConnectionResetError),  # the host has gone
+    ):
+        connection.sendall(encode_frame(reply))
 
 
 main()

@@ -60,7 +60,7 @@ class _IPythonShell:
 
         config = Config()
         config.HistoryManager.enabled = False
-        self._shell = TerminalInteractiveShell.instance(
+        self._shell: Any = TerminalInteractiveShell.instance(
             config=config, ipython_dir=f"{scratch}/ipython"
         )
         self._shell.InteractiveTB.set_mode(mode="Plain")
@@ -78,7 +78,7 @@ class _PlainShell:
 
     def run(self, code: str) -> bool:
         try:
-            body = compile(code, "<cell>", "exec", ast.PyCF_ONLY_AST)
+            body = ast.parse(code, "<cell>")
             last = body.body.pop() if body.body and isinstance(body.body[-1], ast.Expr) else None
             exec(compile(body, "<cell>", "exec"), self._module.__dict__)
             if isinstance(last, ast.Expr):

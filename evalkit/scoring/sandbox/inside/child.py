@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -26,7 +27,6 @@ _RESOURCES = {
     "file_bytes": resource.RLIMIT_FSIZE,
     "open_files": resource.RLIMIT_NOFILE,
     "processes": resource.RLIMIT_NPROC,
-    "cpu_s": resource.RLIMIT_CPU,
 }
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -56,6 +56,9 @@ def become_child(
         if name in _RESOURCES:
             _limit(_RESOURCES[name], value)
     _limit(resource.RLIMIT_CORE, 0)
+    if "cpu_s" in limits:
+        # The first signal tells the end by CPU time from others; who ignores it gets SIGKILL.
+        _limit(resource.RLIMIT_CPU, limits["cpu_s"], limits["cpu_s"] + 1)
     enclosure.confine()
     close_all_but({0, 1, 2, *keep})
 
@@ -71,18 +74,17 @@ def _restore_signal(number: int) -> None:
         pass  # SIGKILL, SIGSTOP and the C library's own
 
 
-def _limit(which: int, value: int) -> None:
-    hard = resource.getrlimit(which)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (value, value))
+def _limit(which: int, soft: int, hard: int | None = None) -> None:
+    most = resource.getrlimit(which)[1]
+    wanted = soft if hard is None else hard
+    hard = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(which, (min(soft, hard), hard))
 
 
 def _prefer_to_be_killed() -> None:
     """When the node runs out of memory, the kernel shall take this process and not a server."""
-    try:
+    with suppress(OSError):  # a hint to the kernel; the limits do not depend on it
         Path("/proc/self/oom_score_adj").write_text("1000")
-    except OSError:
-        pass  # a hint to the kernel; the limits do not depend on it
 
 
 def execute(argv: list[str]) -> NoReturn:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from . import kernel
@@ -69,10 +70,8 @@ class Enclosure:
 
     def kill(self, child: int) -> None:
         """End every process of the program."""
-        try:
+        with suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def reap(self) -> float:
         """After the child: wait for all others. CPU seconds that only they account for."""
@@ -113,7 +112,13 @@ class NestedEnclosure(Enclosure):
 
     def reap(self) -> float:
         _, _, usage = os.wait4(self._init, 0)
+        self._init = 0
         return usage.ru_utime + usage.ru_stime
+
+    def leave(self) -> None:
+        if self._init:  # something failed before there was a program to end
+            self.kill(self._init)
+            self.reap()
 
 
 class UnsafeEnclosure(Enclosure):
@@ -132,10 +137,8 @@ class UnsafeEnclosure(Enclosure):
         set_home(self.work, self.scratch)
 
     def kill(self, child: int) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def exceeds_memory(self, most_bytes: int) -> bool:
         return False  # which processes are its own cannot be told
@@ -198,6 +201,8 @@ def _be_init(enclosure: Enclosure, ready: int) -> NoReturn:
     """PID 1 of the program's namespace: as powerless as the program, and nothing in its hands."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     enclosure.confine()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # should the keeper itself be killed
     close_all_but({ready})
     os.close(ready)
     while True:

@@ -39,7 +39,7 @@ def make_scratch() -> None:
     """The folders in a fresh scratch; shared memory of others is covered by our own."""
     for folder in (WORK, SHARED_MEMORY):
         Path(folder).mkdir(mode=0o700)
-    shared = Path("/dev/shm")  # noqa: S108
+    shared = Path("/dev/shm")
     if shared.is_dir() and not shared.is_symlink():
         kernel.mount(SHARED_MEMORY, str(shared), "", kernel.MS_BIND)
 

@@ -139,7 +139,7 @@ def _errno(number: int) -> int:
 def install_filter() -> None:
     """From here on, for this process and all it starts. Cannot be undone."""
     plan = plan_filter(os.uname().machine)
-    instructions = (_Instruction * len(plan))(*plan)
+    instructions = (_Instruction * len(plan))(*(_Instruction(*each) for each in plan))
     program = _Program(len(plan), instructions)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))

@@ -58,7 +58,9 @@ class _Session:
         self._number = 0
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
-        self._child = fork_until_ready(lambda: None, lambda ready: self._be(requests, replies, ready))
+        self._child = fork_until_ready(
+            lambda: None, lambda ready: self._be(requests, replies, ready)
+        )
         os.close(requests)
         os.close(replies)
 
@@ -120,7 +122,9 @@ class _Session:
         view = memoryview(encode_frame(request))
         os.set_blocking(self._requests, False)
         while view:
-            if not select.select([], [self._requests], [], max(0.0, deadline - time.monotonic()))[1]:
+            if not select.select([], [self._requests], [], max(0.0, deadline - time.monotonic()))[
+                1
+            ]:
                 return None
             try:
                 view = view[os.write(self._requests, view) :]
@@ -138,7 +142,9 @@ class _Session:
             reply = read_frame(read, _MOST_REPLY)
             if reply is None or reply["number"] != self._number:
                 raise _EndedError("died")
-            return {key: reply[key] for key in ("ok", "stdout", "stderr", "stdout_cut", "stderr_cut")}
+            return {
+                key: reply[key] for key in ("ok", "stdout", "stderr", "stdout_cut", "stderr_cut")
+            }
         except TimeoutError:
             return None
         except (FramingError, KeyError):

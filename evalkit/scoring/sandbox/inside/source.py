@@ -45,8 +45,8 @@ def run_source(source: bytes, work: str) -> NoReturn:
 def _renew_streams() -> None:
     """The zygote's own stream objects belong to other files."""
     options: dict[str, Any] = {"encoding": _ENCODING, "closefd": False}
-    sys.stdin = open(0, errors="surrogateescape", **options)  # noqa: PTH123, SIM115
-    sys.stdout = open(1, "w", errors="surrogateescape", **options)  # noqa: PTH123, SIM115
+    sys.stdin = open(0, errors="surrogateescape", **options)  # noqa: SIM115
+    sys.stdout = open(1, "w", errors="surrogateescape", **options)  # noqa: SIM115
     error = io.TextIOWrapper(
         io.FileIO(2, "w", closefd=False),
         encoding=_ENCODING,

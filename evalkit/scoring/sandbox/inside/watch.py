@@ -27,8 +27,9 @@ def exceeds_memory(most_bytes: int) -> bool:
 
 
 def _total(measure: Callable[[Path], int]) -> int:
-    others = (name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid())
-    return sum(measure(Path("/proc", name)) for name in others)
+    mine = str(os.getpid())
+    processes = (path for path in Path("/proc").iterdir() if path.name.isdigit())
+    return sum(measure(path) for path in processes if path.name != mine)
 
 
 def _resident(process: Path) -> int:
