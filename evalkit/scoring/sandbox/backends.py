@@ -54,8 +54,10 @@ class Start:
 
     def zygote_argv(self, *, mounts_proc: bool = False) -> tuple[str, ...]:
         """The command that runs inside; it can be left to the zygote to mount its own /proc."""
+        targets = [target for _, target in self.view.binds]
         settings = {
             "mode": self.mode,
+            "shown_in_scratch": [target for target in targets if target.startswith(f"{SCRATCH}/")],
             "preload": self.preload,
             "optional": self.optional,
             "environment": environment(self.view.interpreter),
@@ -97,11 +99,15 @@ class Bubblewrap(Backend):
         argv += ["--cap-drop", "ALL"]
         if start.is_root:
             # bwrap as root covers parts of /proc, and then the kernel refuses the programs' own.
-            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN"):
+            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN"):
                 argv += ["--cap-add", capability]
         else:
             argv += ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
         argv += ["--tmpfs", "/dev"]
+        if start.scratch_bytes is None:
+            argv += ["--dir", SCRATCH]
+        else:
+            argv += ["--perms", "1777", "--size", str(start.scratch_bytes), "--tmpfs", SCRATCH]
         for folder in _parents(start.view):
             argv += ["--dir", folder]
         for source, target in start.view.binds:
@@ -111,9 +117,6 @@ class Bubblewrap(Backend):
         for target, link in start.view.links:
             argv += ["--symlink", target, link]
         argv += ["--dir", "/proc"] if start.is_root else ["--proc", "/proc"]
-        argv += ["--dir", SCRATCH]
-        if start.scratch_bytes is not None:
-            argv += ["--perms", "1777", "--size", str(start.scratch_bytes), "--tmpfs", SCRATCH]
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", CODE, "--"]
         return Command((*argv, *start.zygote_argv(mounts_proc=start.is_root)))
 
@@ -188,7 +191,7 @@ def _parents(view: View) -> list[str]:
     """Folders that hold what is shown: bwrap would make them unreadable for anybody but root."""
     inside = [path for _, path in (*view.binds, *view.links)]
     found = {str(parent) for path in inside for parent in Path(path).parents}
-    return sorted(found - {"/", "/dev"})
+    return sorted(found - {"/", "/dev", SCRATCH})
 
 
 def safe_backends(env: Mapping[str, str], image: Path | None) -> Sequence[Backend]:

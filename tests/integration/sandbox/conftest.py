@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,13 @@ def pool(warm_pool: SandboxPool) -> Iterator[SandboxPool]:
     after = warm_pool.run_one(Program(source="print(6 * 7)"))
     assert (after.ended, after.stdout) == (Ending.OK, b"42\n")
     expect_gone(before)
+
+
+def kill_all(processes: set[psutil.Process]) -> None:
+    """One may be gone by the death of another."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def expect_gone(before: set[psutil.Process]) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from evalkit.errors import ScorerError
 from evalkit.scoring.sandbox import Ending, Limits, Program, Sandbox, SandboxPool
-from tests.integration.sandbox.conftest import GONE_S
+from tests.integration.sandbox.conftest import GONE_S, kill_all
 
 if TYPE_CHECKING:
     from evalkit.scoring.sandbox import ProgramResult
@@ -263,8 +263,7 @@ def test_sandbox_that_was_killed_is_replaced(sandbox: Sandbox) -> None:
     before = set(psutil.Process().children(recursive=True))
     with SandboxPool(sandbox) as pool:
         first = pool.run_one(Program(source="print(1)"))
-        for process in set(psutil.Process().children(recursive=True)) - before:
-            process.kill()
+        kill_all(set(psutil.Process().children(recursive=True)) - before)
         with suppress(ScorerError):  # it may have been asked before it was dead
             pool.run_one(Program(source="print(1)"))
         assert pool.run_one(Program(source="print(1)")).stdout == first.stdout
@@ -311,3 +310,19 @@ def test_nothing_outlives_a_killed_host(choice: str, tmp_path: Path) -> None:
     host.wait()
     host.stdout.close()
     assert psutil.wait_procs(inside, timeout=GONE_S)[1] == []
+
+
+def test_preloaded_modules(sandbox: Sandbox) -> None:
+    """Modules that a pool names are there before a program imports them."""
+    with SandboxPool(sandbox, preload=["decimal", "fractions"]) as pool:
+        source = "import sys; print({'decimal', 'fractions'} <= set(sys.modules))"
+        assert pool.run_one(Program(source=source)).stdout == b"True\n"
+
+
+def test_module_that_is_not_there(sandbox: Sandbox) -> None:
+    """A pool that cannot preload says which module is missing."""
+    with (
+        pytest.raises(ScorerError, match="No module named 'no_such_module'"),
+        SandboxPool(sandbox, preload=["no_such_module"]) as pool,
+    ):
+        pool.run_one(Program(source=""))

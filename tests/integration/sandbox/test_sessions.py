@@ -11,7 +11,7 @@ import pytest
 
 from evalkit.errors import ScorerError
 from evalkit.scoring.sandbox import CellEnding, Limits, PythonSession, session_zygote
-from tests.integration.sandbox.conftest import SECRET, expect_gone
+from tests.integration.sandbox.conftest import SECRET, expect_gone, kill_all
 from tests.integration.sandbox.sandboxes import make_sandbox
 
 if TYPE_CHECKING:
@@ -192,8 +192,7 @@ def test_lost_sandbox(zygote: Zygote) -> None:
     before = set(psutil.Process().children(recursive=True))
     with PythonSession(zygote) as session:
         session.execute("x = 5", PATIENCE_S)
-        for process in set(psutil.Process().children(recursive=True)) - before:
-            process.kill()
+        kill_all(set(psutil.Process().children(recursive=True)) - before)
         with pytest.raises(ScorerError, match="sandbox"):
             session.execute("x", PATIENCE_S)
         assert session.execute("x", PATIENCE_S).text == "5"

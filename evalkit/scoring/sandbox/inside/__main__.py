@@ -20,9 +20,11 @@ from contextlib import suppress
 from typing import Any
 
 from . import kernel
-from .enclosure import EnclosureError
+from .child import PYTHON_IGNORES
+from .enclosure import EnclosureError, make_enclosure
 from .env import set_environment
 from .framing import FramingError, encode_frame, read_frame
+from .seccomp import assemble_filter
 from .session import run_session
 from .supervise import HostGoneError, run_program
 
@@ -44,8 +46,8 @@ def main() -> None:
     _become_nobody(settings["uid"])
     if settings["mode"] != "unsafe":  # there the parent is a thread of the host, which may end
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    # As PID 1 it is deaf to its own programs' signals only where it has no handler for them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _reset_signals()
+    assemble_filter()
     sys.path.pop(0)  # our own folder: a program that runs in here imports nothing from it
     for name in settings["preload"]:
         importlib.import_module(name)
@@ -55,20 +57,34 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     control.sendall(encode_frame({"ready": True}))
-    _serve(control, settings["mode"])
+    _serve(control, settings)
+    os._exit(0)  # what the preloaded modules do at the end of an interpreter is nobody's affair
+
+
+def _reset_signals() -> None:
+    """What the host ignores is the host's affair: programs inherit what Python starts with.
+
+    SIGINT is ignored here, because PID 1 is deaf to its own programs' signals only where it has no
+    handler for them.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if number not in PYTHON_IGNORES:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _become_nobody(uid: int | None) -> None:
     """As root: be somebody whose number of processes the kernel limits, and whom nothing belongs to."""
     if uid is None:
         return
+    kernel.drop_bounding_set()
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # or /proc/self would still be root's
 
 
-def _serve(control: socket.socket, mode: str) -> None:
+def _serve(control: socket.socket, settings: dict[str, Any]) -> None:
     while True:
         _reap()
         if not select.select([control], [], [], _REAP_S)[0]:
@@ -77,13 +93,13 @@ def _serve(control: socket.socket, mode: str) -> None:
         if not message:
             return
         [channel] = descriptors
-        if mode == "single":
+        if settings["mode"] == "single":
             control.close()
-            _keep(channel, mode)
+            _keep(channel, settings)
             return
         if os.fork() == 0:
             control.close()
-            _keep(channel, mode)
+            _keep(channel, settings)
             os._exit(0)
         os.close(channel)
 
@@ -96,16 +112,17 @@ def _reap() -> None:
         pass
 
 
-def _keep(channel: int, mode: str) -> None:
+def _keep(channel: int, settings: dict[str, Any]) -> None:
     """The keeper: one job on one channel."""
     try:
         job = read_frame(lambda count: os.read(channel, count))
         if job is None:
             return
+        enclosure = make_enclosure(settings)
         if job["kind"] == "session":
-            run_session(job, mode, channel)
+            run_session(job, enclosure, channel)
             return
-        reply = run_program(job, mode, channel)
+        reply = run_program(job, enclosure, channel)
     except HostGoneError:
         return
     except (EnclosureError, FramingError, OSError, MemoryError) as error:

@@ -28,7 +28,8 @@ _RESOURCES = {
     "open_files": resource.RLIMIT_NOFILE,
     "processes": resource.RLIMIT_NPROC,
 }
-_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that an interpreter ignores from its start, and that other programs expect to end them."""
 
 
 class Streams(NamedTuple):
@@ -45,13 +46,12 @@ def become_child(
     """Turn this process into one that may run a model's code; `keep` stays open besides 0, 1, 2."""
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in range(1, signal.NSIG):
-        _restore_signal(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     os.chdir(enclosure.work)
     for target, source in enumerate(streams):
         os.dup2(source, target, inheritable=True)
-    _prefer_to_be_killed()
     for name, value in limits.items():
         if name in _RESOURCES:
             _limit(_RESOURCES[name], value)
@@ -60,18 +60,8 @@ def become_child(
         # The first signal tells the end by CPU time from others; who ignores it gets SIGKILL.
         _limit(resource.RLIMIT_CPU, limits["cpu_s"], limits["cpu_s"] + 1)
     enclosure.confine()
+    _prefer_to_be_killed()
     close_all_but({0, 1, 2, *keep})
-
-
-def _restore_signal(number: int) -> None:
-    """What the zygote ignores is the zygote's affair; Python's own habits stay."""
-    try:
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
-        elif number not in _PYTHON_IGNORES:
-            signal.signal(number, signal.SIG_DFL)
-    except (OSError, ValueError):
-        pass  # SIGKILL, SIGSTOP and the C library's own
 
 
 def _limit(which: int, soft: int, hard: int | None = None) -> None:
@@ -89,7 +79,7 @@ def _prefer_to_be_killed() -> None:
 
 def execute(argv: list[str]) -> NoReturn:
     """Another program in this process; `ready` closes itself then. Raises OSError where it cannot start."""
-    for number in _PYTHON_IGNORES:
+    for number in PYTHON_IGNORES:
         signal.signal(number, signal.SIG_DFL)
     os.execvp(argv[0], argv)
 

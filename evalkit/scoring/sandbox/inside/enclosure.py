@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import kernel
 from .env import set_home
@@ -24,8 +24,8 @@ from .places import (
     close_all_but,
     make_scratch,
     make_unsafe_scratch,
+    mount_scratch,
     remove_unsafe_scratch,
-    scratch_options,
 )
 from .seccomp import install_filter
 from .watch import exceeds_memory
@@ -51,8 +51,8 @@ class Enclosure:
 
     scratch = SCRATCH
     work = WORK
-    extra_processes = 1
-    """Processes of ours that count against the program's limit."""
+    extra_processes = 0
+    """Processes of ours that count against the program's limit and that the host has not counted."""
 
     def enter(self, scratch_bytes: int) -> None:
         """Make it; `scratch_bytes` was given to the backend when the sandbox was started."""
@@ -95,15 +95,15 @@ class NestedEnclosure(Enclosure):
 
     extra_processes = 2
 
-    def __init__(self) -> None:
+    def __init__(self, shown_in_scratch: list[str]) -> None:
+        self._shown = shown_in_scratch
         self._init = 0
 
     def enter(self, scratch_bytes: int) -> None:
         uid, gid = os.getuid(), os.getgid()
         kernel.unshare(_NAMESPACES)
         kernel.map_user(NOBODY, uid, gid)
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV
-        kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, scratch_options(scratch_bytes))
+        mount_scratch(scratch_bytes, self._shown)
         make_scratch()
         self._init = fork_until_ready(_mount_proc, lambda ready: _be_init(self, ready))
 
@@ -147,14 +147,11 @@ class UnsafeEnclosure(Enclosure):
         remove_unsafe_scratch(self.scratch)
 
 
-def make_enclosure(mode: str) -> Enclosure:
-    """By the host's word for it."""
-    kinds: dict[str, type[Enclosure]] = {
-        "nested": NestedEnclosure,
-        "single": Enclosure,
-        "unsafe": UnsafeEnclosure,
-    }
-    return kinds[mode]()
+def make_enclosure(settings: dict[str, Any]) -> Enclosure:
+    """By what the host has told the zygote."""
+    if settings["mode"] == "nested":
+        return NestedEnclosure(settings["shown_in_scratch"])
+    return UnsafeEnclosure() if settings["mode"] == "unsafe" else Enclosure()
 
 
 def fork_until_ready(prepare: Callable[[], None], go_on: Callable[[int], NoReturn]) -> int:

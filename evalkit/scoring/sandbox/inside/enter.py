@@ -56,6 +56,10 @@ def _build(view: dict[str, Any]) -> None:
     kernel.pivot_root(SCRATCH, SCRATCH + _HOST)
     os.chdir("/")
     kernel.mount("tmpfs", _NEW, "tmpfs", _QUIET, "mode=755")
+    for folder in ("/proc", SCRATCH):
+        Path(_NEW + folder).mkdir()
+    if view["scratch"] is not None:
+        kernel.mount("tmpfs", _NEW + SCRATCH, "tmpfs", _QUIET, view["scratch"])
     for source, target in view["binds"]:
         _bind(_HOST + source, _NEW + target)
     for target, link in view["links"]:
@@ -64,11 +68,7 @@ def _build(view: dict[str, Any]) -> None:
         path.symlink_to(target)
     for device in view["devices"]:
         _bind_device(device)
-    for folder in ("/proc", SCRATCH):
-        Path(_NEW + folder).mkdir()
     kernel.mount("proc", f"{_NEW}/proc", "proc", _QUIET | kernel.MS_NOEXEC)
-    if view["scratch"] is not None:
-        kernel.mount("tmpfs", _NEW + SCRATCH, "tmpfs", _QUIET, view["scratch"])
     kernel.set_mount_attributes(_NEW, kernel.MS_RDONLY, recursive=False)
     kernel.unmount(_HOST)
     os.chdir(_NEW)

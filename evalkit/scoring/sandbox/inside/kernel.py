@@ -102,14 +102,19 @@ def prctl(option: int, argument: int, pointer: int = 0) -> int:
 
 def drop_capabilities() -> None:
     """Give up every capability, for this process and whatever it starts."""
-    capability = 0
-    while _libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
-        # Where the bounding set may not be changed, no_new_privs still keeps anything from gaining.
-        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-        capability += 1
+    drop_bounding_set()
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     nothing = (ctypes.c_uint32 * 6)()
     _check(_libc.capset(header, nothing), "capset")
+
+
+def drop_bounding_set() -> None:
+    """Let nothing that this process starts have capabilities; those it has itself, it keeps."""
+    capability = 0
+    while _libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
+        # Where the set may not be changed, no_new_privs still keeps anything from gaining.
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        capability += 1
 
 
 def map_user(inside: int, uid: int, gid: int) -> None:

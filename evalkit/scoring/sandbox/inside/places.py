@@ -44,6 +44,22 @@ def make_scratch() -> None:
         kernel.mount(SHARED_MEMORY, str(shared), "", kernel.MS_BIND)
 
 
+def mount_scratch(scratch_bytes: int, shown: list[str]) -> None:
+    """A fresh scratch over the sandbox's `/tmp`; what that shows of the host's is shown again in it."""
+    covered = os.open(SCRATCH, os.O_PATH | os.O_DIRECTORY)
+    options = scratch_options(scratch_bytes)
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    for target in shown:
+        source = Path(f"/proc/self/fd/{covered}", target.removeprefix(f"{SCRATCH}/"))
+        if source.is_dir():
+            Path(target).mkdir(parents=True)
+        else:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            Path(target).touch()
+        kernel.mount(str(source), target, "", kernel.MS_BIND | kernel.MS_REC)
+    os.close(covered)
+
+
 def make_unsafe_scratch() -> str:
     """A folder of the machine's own temporary space, with a working folder in it; not limited."""
     scratch = tempfile.mkdtemp(prefix="evalkit-unsafe-")

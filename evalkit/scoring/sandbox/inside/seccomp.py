@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import socket
 
@@ -136,10 +137,16 @@ def _errno(number: int) -> int:
     return 0x00050000 | number
 
 
-def install_filter() -> None:
-    """From here on, for this process and all it starts. Cannot be undone."""
+@functools.cache
+def assemble_filter() -> _Program:
+    """The filter as the kernel takes it; the zygote makes it once, and every fork has it. Raises OSError."""
     plan = plan_filter(os.uname().machine)
     instructions = (_Instruction * len(plan))(*(_Instruction(*each) for each in plan))
-    program = _Program(len(plan), instructions)
+    return _Program(len(plan), instructions)
+
+
+def install_filter() -> None:
+    """From here on, for this process and all it starts. Cannot be undone."""
+    program = assemble_filter()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))

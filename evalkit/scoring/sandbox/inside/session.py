@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from .cells import run_cells
 from .child import Streams, become_child
-from .enclosure import Enclosure, EnclosureError, fork_until_ready, make_enclosure
+from .enclosure import Enclosure, EnclosureError, fork_until_ready
 from .framing import FramingError, encode_frame, read_frame
 from .supervise import WATCH_S, HostGoneError
 
@@ -35,12 +35,11 @@ class _EndedError(Exception):
         self.how = how
 
 
-def run_session(job: dict[str, Any], mode: str, channel: int) -> None:
+def run_session(job: dict[str, Any], enclosure: Enclosure, channel: int) -> None:
     """Until the host closes the channel or the session's process has ended.
 
     Raises EnclosureError, OSError, HostGoneError.
     """
-    enclosure = make_enclosure(mode)
     try:
         enclosure.enter(job["limits"]["scratch_bytes"])
         _Session(job["limits"], enclosure, channel).serve()

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .child import Streams, become_child, execute
-from .enclosure import Enclosure, fork_until_ready, make_enclosure
+from .enclosure import Enclosure, fork_until_ready
 from .framing import pack_bytes, unpack_bytes
 from .places import MAIN, write_files
 from .source import run_source
@@ -67,9 +67,8 @@ class _Output:
         return b"".join(self._parts)
 
 
-def run_program(job: dict[str, Any], mode: str, channel: int) -> dict[str, Any]:
+def run_program(job: dict[str, Any], enclosure: Enclosure, channel: int) -> dict[str, Any]:
     """The result of one job, as JSON. Raises EnclosureError, OSError, HostGoneError."""
-    enclosure = make_enclosure(mode)
     try:
         enclosure.enter(job["limits"]["scratch_bytes"])
         return _Run(job, enclosure, channel).result()
