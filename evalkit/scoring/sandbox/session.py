@@ -79,7 +79,9 @@ class PythonSession:
     """One session; use it as a context manager. Thread-safe: cells run one after the other."""
 
     def __init__(self, zygote: Zygote, limits: Limits | None = None) -> None:
-        """`zygote` serves any number of sessions; see `session_zygote`."""
+        """`zygote` serves any number of sessions; see `session_zygote`. `output_bytes` limits nothing
+        here: what a cell shows is cut anyway.
+        """
         self._zygote = zygote
         self._limits = limits or Limits()
         self._lock = threading.Lock()
@@ -168,9 +170,14 @@ def _with_reason(reply: dict[str, Any], timeout_s: float) -> dict[str, Any]:
 
 
 def _result(reply: dict[str, Any], restored: int, started: float) -> CellResult:
-    out, err = (clean_stream(reply.get(name, "")) for name in ("stdout", "stderr"))
+    out, err = (clean_stream(_readable(reply.get(name, ""))) for name in ("stdout", "stderr"))
     shown_out, shown_err = cut_stream(out), cut_stream(err)
     cut = reply.get("stdout_cut", 0) + reply.get("stderr_cut", 0)
     cut += sum(max(0, len(text) - MOST_SHOWN) for text in (out, err))
     ended = CellEnding.DIED if reply["ended"] == "memory" else CellEnding(reply["ended"])
     return CellResult(ended, shown_out, shown_err, cut, restored, time.monotonic() - started)
+
+
+def _readable(text: str) -> str:
+    """Half of a surrogate pair can be printed, and neither journaled nor sent."""
+    return text.encode(errors="replace").decode()

@@ -146,8 +146,8 @@ def _prefixes(interpreter: Path) -> list[Path]:
 
 
 def _refuse_private(path: Path) -> None:
-    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    if home == path or (home.is_relative_to(path) and path != Path("/usr")):
+    home = _home()
+    if home is not None and home.is_relative_to(path):
         raise ScorerError(
             f"sandbox: {path} contains the home folder {home}, which no program may see",
             hint="Use an interpreter in a folder of its own, such as a virtual environment.",
@@ -158,6 +158,14 @@ def _refuse_private(path: Path) -> None:
         raise ScorerError(
             f"sandbox: {path} cannot be shown: the sandbox has its own {path.parts[1]}"
         )
+
+
+def _home() -> Path | None:
+    """The user's, or none: containers run as users that no one has registered."""
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return None
 
 
 def _missing_links(interpreter: Path, shown: Sequence[Path]) -> list[tuple[str, str]]:

@@ -170,15 +170,21 @@ class Zygote:
 
     def open(self, scratch_bytes: int) -> Channel:
         """A channel to a keeper of its own. Raises ScorerError where no sandbox can be started."""
-        if self._start.mode == "single":
-            start = replace(self._start, scratch_bytes=scratch_bytes)
-            process = Process(self._backend, start)
+        try:
+            if self._start.mode == "single":
+                return self._open_single(scratch_bytes)
+            with self._lock:
+                return Channel(self._running().open(), None)
+        except OSError as error:
+            raise ScorerError(f"the sandbox ended before a program could start: {error}") from error
+
+    def _open_single(self, scratch_bytes: int) -> Channel:
+        process = Process(self._backend, replace(self._start, scratch_bytes=scratch_bytes))
+        try:
             return Channel(process.open(), process)
-        with self._lock:
-            try:
-                return Channel(self._running().open(), None)
-            except OSError:  # it has died since it was looked at, and is replaced
-                return Channel(self._running().open(), None)
+        except OSError:
+            process.end()
+            raise
 
     def _running(self) -> Process:
         if self._process is None or not self._process.is_alive():

@@ -38,29 +38,27 @@ def summary(result: ProgramResult) -> tuple[Ending, int | None, int | None]:
     return result.ended, result.exit_code, result.signal
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("print('hello')", (Ending.OK, 0, None)),
-        ("import sys; sys.exit(7)", (Ending.FAILED, 7, None)),
-        ("import sys; sys.exit('words')", (Ending.FAILED, 1, None)),
-        ("raise ValueError", (Ending.FAILED, 1, None)),
-        ("def broken(:", (Ending.FAILED, 1, None)),
-        ("import os; os._exit(3)", (Ending.FAILED, 3, None)),
-        ("import os; os.kill(os.getpid(), 9)", (Ending.FAILED, None, 9)),
-        ("import os; os.kill(os.getpid(), 15)", (Ending.FAILED, None, 15)),
-        ("import os; os.abort()", (Ending.FAILED, None, int(signal.SIGABRT))),
-        ("import ctypes; ctypes.string_at(0)", (Ending.FAILED, None, int(signal.SIGSEGV))),
-    ],
-)
-def test_ends(
-    pool: SandboxPool,
-    sandbox: Sandbox,
-    source: str,
-    expected: tuple[Ending, int | None, int | None],
-) -> None:
+ENDS = {
+    "print('hello')": (Ending.OK, 0, None),
+    "import sys; sys.exit(7)": (Ending.FAILED, 7, None),
+    "import sys; sys.exit('words')": (Ending.FAILED, 1, None),
+    "raise ValueError": (Ending.FAILED, 1, None),
+    "def broken(:": (Ending.FAILED, 1, None),
+    "import os; os._exit(3)": (Ending.FAILED, 3, None),
+    "import os; os.kill(os.getpid(), 9)": (Ending.FAILED, None, 9),
+    "import os; os.kill(os.getpid(), 15)": (Ending.FAILED, None, 15),
+    "import os; os.abort()": (Ending.FAILED, None, int(signal.SIGABRT)),
+    "import ctypes; ctypes.string_at(0)": (Ending.FAILED, None, int(signal.SIGSEGV)),
+}
+
+
+def test_ends(pool: SandboxPool, sandbox: Sandbox) -> None:
     """Exit codes and signals are told as they are, whichever way a program is run."""
-    assert [summary(pool.run_one(program)) for program in both(sandbox, source)] == [expected] * 2
+    found = {
+        source: [summary(pool.run_one(program)) for program in both(sandbox, source)]
+        for source in ENDS
+    }
+    assert found == {source: [end, end] for source, end in ENDS.items()}
 
 
 def test_input_and_output(pool: SandboxPool, sandbox: Sandbox) -> None:

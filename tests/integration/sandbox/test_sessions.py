@@ -78,6 +78,7 @@ def test_streams(session: PythonSession) -> None:
     long = session.execute("print('x' * 10**6); print('y' * 1001, file=sys.stderr)", PATIENCE_S)
     assert long.stdout == "x" * 1000 + "<output cut>"
     assert long.stderr == "y" * 1000 + "<output cut>"
+    assert session.execute("print('\\ud800')", PATIENCE_S).text == "?"
     assert 999_000 < long.cut < 999_010
 
 
@@ -111,6 +112,11 @@ def test_cell_that_cannot_be_interrupted(session: PythonSession) -> None:
         "import os; os._exit(0)",
         "import os; os.kill(os.getpid(), 9)",
         "import ctypes; ctypes.string_at(0)",
+        "import os, json, struct\n"
+        "body = json.dumps(dict(number=2, ok=True, stdout=[], stderr='', stdout_cut=0, stderr_cut=0)).encode()\n"
+        "for n in range(3, 99):\n"
+        "  try: os.write(n, struct.pack('>I', len(body)) + body)\n"
+        "  except OSError: pass",
         "import os\nfor n in range(3, 99):\n  try: os.write(n, b'\\0\\0\\0\\2{}')\n  except OSError: pass",
     ],
 )

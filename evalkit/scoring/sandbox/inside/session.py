@@ -107,13 +107,10 @@ class _Session:
             if reply is None:
                 raise _EndedError("timeout")
         else:
-            ended = "ok" if reply["ok"] is True else "error"
+            ended = "ok" if reply["ok"] else "error"
         return {
             "ended": ended,
-            "stdout": str(reply["stdout"]),
-            "stderr": str(reply["stderr"]),
-            "stdout_cut": int(reply["stdout_cut"]),
-            "stderr_cut": int(reply["stderr_cut"]),
+            **{name: reply[name] for name in ("stdout", "stderr", "stdout_cut", "stderr_cut")},
         }
 
     def _ask(self, request: dict[str, Any], deadline: float) -> dict[str, Any] | None:
@@ -139,15 +136,13 @@ class _Session:
 
         try:
             reply = read_frame(read, _MOST_REPLY)
-            if reply is None or reply["number"] != self._number:
-                raise _EndedError("died")
-            return {
-                key: reply[key] for key in ("ok", "stdout", "stderr", "stdout_cut", "stderr_cut")
-            }
         except TimeoutError:
             return None
-        except (FramingError, KeyError):
+        except FramingError:
             raise _EndedError("died") from None
+        if reply is None or not _is_reply(reply, self._number):
+            raise _EndedError("died")
+        return reply
 
     def _wait_for(self, descriptor: int, deadline: float | None) -> bool:
         """True once it can be read, False at the deadline."""
@@ -168,3 +163,13 @@ class _Session:
         self._enclosure.kill(self._child)
         os.waitpid(self._child, 0)
         self._enclosure.reap()
+
+
+def _is_reply(reply: dict[str, Any], number: int) -> bool:
+    """Whether it answers that request, in the form that `cells` gives it."""
+    return (
+        reply.get("number") == number
+        and type(reply.get("ok")) is bool
+        and all(type(reply.get(name)) is str for name in ("stdout", "stderr"))
+        and all(type(reply.get(name)) is int for name in ("stdout_cut", "stderr_cut"))
+    )
