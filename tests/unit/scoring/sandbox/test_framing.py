@@ -21,9 +21,9 @@ from evalkit.scoring.sandbox.inside.framing import (
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    max_leaves=4,
 )
-frames = st.dictionaries(st.text(), json_values)
+frames = st.dictionaries(st.text(), json_values, max_size=3)
 
 
 class Trickle:
@@ -37,7 +37,7 @@ class Trickle:
         return self._stream.read(min(count, self._most))
 
 
-@given(st.lists(frames, max_size=4), st.integers(1, 50))
+@given(st.lists(frames, max_size=3), st.integers(1, 50))
 def test_frames_come_through(values: list[dict[str, Any]], most: int) -> None:
     """Any sequence of objects, however the stream is cut, then a clean end."""
     stream = Trickle(b"".join(map(encode_frame, values)), most)
