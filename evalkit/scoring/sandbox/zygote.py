@@ -164,9 +164,7 @@ class Zygote:
         trace: TracebackType | None,
     ) -> None:
         with self._lock:
-            if self._process is not None:
-                self._process.end()
-                self._process = None
+            self._end()
 
     def open(self, scratch_bytes: int) -> Channel:
         """A channel to a keeper of its own. Raises ScorerError where no sandbox can be started."""
@@ -174,9 +172,16 @@ class Zygote:
             if self._start.mode == "single":
                 return self._open_single(scratch_bytes)
             with self._lock:
-                return Channel(self._running().open(), None)
+                return Channel(self._open_shared(), None)
         except OSError as error:
             raise ScorerError(f"the sandbox ended before a program could start: {error}") from error
+
+    def _open_shared(self) -> socket.socket:
+        try:
+            return self._running().open()
+        except OSError:  # it has died, and the process that waits for it has not noticed yet
+            self._end()
+            return self._running().open()
 
     def _open_single(self, scratch_bytes: int) -> Channel:
         process = Process(self._backend, replace(self._start, scratch_bytes=scratch_bytes))
@@ -188,7 +193,11 @@ class Zygote:
 
     def _running(self) -> Process:
         if self._process is None or not self._process.is_alive():
-            if self._process is not None:
-                self._process.end()
+            self._end()
             self._process = Process(self._backend, self._start)
         return self._process
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.end()
+            self._process = None
