@@ -55,12 +55,13 @@ unit: ## the fast tests only: no server, no Slurm
 	@$(SETUP) --extras $(TEST)
 	$(BIN)/python -m pytest tests/unit
 
-bench: ## measure engine, scheduling, commands and a real vLLM (installs nginx; half an hour)
+bench: ## measure engine, scheduling, commands, sandbox and a real vLLM (installs nginx; half an hour)
 	@scripts/install_system_packages --bench
 	@$(SETUP) --extras bench,cpu
 	$(BIN)/python -m bench.engine --peers
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.commands
+	$(BIN)/python -m bench.sandbox
 	$(BIN)/python -m bench.real_vllm
 
 docs: ## build the documentation into site/

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,6 +58,7 @@ def _checks() -> Iterator[Check]:
     yield _package("pyarrow", ("pyarrow",), "Parquet and Arrow; pip install 'evalkit[arrow]'")
     yield _slurm()
     yield _gpus()
+    yield from _sandboxes()
     yield from _benchmarks()
     yield from _shipped()
 
@@ -90,6 +92,32 @@ def _gpus() -> Check:
     found = visible_gpus(command_environment(None))
     text = f"{len(found)} visible" if found else "none visible here"
     return Check("gpus", "ok" if found else "note", text)
+
+
+def _sandboxes() -> Iterator[Check]:
+    """One line per backend; the first that works is the one that is used."""
+    from evalkit.scoring.sandbox import probe, view_of
+    from evalkit.scoring.sandbox.backends import safe_backends
+
+    used = False
+    try:
+        view = view_of(Path(sys.executable))
+    except EvalkitError as error:
+        yield Check("sandbox", "note", str(error))
+        return
+    for finding in probe(safe_backends(command_environment(None), None), view):
+        name = f"sandbox {finding.backend.name}"
+        if finding.sandbox is None:
+            yield Check(name, "note", f"{finding.reason}. {finding.backend.remedy}")
+            continue
+        single = "" if finding.sandbox.mode == "nested" else ", one start per program (slower)"
+        yield Check(name, "ok", f"works{single}{'' if used else '; used for model-written code'}")
+        used = True
+    if not used:
+        text = (
+            "none works here: benchmarks that run a model's code are refused without `unsafe: true`"
+        )
+        yield Check("sandbox", "note", text)
 
 
 def _benchmarks() -> Iterator[Check]:
