@@ -12,16 +12,17 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from evalkit.client.kept_tokens import Salvaged
 from evalkit.client.replies import MalformedReplyError, WrongModelError, parse_reply
 from evalkit.client.retry import RetryPolicy
-from evalkit.client.salvage import Salvaged, Salvager
+from evalkit.client.salvage import Salvager
 from evalkit.client.transport import AnsweredError, PassingFaultError, Transport
 from evalkit.errors import EndpointError, InfraError
 from evalkit.store.records import Reply, Timing
 
 if TYPE_CHECKING:
+    from evalkit.client.kept_tokens import Tokens
     from evalkit.client.request import Request
-    from evalkit.client.salvage import Tokens
     from evalkit.client.target import Target
     from evalkit.clock import Clock
     from evalkit.recipe.schema import Client

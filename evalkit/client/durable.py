@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
     from evalkit.client.calls import CallClient
+    from evalkit.client.kept_tokens import Tokens
     from evalkit.client.request import Request, RequestBuilder
-    from evalkit.client.salvage import Tokens
     from evalkit.plan.model import UnitKey
     from evalkit.store.records import Reply
 

@@ -15,7 +15,7 @@ import itertools
 import logging
 import secrets
 from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -26,6 +26,7 @@ from evalkit.client.continuable import (
     most_tokens,
     streamed,
 )
+from evalkit.client.kept_tokens import Salvaged
 from evalkit.client.replies import INTERRUPTED, MalformedReplyError, read_reply
 from evalkit.client.server_parsing import ServerParsing
 from evalkit.client.transport import AnsweredError, PassingFaultError
@@ -35,6 +36,7 @@ from evalkit.store.records import Continuation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from evalkit.client.kept_tokens import Tokens
     from evalkit.client.request import Request
     from evalkit.client.target import Target
     from evalkit.client.transport import Transport
@@ -50,31 +52,6 @@ UNIT_ENDED = "the unit has ended"
 """Message of a cancel that says nothing about the server."""
 ABORT_AGAIN_S = 0.2
 """A server of several processes passes each connection to one of them: ask until all have heard."""
-
-
-class Tokens(Protocol):
-    """Where the tokens of one call are kept."""
-
-    def load(self) -> TokenChain | None:
-        """The tokens that are there; null for none."""
-        ...
-
-    def begin(self) -> TokenChain:
-        """Start from nothing."""
-        ...
-
-    def save(self) -> None:
-        """Make what came since the last time durable."""
-        ...
-
-
-class Salvaged(NamedTuple):
-    """An answer, and what became of its generation."""
-
-    reply: Reply
-    continued: tuple[Continuation, ...] = ()
-    elapsed_s: float = 0.0
-    """Time spent on it over all servers (s), where it was continued."""
 
 
 class Salvager:
