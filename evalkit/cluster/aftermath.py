@@ -14,6 +14,7 @@ decided. Nothing here looks for processes that a killed worker left: Slurm ends 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 from evalkit.cluster import env as environment
 from evalkit.cluster.attempts import write_attempt
 from evalkit.cluster.batch import ENDED_CODE
+from evalkit.cluster.contexts import remove_caches
 from evalkit.cluster.deaths import ended_without_a_word
 from evalkit.cluster.departure import Departure
 from evalkit.cluster.failures import Failure, FailureKind
@@ -35,7 +37,7 @@ from evalkit.cluster.states import JobState, job_state
 from evalkit.errors import ClusterError, StoreError
 from evalkit.serving.logs import last_lines, read_end
 from evalkit.store.layout import RunFolder
-from evalkit.store.run import load_cluster
+from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,8 +69,11 @@ def main(argv: Sequence[str]) -> int:
 
 def take_leave(folder: RunFolder, departure: Departure, job: JobInfo, code: int) -> None:
     """Record how the attempt ended, and let its job go on if it may: SystemExit."""
-    ending, spent = Ending(job.restart_count, failure=FailureKind.UNKNOWN), None
     own = departure.own()
+    if own is not None:  # its keeper may have been killed with it
+        with contextlib.suppress(StoreError):
+            remove_caches(load_plan(folder).run_id, [own.id])
+    ending, spent = Ending(job.restart_count, failure=FailureKind.UNKNOWN), None
     if own is not None and own.failure is not None:  # its worker said so, and was killed in the end
         ending = replace(ending, failure=own.failure.kind)
     elif own is not None and (own.end is not None or own.reason is not None):

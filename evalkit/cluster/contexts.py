@@ -1,13 +1,16 @@
 """What each server of an attempt is started with: its log, ports, key and caches.
 
 No two servers share a port range or a key. Compile caches race between servers that share them, so each
-attempt has a folder of its own, made with the first server.
+attempt has a folder of its own, made with the first server. The attempt removes it, or its server's keeper;
+where both were killed, the job's batch script does, or the run's next attempt on the node.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +20,20 @@ from evalkit.serving.deployment import ServerContext
 from evalkit.serving.ports import derive_port_base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from evalkit.cluster.attempts import Attempt
     from evalkit.cluster.job import JobInfo
     from evalkit.recipe.schema import Cluster
+
+
+def remove_caches(run_id: str, attempts: Iterable[str]) -> None:
+    """Remove what attempts of a run that are over have left of caches on this node. Only our own."""
+    for attempt in attempts:
+        for path in Path(tempfile.gettempdir()).glob(f"evalkit-{run_id}-{attempt}-*"):
+            facts = path.lstat()
+            if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class Contexts:

@@ -17,8 +17,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from evalkit.clock import SYSTEM_CLOCK, Clock
-from evalkit.cluster.attempts import begin_attempt
-from evalkit.cluster.contexts import Contexts
+from evalkit.cluster.attempts import begin_attempt, read_attempts
+from evalkit.cluster.contexts import Contexts, remove_caches
 from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.drain import Drain, DrainedError
 from evalkit.cluster.env import read_environment
@@ -248,6 +248,8 @@ class Worker:
         for text in await asyncio.to_thread(end_leftovers, marker, self._folder.root):
             log.warning("%s", text)
             note(self._folder, self._clock, f"{self._all.attempt.id}: {text}")
+        over = [record.id for record in read_attempts(self._folder) if record.end is not None]
+        await asyncio.to_thread(remove_caches, self._plan.run_id, over)
 
     async def _note_drain(self) -> None:
         """Write down what stops the attempt as soon as it is told."""
