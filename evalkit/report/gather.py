@@ -31,6 +31,7 @@ from evalkit.report.settings import describe_settings
 from evalkit.report.spill import Spill
 from evalkit.store.leases import remove_lease
 from evalkit.store.markers import remove_marker
+from evalkit.store.publish import remove_abandoned
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def gather_run(
     summary = write_summary(folder, plan, facts.gpu_seconds)
     run = RunResults(tuple(gathered), summary, tuple(kept))
     _log(folder, run, clock())
+    logs = folder.stdout.parent
+    remove_abandoned((folder.replicas, folder.leases, folder.cluster, logs, folder.artifacts()))
     if not allow_partial:
         run.require_complete()
     return run

@@ -1,20 +1,22 @@
 """Write a file so that it is complete or absent, whatever dies in between.
 
 The temporary file lies in the target's own folder (a rename must not cross file systems) and names
-its writer, so that two writers of one target never share it.
+its writer, so that two writers of one target never share it, and that what a killed one leaves can be
+told from what is being written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from typing import TYPE_CHECKING, BinaryIO
 
 from evalkit.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -40,6 +42,33 @@ def publishing(target: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+WRITER = re.compile(r"\..+\.(?:tmp|new)\.(?P<host>.+?)\.(?P<pid>\d+)(?:\.tmp\..+)?")
+
+
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Remove what writers of this machine left below these folders when they were killed.
+
+    Of another machine's writers nobody here can say whether they live.
+    """
+    here = socket.gethostname()
+    for folder in folders:
+        with contextlib.suppress(OSError):  # others write and remove there at the same time
+            for path in list(folder.rglob(".*")):
+                writer = WRITER.fullmatch(path.name)
+                if writer and writer["host"] == here and not _lives(int(writer["pid"])):
+                    path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def publish(target: Path, content: bytes) -> None:

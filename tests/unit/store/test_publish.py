@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from evalkit.errors import StoreError
 from evalkit.plan.model import Shard
 from evalkit.store.layout import RunFolder
 from evalkit.store.markers import read_marker, remove_marker, write_marker
-from evalkit.store.publish import publish, publish_once, publishing
+from evalkit.store.publish import publish, publish_once, publishing, remove_abandoned
 
 SHARD = Shard("addition", 0)
 
@@ -178,3 +180,17 @@ def test_marker_without_journals(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(StoreError, match=f"cannot list {folder.journals(SHARD)}"):
         write_marker(folder, SHARD, {})
+
+
+def test_what_a_killed_writer_left(tmp_path: Path) -> None:
+    """Its files go; those of a writer that lives, or of another machine, stay."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    host, dead, me = socket.gethostname(), gone.pid, os.getpid()
+    left = [f".x.json.tmp.{host}.{dead}", f"..x.new.{host}.{dead}.tmp.{host}.{dead}"]
+    kept = [f".x.json.tmp.{host}.{me}", f".x.json.tmp.elsewhere.{dead}", ".hidden", "x.json"]
+    (tmp_path / "sub").mkdir()
+    for name in (*left, *kept):
+        (tmp_path / "sub" / name).touch()
+    remove_abandoned([tmp_path, tmp_path / "missing"])
+    assert {path.name for path in (tmp_path / "sub").iterdir()} == set(kept)
