@@ -180,6 +180,8 @@ class LocalDeployment:
         how = f"still running, ready_timeout_s is {self._serving.ready_timeout_s:g}"
         if code is not None:
             how = describe_code(code) if node is None else f"{describe_code(code)} on node {node}"
+        if part.server.was_oom_killed:
+            how = f"{how}, killed for its memory"
         end = logs.tail(lines, self._secrets) or "(it wrote nothing)"
         trouble = explain_start(
             f"the server for {self._plan.served_model_name!r} {what} ({seconds:.0f} s, {how}); "
