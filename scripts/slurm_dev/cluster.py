@@ -64,6 +64,7 @@ class Cluster:
     gpus: int
     grace_time: int
     preempt_signal: bool
+    cgroup: bool  # processes and memory of jobs in control groups, as on production clusters
     remembered: bool  # started without --dir: found again without --dir
 
     @property

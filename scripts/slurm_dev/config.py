@@ -38,8 +38,8 @@ AccountingStoragePort={dbd_port}
 AccountingStoragePass={root}/run/munge.socket
 AccountingStorageTRES=gres/gpu
 JobAcctGatherType=jobacct_gather/none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+ProctrackType=proctrack/{groups}
+TaskPlugin=task/{tasks}
 SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
@@ -66,6 +66,15 @@ GresTypes=gpu
 PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace_time}
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
+
+CGROUP_CONF = """\
+CgroupPlugin=cgroup/v1
+CgroupMountpoint=/sys/fs/cgroup
+CgroupAutomount=no
+ConstrainRAMSpace=yes
+ConstrainSwapSpace=no
+"""
+"""Version 1, because version 2 wants systemd; a job over its memory is killed."""
 
 SLURMDBD_CONF = """\
 AuthType=auth/munge
@@ -106,6 +115,10 @@ def write_files(cluster: Cluster) -> None:
     values |= {"password": secrets.token_hex(16), "grace_time": cluster.grace_time}
     values["kill_wait"] = KILL_WAIT_S
     values["node_lines"] = "\n".join(node_line(cluster, node) for node in cluster.node_names)
+    values["groups"] = "cgroup" if cluster.cgroup else "linuxproc"
+    values["tasks"] = "cgroup" if cluster.cgroup else "none"
+    if cluster.cgroup:
+        write(root / "etc/cgroup.conf", CGROUP_CONF, 0o644)
     user_signal = "SlurmctldParameters=preempt_send_user_signal\n"
     values["signal_line"] = user_signal if cluster.preempt_signal else ""
     write(cluster.conf, SLURM_CONF.format_map(values), 0o644)

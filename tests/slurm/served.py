@@ -50,9 +50,16 @@ class ServedRun:
     """One run on the cluster, and what its tests ask of it."""
 
     def __init__(
-        self, cluster: SlurmCluster, root: Path, *, units: int, shards: int, parallelism: int = 4
+        self,
+        cluster: SlurmCluster,
+        root: Path,
+        *,
+        units: int,
+        shards: int,
+        parallelism: int = 4,
+        command: tuple[str, ...] = SERVER,
     ) -> None:
-        serving = CommandServing(kind="command", command=SERVER, gpus=1, max_model_len=4096)
+        serving = CommandServing(kind="command", command=command, gpus=1, max_model_len=4096)
         plan = make_plan(make_task(n_samples=units, n_shards=shards), serving=serving)
         client = Client(parallelism=parallelism)
         self.cluster = cluster
