@@ -20,6 +20,7 @@ from tests.slurm.served import ServedRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from tests.slurm.conftest import SlurmCluster
 
 SEED = 11
