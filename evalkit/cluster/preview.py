@@ -31,7 +31,11 @@ def preview_parts(folder: RunFolder, plan: Plan, cluster: Cluster) -> list[Batch
     """A command for each node and each vLLM of the plan; none where replicas have one node."""
     if cluster.nodes == 1:
         return []
-    penalised = {t.deployment for t in plan.tasks if t.generation.presence_penalty}
+    penalised = {
+        task.deployment
+        for task in plan.tasks
+        if task.generation.presence_penalty and plan.client.salvage
+    }
     return [
         BatchScript(
             f"server {number} of a replica, on its node {rank} (port and names by example)",

@@ -79,7 +79,9 @@ class Session:
         self._all = attending
         self._deployment = deployment
         self._works = works
-        self._is_penalised = any(w.plan.generation.presence_penalty for w in works.values())
+        self._is_penalised = attending.settings.salvage and any(
+            work.plan.generation.presence_penalty for work in works.values()
+        )
         self._queue = queue
         self._checked: set[str] = set()
         self.servers = first_server

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from evalkit.cluster.preview import preview_parts
+from evalkit.recipe.schema import Client, Generation
 from evalkit.recipe.serving import CommandServing, VllmServing
+from evalkit.serving.vllm import PLUGIN
 from evalkit.store.layout import RunFolder
-from tests.unit.cluster.builders import make_cluster, make_plan
+from tests.unit.cluster.builders import make_cluster, make_plan, make_task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,3 +48,28 @@ def test_nothing_for_one_node_or_a_command(tmp_path: Path) -> None:
     command = make_plan(serving=CommandServing(kind="command", command=("x",)))
     assert preview_parts(folder, make_plan(), make_cluster()) == []
     assert preview_parts(folder, command, make_cluster(nodes=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("penalty", "salvage", "extra", "loads"),
+    [
+        (1.0, True, {}, True),
+        (1.0, False, {}, False),
+        (None, True, {}, False),
+        (1.0, True, {"speculative-config.model": "ngram"}, False),
+    ],
+    ids=["penalty", "without salvage", "no penalty", "beside speculation"],
+)
+def test_processor_of_penalties(
+    tmp_path: Path, penalty: float | None, salvage: bool, extra: dict[str, Any], loads: bool
+) -> None:
+    """vLLM loads ours only where an interrupted answer would need it, and may have it."""
+    task = make_task().model_copy(update={"generation": Generation(presence_penalty=penalty)})
+    serving = VllmServing(
+        tensor_parallel_size=2, extra_args={**extra, "logits-processors": "their:own"}
+    )
+    plan = make_plan(task, serving=serving).model_copy(update={"client": Client(salvage=salvage)})
+    first, _ = preview_parts(RunFolder(tmp_path), plan, make_cluster(nodes=2))
+    words = shlex.split(first.text)
+    at = words.index("--logits-processors") + 1
+    assert words[at : at + 1 + loads] == [*([PLUGIN] if loads else []), "their:own"]
