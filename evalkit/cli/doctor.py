@@ -79,6 +79,7 @@ def _slurm() -> Check:
     if not commands.has("sbatch"):
         return Check("slurm", "note", "sbatch is not on PATH; `evalkit run` works without it")
     try:
+        commands.require_controller()
         return Check("slurm", "ok", f"answers; MaxArraySize {commands.max_array_size()}")
     except EvalkitError as error:
         return Check(

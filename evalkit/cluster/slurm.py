@@ -206,6 +206,13 @@ class SlurmCommands:
             return None
         return parse_time(ended.stdout.strip())
 
+    def require_controller(self) -> None:
+        """Raise ClusterError, in Slurm's own words, where no controller answers."""
+        ended = self.run("scontrol", "show", "config")
+        if ended.returncode:
+            said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+            raise ClusterError(said[-1])
+
     def max_array_size(self) -> int:
         """Most elements of one array (Slurm's MaxArraySize)."""
         if not self.has("scontrol"):

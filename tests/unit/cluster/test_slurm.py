@@ -195,5 +195,8 @@ def test_array_size_is_the_sites(fake_slurm: FakeSlurm) -> None:
     """MaxArraySize is read from the configuration; Slurm's default where nobody says."""
     env = {**fake_slurm.env, "FAKE_MAX_ARRAY": "40"}
     assert SlurmCommands(env).max_array_size() == 40
+    SlurmCommands(env).require_controller()
     fake_slurm.switch("broken")
     assert SlurmCommands(env).max_array_size() == 1001
+    with pytest.raises(ClusterError, match="."):
+        SlurmCommands(env).require_controller()
