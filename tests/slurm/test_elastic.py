@@ -38,7 +38,7 @@ def test_fast_replicas_join_a_slow_one(run: ServedRun) -> None:
     assert f"afterany:{slow.job_id}" in shown
     assert f"afterany:{fast.job_id}" in shown
     for element in fast.elements:
-        run.wait_for_state(element, "", 120)
+        run.wait_for_state(element, "")
     rows = dict(row.split()[:2] for row in run.queued())
     assert rows[slow.job_id] == "RUNNING", "the slow one works on when the fast ones have ended"
     assert rows[gather.job_id] == "PENDING"
@@ -67,7 +67,7 @@ def test_replicas_join_behind_a_gather_that_started(run: ServedRun) -> None:
     run.wait_for_answers(1)
     run.cluster.run("scontrol", "hold", gather.job_id)
     run.cluster.run("scancel", first.job_id)
-    run.wait_for_state(first.job_id, "", 60)
+    run.wait_for_state(first.job_id, "")
     added = run.submit("", replicas=1)
     assert added.jobs[0].replicas == ("r1",)
     run.cluster.run("scontrol", "release", gather.job_id)

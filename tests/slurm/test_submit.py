@@ -68,7 +68,7 @@ class Run:
     def worker(self, replica: str = "r0", number: int = 0) -> dict[str, Any]:
         """What the stub worker of an attempt wrote."""
         path = self.folder.root / f"worker-{replica}-{number}.json"
-        self.cluster.wait_for(f"{path.name} exists", path.exists, 90)
+        self.cluster.wait_for(f"{path.name} exists", path.exists)
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
@@ -90,7 +90,7 @@ def make_run(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Callable[.
     yield make
     for run in runs:
         run.cancel()
-        slurm_cluster.wait_for("the run is over", lambda run=run: _is_gone(slurm_cluster, run), 60)
+        slurm_cluster.wait_for("the run is over", lambda run=run: _is_gone(slurm_cluster, run))
 
 
 def _is_gone(cluster: SlurmCluster, run: Run) -> bool:
@@ -191,7 +191,7 @@ def test_a_job_that_cannot_import_evalkit_shows_where(make_run: Callable[..., Ru
     run = make_run()
     run.submit(python="/nonexistent/python", max_failures=0)
     status = run.cluster.wait_for(
-        "the job fails", lambda: (s := run.status()).phase == "stopped" and s, 90
+        "the job fails", lambda: (s := run.status()).phase == "stopped" and s
     )
     assert "failed" in status.message
     (log,) = [job.log for job in status.jobs if job.role == "replicas"]
