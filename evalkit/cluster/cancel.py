@@ -117,7 +117,7 @@ def cancel_run(
         _require_slurm(commands)
     records, last = fence_off(folder)
     on_slurm = any(record.executor == "slurm" for record in latest_submission(records))
-    on_slurm = on_slurm or (not records and commands.has("squeue"))  # a submit noted nothing?
+    on_slurm = on_slurm or (not records and commands.has("squeue") and _was_submitting(folder))
     reports = read_reports(folder)
     live = live_elements(records, commands, now=clock.wall(), reports=reports)
     # the gather first: it would start as soon as the last replica is gone
@@ -254,6 +254,11 @@ def _raise_fence(folder: RunFolder, fence: Fence) -> None:
 def _is_ending(state: str) -> bool:
     """Whether Slurm has taken the order: such a job only waits for its processes to be gone."""
     return state in ("COMPLETING", "CANCELLED")
+
+
+def _was_submitting(folder: RunFolder) -> bool:
+    """Whether a submit came as far as a batch script, though it noted no job."""
+    return any(folder.cluster.glob("*submission*"))
 
 
 def _require_slurm(commands: SlurmCommands) -> None:

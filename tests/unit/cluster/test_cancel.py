@@ -68,6 +68,12 @@ def test_a_submit_does_not_double_what_nobody_noted(
     assert submit(run_folder, fake_slurm).kind == "submitted"
 
 
+def test_nothing_was_submitted(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
+    """A run that no submit has touched is cancelled without Slurm, which may not answer."""
+    fake_slurm.switch("broken")
+    assert cancel_run(run_folder, clock=SYSTEM_CLOCK, env=fake_slurm.env).jobs == ()
+
+
 def test_a_cancel_waits_for_a_submit(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:
     """What a submit is about to start when the cancel comes is cancelled with the rest, and what it has
     not started by then is not started."""
