@@ -1,6 +1,6 @@
 # `make help` lists the targets. VENV and PYTHON can be set: make demo PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint checks format unit bench docs clean
+.PHONY: help demo test long faults lint checks format unit bench docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,6 +23,11 @@ test: ## set up, check style, types and layers, then run every test (real vLLM, 
 	@$(SETUP) --extras $(TEST),cpu
 	@$(MAKE) --no-print-directory checks
 	$(BIN)/python -m pytest
+
+long: ## run the tests that are too long for every change (a quarter of an hour, needs root)
+	@scripts/install_system_packages
+	@$(SETUP) --extras $(TEST),cpu
+	$(BIN)/python -m pytest -m long
 
 # For volume on this machine, then every fault of a real Slurm, then some of them with a real vLLM.
 FAULTS ?= 180

@@ -87,6 +87,7 @@ def command(process: tree.Process) -> str:
     return text.replace("\0", " ").strip()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_engine_core_hangs_and_is_left_behind(
     vllm_server: VllmServer, demo_checkpoint: Path, tmp_path: Path

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from evalkit.scoring.sandbox import Ending, Program, Sandbox, SandboxPool
-from tests.integration.sandbox.sandboxes import CHOICES, make_sandbox
+from tests.integration.sandbox.sandboxes import CHOICES, LONG, make_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,10 @@ SECRET = "a-key-that-nobody-may-see"
 GONE_S = 20
 
 
-@pytest.fixture(scope="session", params=CHOICES)
+PARAMS = [pytest.param(x, marks=[pytest.mark.long] if x in LONG else []) for x in CHOICES]
+
+
+@pytest.fixture(scope="session", params=PARAMS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """Each backend, mode and user in turn, with a secret in the environment it is started from."""
     folder = Path(tempfile.mkdtemp())

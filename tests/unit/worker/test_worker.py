@@ -90,16 +90,16 @@ def test_from_start_to_end(tmp_path: Path, server: Server) -> None:
 
 
 def test_leftovers_of_a_killed_attempt(tmp_path: Path, server: Server) -> None:
-    """A starting attempt ends what an earlier one left on its node; its log and the run's log say so."""
+    """A starting attempt ends what another one left on its node; its log and the run's log say so."""
     folder = make_run(tmp_path, server.base_url, n=2)
-    begin_attempt(folder, "r0")
-    marker = f"{load_plan(folder).run_id}-r0.a1-0:20000"
+    # a name that no other test has, whose run may have the same id
+    marker = f"{load_plan(folder).run_id}-r77.a1-0:20000"
     with running(SLEEP, {MARKER: marker}) as left:
         subprocess.run([sys.executable, str(WORKER), str(folder.root), "r0"], check=True)
         assert left.wait() == -signal.SIGTERM
-    said = f"r0.a1, which is over, had left processes on {os.uname().nodename} ({left.pid})"
-    assert f"r0.a2: {said}; they are ended" in folder.stdout.read_text()
-    assert f"WARNING {said}" in folder.worker_log("r0", 2).read_text()
+    said = f"r77.a1, which is over, had left processes on {os.uname().nodename} ({left.pid})"
+    assert f"r0.a1: {said}; they are ended" in folder.stdout.read_text()
+    assert f"WARNING {said}" in folder.worker_log("r0", 1).read_text()
 
 
 def test_drain(tmp_path: Path, server: Server) -> None:
