@@ -18,7 +18,7 @@ demo: ## set up, serve a tiny model with vLLM, evaluate it, show the results
 	@$(SETUP) --extras cpu
 	@$(BIN)/evalkit run recipes/demo.yaml
 
-test: ## set up, check style, types and layers, then run every test (real vLLM, real Slurm)
+test: ## set up, check style, types and layers, then run the tests (real vLLM, real Slurm)
 	@scripts/install_system_packages
 	@$(SETUP) --extras $(TEST),cpu
 	@$(MAKE) --no-print-directory checks
