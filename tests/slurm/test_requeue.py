@@ -225,6 +225,7 @@ def test_a_node_without_python_is_not_tried_for_ever(make_run: Callable[[], Run]
     assert [a.restart_count for a in read_attempts(run.folder)] == [0, 1]
 
 
+@pytest.mark.long
 def test_a_container_at_its_time_limit_is_requeued(make_run: Callable[[], Run]) -> None:
     """Bash outlives the TERM at the limit, waits for the drain, and means the requeue of an ended job."""
     run = make_run()

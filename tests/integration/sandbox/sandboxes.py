@@ -30,8 +30,8 @@ BACKENDS = {"bwrap": Bubblewrap("bwrap"), "namespaces": Namespaces()}
 CHOICES = [f"{backend}-{mode}" for backend in BACKENDS for mode in ("nested", "single")]
 if os.geteuid() == 0:
     CHOICES += [f"{backend}-nested-as_nobody" for backend in BACKENDS]
-LONG = frozenset({"bwrap-single", "namespaces-nested-as_nobody"})
-"""Left to `make long`: each of their parts is in one of the others."""
+LONG = frozenset({"bwrap-single", "namespaces-single", "namespaces-nested-as_nobody"})
+"""Left to `make long`: a user is in one of the others, and mode `single` in the tests of sessions."""
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
