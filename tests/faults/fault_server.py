@@ -51,7 +51,7 @@ from tests.faults.fault_replies import (
     send_whole,
     tokenize,
 )
-from tests.faults.fault_tokens import chat_prompt, text_prompt
+from tests.faults.fault_tokens import chat_prompt, prompt_key, split_prompt, text_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,11 +245,12 @@ class FaultServer:
         prompt = text_prompt(body["prompt"]) if "prompt" in body else chat_prompt(body)
         stranger = self._passing(name, self.switches.wrong_model_every)
         reply = kind("stranger" if stranger else body["model"], number, body, prompt)
-        empty = False
+        # of the prompt alone, or a continuation would be of another answer
+        empty = hits(prompt_key(split_prompt(prompt)[0]), self.switches.empty_every)
         if isinstance(reply, Chat):
             reply.mode = self.switches.reasoning
             reply.is_null = hits(name, self.switches.null_every)
-            empty = reply.is_null or hits(name, self.switches.empty_every)
+            empty = empty or reply.is_null
         asked = Asked(kind.abort_id(number), name, body, arrival, stranger)
         generation = self.engine.make(asked, prompt, empty=empty)
         cut = self._cut(name)
