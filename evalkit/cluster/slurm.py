@@ -199,12 +199,17 @@ class SlurmCommands:
         return int(found[1]) if found else None
 
     def end_time(self, job_id: str) -> float | None:
-        """Projected end of a running job, Unix time (s); None if unknown."""
+        """Projected end of a running job, Unix time (s); None if unknown.
+
+        `job_id` is the plain one. Of one element of an array it is the array's, too, and Slurm answers
+        with all elements.
+        """
         try:
-            ended = self.run("squeue", "-h", "--all", "-j", job_id, "-o", "%e")
+            ended = self.run("squeue", "-h", "-r", "--all", "-j", job_id, "-o", "%A|%e")
         except ClusterError:
             return None
-        return parse_time(ended.stdout.strip())
+        ends = dict(line.strip().split("|", 1) for line in ended.stdout.splitlines() if "|" in line)
+        return parse_time(ends.get(job_id, ""))
 
     def require_controller(self) -> None:
         """Raise ClusterError, in Slurm's own words, where no controller answers."""

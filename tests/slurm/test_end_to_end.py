@@ -57,7 +57,7 @@ def test_two_replicas_on_slurm_equal_a_local_run(
         *("submit", str(RECIPE), *SMALL, "--wait"),
         *("-o", "output.name=on-slurm", "-o", "cluster.executor=slurm"),
         *("-o", "cluster.replicas=2", "-o", "cluster.time_min=30"),
-        *("-o", "client.parallelism=1"),  # work is left for the server that loads longer
+        *("-o", "client.parallelism=3"),  # work is left for the server that loads longer
         cwd=tmp_path,
         env=slurm_cluster.env,
     )

@@ -101,8 +101,8 @@ def squeue(argv: list[str]) -> int:
         (job, e) for _, job in jobs() if str(job["id"]) in asked(argv) for e in job["elements"]
     ]
     live = [(job, e) for job, e in known if state(job, e) in ("PENDING", "RUNNING")]
-    if "-o" in argv and argv[argv.index("-o") + 1] == "%e":
-        print("N/A")
+    if "-o" in argv and argv[argv.index("-o") + 1] == "%A|%e":
+        print(f"{argv[argv.index('-j') + 1]}|N/A")
     elif not live:
         print("slurm_load_jobs error: Invalid job id specified", file=sys.stderr)
         return 1

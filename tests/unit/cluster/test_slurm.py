@@ -117,10 +117,17 @@ def test_a_controller_that_is_down_is_an_error(fake_slurm: FakeSlurm) -> None:
 
 
 def test_the_end_of_a_job(tmp_path: Path) -> None:
-    """The projected end is a time; a job without one has none."""
+    """The projected end is a time; a job without one has none, and elements of an array have their own."""
     program = tmp_path / "squeue"
     commands = SlurmCommands({"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    for said, when in (("2026-01-31T12:00:00", 1_769_860_800.0), ("N/A", None), ("", None)):
+    noon = 1_769_860_800.0
+    said_when = [
+        ("7|2026-01-31T12:00:00", noon),
+        ("8|2026-01-31T11:00:00\n7|2026-01-31T12:00:00", noon),
+        ("7|N/A", None),
+        ("", None),
+    ]
+    for said, when in said_when:
         program.write_text(f"#!/bin/sh\necho '{said}'\n")
         program.chmod(0o755)
         assert commands.end_time("7") == when
