@@ -29,6 +29,7 @@ def test_cancel_finds_its_jobs_by_another_path(
 ) -> None:
     """A run that was submitted by one path of its folder is cancelled by another, or after it was moved:
     jobs on record are the run's, wherever their scripts lay."""
+    fake_slurm.switch("hold")  # a job that has begun would end when its folder is moved
     array, gather = submit(run_folder, fake_slurm).jobs
     (tmp_path / "link").symlink_to(run_folder.root.parent)
     fake_slurm.switch("deaf")
