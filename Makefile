@@ -24,7 +24,7 @@ test: ## set up, check style, types and layers, then run the tests (real vLLM, r
 	@$(MAKE) --no-print-directory checks
 	$(BIN)/python -m pytest
 
-long: ## run the tests that are too long for every change (a quarter of an hour, needs root)
+long: ## run the tests that are too long for every change (needs root)
 	@scripts/install_system_packages
 	@$(SETUP) --extras $(TEST),cpu
 	$(BIN)/python -m pytest -m long
