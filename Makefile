@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup_env --venv $(VENV)
 # What the tests need, without a server.
 TEST := test,ifbench
+# Half of the tests wait for Slurm: beside them the others run.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 # Python without the ending that ruff looks for.
 SCRIPTS := scripts/setup_env scripts/slurm_dev_cluster
 
@@ -22,7 +24,7 @@ test: ## set up, check style, types and layers, then run the tests (real vLLM, r
 	@scripts/install_system_packages
 	@$(SETUP) --extras $(TEST),cpu
 	@$(MAKE) --no-print-directory checks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 long: ## run the tests that are too long for every change (needs root)
 	@scripts/install_system_packages

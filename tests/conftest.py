@@ -1,5 +1,8 @@
 """Rules for all tests: the same examples every time in CI, and there no test may be skipped.
 
+With several processes (`-n 2`), tests that need the one Slurm run in one of them, tests that need the
+one vLLM in one of them, and those of a file stay together; the longest of these begin first.
+
 A skipped test proves nothing and looks like a passed one. With EVALKIT_CI=1, which `.ci/run` sets, a
 skip is reported as a failure with its reason, whether a test asked for it or a whole module.
 """
@@ -22,6 +25,28 @@ settings.register_profile(
     "evalkit", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("evalkit")
+
+
+SLURM = "tests/slurm"
+VLLM = "tests/integration"
+
+
+def _group(item: pytest.Item) -> str:
+    """What must run in one process."""
+    path = item.path.relative_to(item.config.rootpath).as_posix()
+    if path.startswith(SLURM):
+        return SLURM
+    return VLLM if "vllm_server" in getattr(item, "fixturenames", ()) else path
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests into groups, and those of Slurm and vLLM in front."""
+    groups = {item: _group(item) for item in items}
+    order = {SLURM: 0, VLLM: 1}
+    items.sort(key=lambda item: order.get(groups[item], 2))
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
