@@ -40,8 +40,10 @@ def _group(item: pytest.Item) -> str:
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put tests into groups, and those of Slurm and vLLM in front."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     groups = {item: _group(item) for item in items}
     order = {SLURM: 0, VLLM: 1}
     items.sort(key=lambda item: order.get(groups[item], 2))
