@@ -1,7 +1,9 @@
 """What a benchmark is. Everything evalkit asks of one fits on this page.
 
 A benchmark loads its samples on a machine with data (`load`), is asked to solve them where the model
-is (`solve`), and scores what came back on any CPU (`score`). `solve` is ordinary async code that may
+is (`solve`), and scores what came back on any CPU (`score`). Where scoring means to run programs or to
+ask a judge, that is a stage of its own in between (`grade`), whose finding is journaled and handed to
+`score`. `solve` is ordinary async code that may
 call the model once or forty times: each finished call is journaled, and after an interruption the
 coroutine runs again with its finished calls answered from the journal. So `solve` must depend on
 nothing but its arguments and the replies it gets: no clock, no unseeded randomness.
@@ -11,17 +13,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from evalkit.base import Frozen
 from evalkit.store.records import Outcome, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
+    from pathlib import Path
 
     from evalkit.benchmarks.data import DataAccess, DataSource
     from evalkit.plan.model import DataProvenance
     from evalkit.recipe.schema import Profile
+    from evalkit.scoring.sandbox import Program, ProgramResult
 
 Message: TypeAlias = dict[str, Any]
 """One chat message in the OpenAI form: `role`, `content` and, where it has them, tool calls."""
@@ -64,6 +68,8 @@ class Solution:
     data: Any = None
     """JSON beside the text."""
     detail: str | None = None
+    grading: Any = None
+    """What `grade` found; null before that, and where the benchmark has no `grader`."""
 
     @classmethod
     def of(cls, reply: Reply) -> Solution:
@@ -104,6 +110,32 @@ class ModelHandle(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SandboxNeeds:
+    """What programs of a benchmark find in their sandbox, besides the system."""
+
+    interpreter: Path | None = None
+    """Python that runs them; by default evalkit's own."""
+    readonly: tuple[Path, ...] = ()
+    """Files and folders that they may read."""
+    preload: tuple[str, ...] = ()
+    """Modules that are imported ahead, once for all programs."""
+
+
+class GradingTools(Protocol):
+    """What a `grade` may use; each where the benchmark's `grader` says so."""
+
+    def run(self, program: Program) -> Awaitable[ProgramResult]:
+        """Run a program in the sandbox. Raises ScorerError where the sandbox fails."""
+        ...
+
+    def judge(
+        self, messages: Sequence[Message], *, overrides: Mapping[str, Any] | None = None
+    ) -> Awaitable[Reply]:
+        """One durable call of the judge, in a fixed order as in `solve`. Raises InfraError."""
+        ...
+
+
 class BenchmarkParams(Frozen):
     """Base of a benchmark's parameters. Each field has a default or the profile gives one."""
 
@@ -135,6 +167,10 @@ class Benchmark(ABC, Generic[P]):
     parallel_scoring: ClassVar[bool] = False
     """`score` is slow or needs a main thread: it runs in worker processes when the run is gathered,
     and there is no running score."""
+    grader: ClassVar[Literal["sandbox", "judge"] | None] = None
+    """What `grade` needs; null for a benchmark that is scored without a stage of its own."""
+    grading_params: ClassVar[Sequence[str]] = ()
+    """Parameters that `grade` reads: gradings of others are used again."""
     publishable: ClassVar[bool] = True
     """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
     params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams
@@ -158,6 +194,18 @@ class Benchmark(ABC, Generic[P]):
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """Answer one sample. By default: one call with the frozen messages."""
         return Solution.of(await model.chat(sample.messages))
+
+    async def grade(self, sample: Sample, solution: Solution, tools: GradingTools) -> Any:
+        """What a sandbox or a judge finds about one unit (JSON, not null), for `score` to read.
+
+        Raises ScorerError or JudgeError where that could not be found out, which is never a wrong
+        answer. Its judge calls are durable, as those of `solve` are.
+        """
+        raise NotImplementedError(f"{self.name} has a grader and no grade")
+
+    def sandbox(self) -> SandboxNeeds:
+        """What its programs need. Raises ScorerError for something that is not there."""
+        return SandboxNeeds()
 
     @abstractmethod
     def score(self, sample: Sample, solution: Solution) -> Score:
