@@ -169,6 +169,8 @@ class Benchmark(ABC, Generic[P]):
     and there is no running score."""
     grader: ClassVar[Literal["sandbox", "judge"] | None] = None
     """What `grade` needs; null for a benchmark that is scored without a stage of its own."""
+    judge_generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {}
+    """How a judge is asked, by profile, below the recipe's own settings of that judge."""
     grading_params: ClassVar[Sequence[str]] = ()
     """Parameters that `grade` reads: gradings of others are used again."""
     publishable: ClassVar[bool] = True

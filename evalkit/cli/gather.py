@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from evalkit.cli.console import err, out, print_json, say
+from evalkit.cli.console import err, out, print_json, say, show_error
+from evalkit.cli.env import command_environment
+from evalkit.cli.grading_view import GradingView
 from evalkit.cli.runs import runs_of
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.report.gather import GatherProgress, RunResults, gather_run
+from evalkit.cluster.grading import Watching, grade_run
+from evalkit.report.gather import GatherProgress, RunResults, choose_tasks, gather_run
+from evalkit.report.rescore import rescored
 from evalkit.report.tables import row_of, show_results
 from evalkit.store.run import load_plan
 
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from evalkit.errors import EvalkitError
+    from evalkit.plan.model import Plan
+    from evalkit.recipe.schema import Profile
     from evalkit.store.layout import RunFolder
 
 
@@ -30,15 +38,45 @@ def command_gather(arguments: argparse.Namespace) -> int:
 
 
 def command_score(arguments: argparse.Namespace) -> int:
-    """Score what is there; what is missing is said, and is no error."""
-    _gather_all(arguments)
-    return 0
+    """Grade and score what is there; units that were not generated are said, and are no error.
+
+    What could not be graded is one: its code is the first failure's.
+    """
+    code = 0
+    for run in runs_of(arguments):
+        plan = load_plan(run)
+        failures = grade(run, plan_as(plan, arguments.profile), arguments.task)
+        for failure in failures:
+            show_error(failure)
+            code = code or failure.exit_code
+    _gather_all(arguments, arguments.profile)
+    return code
 
 
-def _gather_all(arguments: argparse.Namespace) -> list[RunResults]:
+def grade(folder: RunFolder, plan: Plan, tasks: Sequence[str] = ()) -> list[EvalkitError]:
+    """Grade what is not graded, with progress; why whole tasks could not be. Raises StoreError."""
+    chosen = choose_tasks(plan, tasks or None)
+    with GradingView() as view:
+        return grade_run(
+            folder,
+            plan,
+            tasks=chosen,
+            env=command_environment(None),
+            clock=SYSTEM_CLOCK,
+            watching=Watching(view.show, view.tell),
+        )
+
+
+def plan_as(plan: Plan, profile: Profile | None) -> Plan:
+    """The plan, scored by a profile where one is given. Raises RecipeError."""
+    return plan if profile is None else rescored(plan, profile)
+
+
+def _gather_all(arguments: argparse.Namespace, profile: Profile | None = None) -> list[RunResults]:
     """Gather one run or a sweep's; as JSON, one list of the results of all tasks of all runs."""
     gathered = []
-    for run in runs_of(arguments):
+    for found in runs_of(arguments):
+        run = replace(found, profile=profile)
         results = gather(run, arguments.task)
         gathered.append(results)
         if not arguments.json:
@@ -61,7 +99,7 @@ def gather(folder: RunFolder, tasks: Sequence[str] = ()) -> RunResults:
 
         return gather_run(
             folder,
-            load_plan(folder),
+            plan_as(load_plan(folder), folder.profile),
             tasks=list(tasks) or None,
             allow_partial=True,
             on_progress=show,

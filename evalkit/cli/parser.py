@@ -21,7 +21,7 @@ COMMANDS = {
     "logs": "logs of workers and servers",
     "resume": "continue a run as it was planned",
     "cancel": "stop all jobs of a run; nothing already done is lost",
-    "score": "score what is there now, complete or not, without generating",
+    "score": "grade (sandbox, judge) and score what is there now, without generating",
     "gather": "score everything, write the artifacts, prove completeness",
     "prepare": "load data and write the plan; nothing is submitted",
     "info": "the fully resolved recipe, with the place of each value",
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         "logs": _add_logs,
         "resume": _add_resume,
         "cancel": _add_cancel,
-        "score": _add_scoring,
+        "score": _add_score,
         "gather": _add_gather,
         "prepare": _add_prepare,
         "info": _add_recipe,
@@ -201,6 +201,15 @@ def _add_scoring(command: argparse.ArgumentParser) -> None:
     _add_runs(command)
     _add_tasks(command)
     _add_json(command)
+
+
+def _add_score(command: argparse.ArgumentParser) -> None:
+    _add_scoring(command)
+    command.add_argument(
+        "--profile",
+        choices=["card", "fixed"],
+        help="score the same answers by another profile; its artifacts lie apart, in rescored/",
+    )
 
 
 def _add_gather(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.cli import recipes
 from evalkit.cli.console import print_json, say, show_error
 from evalkit.cli.env import command_environment
-from evalkit.cli.gather import gather, results_json, show_run
+from evalkit.cli.gather import gather, grade, results_json, show_run
 from evalkit.cli.main import INTERRUPTED
 from evalkit.cli.prepare import show_plans
 from evalkit.cli.watch import watching_here
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evalkit.plan.model import Plan
+    from evalkit.report.gather import RunResults
     from evalkit.store.layout import RunFolder
 
 
@@ -75,18 +76,25 @@ def _finish(folder: RunFolder, documents: list[dict[str, Any]] | None) -> int:
     owed = _say_owed(folder, plan)
     if owed and _work(folder, plan):
         return _interrupted(folder)
-    results = gather(folder)
+    results = _score(folder, plan)
     if not owed and not results.complete and _say_owed(folder, plan):
         # the gather has read journals that were taken for whole, and removed their markers
         if _work(folder, plan):
             return _interrupted(folder)
-        results = gather(folder)
+        results = _score(folder, plan)
     if documents is None:
         show_run(folder, results)
     else:
         documents += results_json(results)
     results.require_complete()
     return 0
+
+
+def _score(folder: RunFolder, plan: Plan) -> RunResults:
+    """Grade and gather; why a task could not be graded is shown, and it is incomplete then."""
+    for failure in grade(folder, plan):
+        show_error(failure)
+    return gather(folder)
 
 
 def _say_owed(folder: RunFolder, plan: Plan) -> int:

@@ -36,7 +36,8 @@ def secrets_file(folder: RunFolder, plan: Plan) -> Path:
 def required_secrets(plan: Plan) -> tuple[str, ...]:
     """Names of the variables that the run cannot do without, sorted."""
     names: set[str] = set()
-    for deployment in plan.deployments:
+    judges = [task.judge.deployment for task in plan.tasks if task.judge is not None]
+    for deployment in (*plan.deployments, *judges):
         serving = deployment.serving
         names.update(serving.secrets)
         if isinstance(serving, ExternalServing) and serving.api_key_env:

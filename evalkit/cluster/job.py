@@ -102,7 +102,7 @@ class ReplicaJob:
 
 @dataclass(frozen=True, slots=True)
 class GatherJob:
-    """The end of a run: journals to artifacts, once the replicas have ended."""
+    """The end of a run, once the replicas have ended: what needs it is graded, and all gathered."""
 
     run_dir: str
     after: tuple[tuple[int, float], ...] = ()
@@ -110,6 +110,8 @@ class GatherJob:
 
     def __call__(self) -> None:
         """Gather. Raises IncompleteError while units are missing; the job then counts as failed."""
+        from evalkit.cluster.grading import Watching, grade_run
+        from evalkit.cluster.runlog import note
         from evalkit.report.gather import gather_run
 
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -120,6 +122,16 @@ class GatherJob:
         folder = RunFolder(Path(self.run_dir))
         plan = load_plan(folder)
         load_secrets(folder)
+        failures = grade_run(
+            folder,
+            plan,
+            tasks=plan.tasks,
+            env=environment.read_environment(),
+            clock=SYSTEM_CLOCK,
+            watching=Watching(_ignore, lambda text: note(folder, SYSTEM_CLOCK, text)),
+        )
+        for failure in failures:  # what it leaves ungraded, the gather says in the end
+            note(folder, SYSTEM_CLOCK, str(failure))
         gather_run(folder, plan, on_progress=_ignore, clock=SYSTEM_CLOCK.wall)
         remove_secrets(secrets_file(folder, plan))
 

@@ -20,10 +20,17 @@ from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
 from evalkit.cluster.provenance import collect_provenance
 from evalkit.cluster.resolved import cluster_settings, task_benchmark, task_settings
 from evalkit.errors import DataError, EvalkitError, FingerprintMismatchError, PlanError, StoreError
-from evalkit.plan.build import PreparedTask, RunInputs, build_plan
+from evalkit.plan.build import (
+    PreparedTask,
+    RunInputs,
+    build_plan,
+    plan_deployment,
+    plan_judge,
+)
 from evalkit.plan.fingerprint import describe_difference, differences
 from evalkit.recipe.document import Document
 from evalkit.recipe.files import moved
+from evalkit.recipe.resolve import resolve_judge, resolve_judge_generation
 from evalkit.recipe.secret_text import mask
 from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.yaml_text import render_yaml
@@ -45,9 +52,9 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Dataset
     from evalkit.clock import Clock
-    from evalkit.plan.model import ModelIdentity, Plan
+    from evalkit.plan.model import JudgePlan, ModelIdentity, Plan
     from evalkit.recipe.load import LoadedRecipe
-    from evalkit.recipe.schema import Cluster, Task
+    from evalkit.recipe.schema import Cluster, Source, Task
 
 SHOWN_DIFFERENCES = 12
 LOCK_WAIT_S = 60.0
@@ -173,18 +180,27 @@ def _plan_model(
 ) -> Planned:
     recipe, folder = loaded.recipe, run_folder(loaded, model)
     source = recipe.models[model]
-    tasks = [_prepare_task(loaded, model, name, data[name]) for name in recipe.tasks]
+    folder_plan = load_plan(folder) if is_run(folder) else None
+    tasks = [
+        _prepare_task(
+            loaded,
+            model,
+            name,
+            data[name],
+            _judge(loaded, name, data[name].benchmark, folder_plan, on_progress),
+        )
+        for name in recipe.tasks
+    ]
     if source.hub is None:
         identity = _checkpoint(loaded, model, tasks)
     else:
-        existing = load_plan(folder).model if is_run(folder) else None
+        existing = None if folder_plan is None else folder_plan.model
         identity = hub_identity(model, source, existing, on_progress)
-    path = None if source.path is None else (loaded.base / Path(source.path).expanduser())
     inputs = RunInputs(
         run=recipe.output.name or recipe.name,
         recipe=recipe.name,
         model=identity,
-        model_source=source.source if path is None else str(path.resolve()),
+        model_source=model_source(source, loaded.base),
         model_name=model,
         revision=identity.revision if source.hub else None,
         client=recipe.client,
@@ -192,6 +208,13 @@ def _plan_model(
     )
     frozen = {name: item.frozen for name, item in data.items()}
     return Planned(folder, build_plan(inputs, tasks), frozen)
+
+
+def model_source(source: Source, base: Path) -> str:
+    """What a server loads: an absolute path, a hub id or a model id."""
+    if source.path is None:
+        return source.source
+    return str((base / Path(source.path).expanduser()).resolve())
 
 
 def _checkpoint(loaded: LoadedRecipe, model: str, tasks: Sequence[PreparedTask]) -> ModelIdentity:
@@ -202,7 +225,45 @@ def _checkpoint(loaded: LoadedRecipe, model: str, tasks: Sequence[PreparedTask])
     return checkpoint_identity(model, source, loaded.base, need_weights=not dummy)
 
 
-def _prepare_task(loaded: LoadedRecipe, model: str, name: str, data: _Data) -> PreparedTask:
+def _judge(
+    loaded: LoadedRecipe,
+    task: str,
+    benchmark: Benchmark[Any],
+    before: Plan | None,
+    on_progress: Callable[[str], None],
+) -> JudgePlan | None:
+    """Who judges a task, where its benchmark needs that. A hub model keeps the commit that an earlier
+    plan of the run found."""
+    if benchmark.grader != "judge":
+        return None
+    name, judge = resolve_judge(loaded.recipe, task, benchmark.name)
+    if judge.hub is None:
+        dummy = isinstance(judge.serving, VllmServing) and judge.serving.load_format == "dummy"
+        identity = checkpoint_identity(
+            name, judge, loaded.base, need_weights=not dummy, section="judges"
+        )
+    else:
+        known = None if before is None else before.find_judge(name)
+        identity = hub_identity(name, judge, known, on_progress, "judges")
+    return plan_judge(
+        identity,
+        plan_deployment(
+            judge.serving,
+            name,
+            model_source(judge, loaded.base),
+            revision=identity.revision if judge.hub else None,
+        ),
+        resolve_judge_generation(
+            benchmark.judge_generation.get(benchmark.profile, {}), name, judge
+        ),
+        parallelism=judge.parallelism,
+        is_hub=judge.hub is not None,
+    )
+
+
+def _prepare_task(
+    loaded: LoadedRecipe, model: str, name: str, data: _Data, judge: JudgePlan | None
+) -> PreparedTask:
     benchmark = data.benchmark
     settings = task_settings(loaded, model, name, benchmark)
     return PreparedTask(
@@ -220,6 +281,7 @@ def _prepare_task(loaded: LoadedRecipe, model: str, name: str, data: _Data) -> P
         data=data.dataset.provenance,
         requests_sha256=checksum(data.frozen),
         prompts=data.dataset.prompts,
+        judge=judge,
     )
 
 

@@ -126,7 +126,7 @@ def _failed(
 
 def _running_score(work: TaskWork, sample: Sample, solution: Solution) -> float | None:
     """The unit's score for the progress line; the result is scored anew when it is gathered."""
-    if work.benchmark.parallel_scoring:
+    if work.benchmark.parallel_scoring or work.benchmark.grader is not None:
         return None
     try:
         return work.benchmark.score(sample, solution).values.get(work.benchmark.metric)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import PlanError
 from evalkit.plan.fingerprint import fingerprint, model_identity, serving_identity
-from evalkit.plan.model import DeploymentPlan, Plan, TaskPlan
+from evalkit.plan.model import DeploymentPlan, JudgePlan, Plan, TaskPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +45,7 @@ class PreparedTask:
     requests_sha256: str
     prompts: Mapping[str, str]
     """sha256 of each prompt template, by name."""
+    judge: JudgePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,43 @@ def build_plan(inputs: RunInputs, tasks: Sequence[PreparedTask]) -> Plan:
 
 
 def _deployment(inputs: RunInputs, task: PreparedTask) -> DeploymentPlan:
-    default = inputs.model_source if task.serving.kind == "external" else inputs.model_name
+    return plan_deployment(
+        task.serving, inputs.model_name, inputs.model_source, revision=inputs.revision
+    )
+
+
+def plan_deployment(
+    serving: AnyServing, name: str, source: str, *, revision: str | None
+) -> DeploymentPlan:
+    """How a model is served; `name` is what the recipe calls it."""
+    default = source if serving.kind == "external" else name
     return DeploymentPlan(
-        serving=task.serving,
-        model_source=inputs.model_source,
-        revision=inputs.revision,
-        served_model_name=task.serving.served_model_name or default,
+        serving=serving,
+        model_source=source,
+        revision=revision,
+        served_model_name=serving.served_model_name or default,
+    )
+
+
+def plan_judge(
+    model: ModelIdentity,
+    deployment: DeploymentPlan,
+    generation: Generation,
+    *,
+    parallelism: int,
+    is_hub: bool,
+) -> JudgePlan:
+    """A judge as it enters a plan."""
+    return JudgePlan(
+        model=model,
+        deployment=deployment,
+        generation=generation,
+        parallelism=parallelism,
+        identity={
+            "model": model_identity(model, is_hub=is_hub),
+            "serving": serving_identity(deployment.serving, deployment.served_model_name),
+            "generation": generation.model_dump(mode="json", exclude_none=True),
+        },
     )
 
 
@@ -142,6 +174,7 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         requests_sha256=task.requests_sha256,
         fingerprint=fingerprint(identity),
         identity=identity,
+        judge=task.judge,
     )
 
 

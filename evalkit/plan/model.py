@@ -81,6 +81,30 @@ class ModelIdentity(Frozen):
     """sha256 of the chat template."""
 
 
+class DeploymentPlan(Frozen):
+    """One server configuration; tasks that share it share the server."""
+
+    serving: AnyServing
+    model_source: str
+    """What the server loads: absolute path, hub id or model id."""
+    revision: str | None = None
+    served_model_name: str
+
+
+class JudgePlan(Frozen):
+    """The judge of a task's answers. It enters the gradings' identity, not the run's: answers can be
+    judged again, by another one, without being generated again."""
+
+    model: ModelIdentity
+    """Its name in the recipe is part of the metric's."""
+    deployment: DeploymentPlan
+    generation: Generation
+    parallelism: int
+    """Most requests in flight."""
+    identity: dict[str, Any]
+    """Everything of it that may move a verdict, by key."""
+
+
 class TaskPlan(Frozen):
     """One task of a run."""
 
@@ -104,7 +128,9 @@ class TaskPlan(Frozen):
     fingerprint: str
     """Hash of `identity`."""
     identity: dict[str, Any]
-    """Everything that may move a score of this task, by key."""
+    """Everything that may move an answer to this task, or how it is scored, by key."""
+    judge: JudgePlan | None = None
+    """Who judges the answers, where the benchmark needs that."""
 
     @property
     def n_units(self) -> int:
@@ -128,16 +154,6 @@ class TaskPlan(Frozen):
     def shards(self) -> list[Shard]:
         """All shards of the task."""
         return [Shard(self.name, index) for index in range(self.n_shards)]
-
-
-class DeploymentPlan(Frozen):
-    """One server configuration; tasks that share it share the server."""
-
-    serving: AnyServing
-    model_source: str
-    """What the server loads: absolute path, hub id or model id."""
-    revision: str | None = None
-    served_model_name: str
 
 
 class Plan(Frozen):
@@ -168,17 +184,22 @@ class Plan(Frozen):
         return sum(task.n_units for task in self.tasks)
 
     def executed_as(self, other: Plan) -> Plan:
-        """This plan on the servers and with the client settings of another one.
+        """This plan on the servers, with the client settings and the judges of another one.
 
         Tasks, their order, shards and units stay this plan's. A plan of another fingerprint changes
         nothing.
         """
         if other.fingerprint != self.fingerprint:
             return self
-        places = {task.name: task.deployment for task in other.tasks}
-        tasks = (t.model_copy(update={"deployment": places[t.name]}) for t in self.tasks)
+        places = {t.name: {"deployment": t.deployment, "judge": t.judge} for t in other.tasks}
+        tasks = (task.model_copy(update=places[task.name]) for task in self.tasks)
         update = {"tasks": tuple(tasks), "deployments": other.deployments, "client": other.client}
         return self.model_copy(update=update)
+
+    def find_judge(self, name: str) -> ModelIdentity | None:
+        """What a judge was when this was planned; null for one that no task has."""
+        judges = (task.judge.model for task in self.tasks if task.judge is not None)
+        return next((judge for judge in judges if judge.name == name), None)
 
     def task(self, name: str) -> TaskPlan:
         """Task by name. Raises KeyError with the names there are."""

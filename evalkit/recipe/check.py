@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from evalkit.recipe.document import Document, Path, get, merge
-from evalkit.recipe.problems import Problem, found_value, problems_of, recipe_error
+from evalkit.recipe.problems import Problem, found_value, nearest, problems_of, recipe_error
 from evalkit.recipe.schema import Cluster, Generation, Recipe
 from evalkit.recipe.secret_text import keys_held
 from evalkit.recipe.serving import SERVING_SECTIONS
@@ -29,10 +29,8 @@ def check_recipe(document: Document, origin: str) -> Recipe:
     data = drop_nulls(document.data, recipe_shape())
     problems: list[Problem] = []
     recipe: Recipe | None = None
-    if isinstance(serving := data.get("serving"), dict):
-        data["serving"] = {"kind": DEFAULT_KIND, **serving}
     try:
-        recipe = Recipe.model_validate(_without_bad_kind(data, problems))
+        recipe = Recipe.model_validate(_with_kinds(data, problems))
     except ValidationError as error:
         problems += problems_of(error, data, recipe_shape())
     problems += _partial_problems(data)
@@ -43,14 +41,33 @@ def check_recipe(document: Document, origin: str) -> Recipe:
     return recipe
 
 
-def _without_bad_kind(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    """The data, without a serving whose kind does not exist: that is told here, once."""
-    serving = data.get("serving")
-    problem = kind_problem(serving) if isinstance(serving, dict) else None
-    if problem is None:
+def _with_kinds(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The data with a kind in each whole serving; without those whose kind does not exist, which is
+    told here, once."""
+    data = _with_kind(data, (), problems)
+    judges = data.get("judges")
+    if not isinstance(judges, dict):
         return data
-    problems.append(Problem(("serving", "kind"), problem.text))
-    return {key: value for key, value in data.items() if key != "serving"}
+    return data | {
+        "judges": {
+            name: _with_kind(judge, ("judges", name), problems)
+            if isinstance(judge, dict)
+            else judge
+            for name, judge in judges.items()
+        }
+    }
+
+
+def _with_kind(section: dict[str, Any], path: Path, problems: list[Problem]) -> dict[str, Any]:
+    serving = section.get("serving")
+    if not isinstance(serving, dict):
+        return section
+    serving = {"kind": DEFAULT_KIND, **serving}
+    problem = kind_problem(serving)
+    if problem is None:
+        return section | {"serving": serving}
+    problems.append(Problem((*path, "serving", "kind"), problem.text))
+    return {key: value for key, value in section.items() if key != "serving"}
 
 
 def kind_problem(serving: Mapping[str, Any]) -> Problem | None:
@@ -113,12 +130,31 @@ def _by_place(problems: list[Problem], document: Document) -> list[Problem]:
 
 def _partial_problems(data: Any) -> Iterator[Problem]:
     yield from _cluster_problems(data)
-    for path in _entries(data, "models") + _entries(data, "tasks"):
+    for section in ("models", "judges", "tasks"):
+        yield from _generation_problems(data, section)
+    yield from _serving_problems(data)
+    yield from _judge_problems(data)
+
+
+def _generation_problems(data: Any, section: str) -> Iterator[Problem]:
+    for path in _entries(data, section):
         generation = get(data, (*path, "generation"))
         if isinstance(generation, dict):
             own = drop_nulls(generation, section_shape(Generation))
             yield from _at((*path, "generation"), section_problems(Generation, own))
-    yield from _serving_problems(data)
+
+
+def _judge_problems(data: Any) -> Iterator[Problem]:
+    """Tasks that name a judge the recipe does not have."""
+    names = [str(path[-1]) for path in _entries(data, "judges")]
+    for path in _entries(data, "tasks"):
+        name = get(data, (*path, "judge"))
+        if isinstance(name, str) and name not in names:
+            known = ", ".join(names) or "none; add it under judges"
+            yield Problem(
+                (*path, "judge"),
+                f"the recipe has no judge {name!r}. {nearest(name, names)}Judges: {known}",
+            )
 
 
 def _cluster_problems(data: Any) -> Iterator[Problem]:

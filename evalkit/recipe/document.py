@@ -101,7 +101,11 @@ def merge(base: Any, over: Any, path: Path = ()) -> Any:
         return over
     if path[-1:] == ("serving",) and len(path) in (1, 3) and _is_other_kind(base, over, path):
         return over
-    if len(path) == 2 and path[0] == "models" and any(over.get(k) for k in MODEL_SOURCES):
+    if (
+        len(path) == 2
+        and path[0] in ("models", "judges")
+        and any(over.get(k) for k in MODEL_SOURCES)
+    ):
         base = {k: v for k, v in base.items() if k not in (*MODEL_SOURCES, "revision")}
     result = dict(base)
     for key, value in over.items():
@@ -110,8 +114,8 @@ def merge(base: Any, over: Any, path: Path = ()) -> Any:
 
 
 def _is_other_kind(base: dict[str, Any], over: dict[str, Any], path: Path) -> bool:
-    """Whether keys of two servings cannot be mixed. Only the recipe's own serving has a default."""
-    default = "vllm" if path == ("serving",) else None
+    """Whether keys of two servings cannot be mixed. Those of models and tasks have no default."""
+    default = "vllm" if path == ("serving",) or path[0] == "judges" else None
     return "kind" in over and over["kind"] != base.get("kind", default)
 
 

@@ -123,7 +123,7 @@ def moved(document: Document, old: Path, new: Path) -> Document:
         return document
     way = os.path.relpath(old.resolve(), new.resolve())
     data = dict(document.data)
-    for section, inner in (("models", ()), ("tasks", ("data",))):
+    for section, inner in (("models", ()), ("judges", ()), ("tasks", ("data",))):
         if isinstance(data.get(section), dict):
             data[section] = {
                 name: _moved_path(entry, inner, way) for name, entry in data[section].items()

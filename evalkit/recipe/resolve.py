@@ -20,7 +20,7 @@ from evalkit.recipe.check import (
 )
 from evalkit.recipe.document import Path, merge
 from evalkit.recipe.problems import nearest
-from evalkit.recipe.schema import Cluster, Generation, Model, Recipe, Task
+from evalkit.recipe.schema import Cluster, Generation, Judge, Model, Recipe, Task
 from evalkit.recipe.shape import drop_nulls, section_shape
 
 if TYPE_CHECKING:
@@ -66,6 +66,30 @@ def resolve_generation(
     data = drop_nulls(data, section_shape(Generation))
     root = _blame(model, the_model.generation, task, the_task, "generation")
     raise_problems(section_problems(Generation, data), root)
+    return Generation.model_validate(data)
+
+
+def resolve_judge(recipe: Recipe, task: str, benchmark: str) -> tuple[str, Judge]:
+    """The judge of a task whose benchmark needs one, by name. Raises RecipeError without one."""
+    name = recipe.tasks[task].judge
+    if name is None and len(recipe.judges) == 1:
+        name = next(iter(recipe.judges))
+    if name is None:
+        names = ", ".join(recipe.judges)
+        raise RecipeError(
+            f"tasks.{task}: answers to {benchmark} are judged by a model, and the recipe names none",
+            hint=f"Set tasks.{task}.judge to one of {names}."
+            if names
+            else "Add it: judges: {NAME: {id: MODEL, serving: {kind: external, base_url: URL, "
+            "api_key_env: VARIABLE}}}, or with path or hub and a serving of its own.",
+        )
+    return name, recipe.judges[name]
+
+
+def resolve_judge_generation(defaults: Mapping[str, Any], name: str, judge: Judge) -> Generation:
+    """How verdicts are sampled: the benchmark's settings, and the recipe's over them."""
+    data = drop_nulls(merge(dict(defaults), judge.generation), section_shape(Generation))
+    raise_problems(section_problems(Generation, data), ("judges", name, "generation"))
     return Generation.model_validate(data)
 
 

@@ -8,7 +8,7 @@ marker `Partial`, so that their keys are known here too.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -51,8 +51,8 @@ class Generation(Section):
     own."""
 
 
-class Model(Section):
-    """One checkpoint or hosted model. Exactly one of `path`, `hub` and `id`."""
+class Source(Section):
+    """Where a checkpoint or hosted model is. Exactly one of `path`, `hub` and `id`."""
 
     path: Text | None = None
     """Folder of a checkpoint, relative to the recipe file."""
@@ -63,13 +63,9 @@ class Model(Section):
     revision: Text | None = None
     """Revision of the hub repository: a commit for results that stay comparable. By default the one
     its main branch has when the run is prepared; the run keeps it."""
-    generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
-    """Overrides of the recipe's `generation` for this model."""
-    serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
-    """Overrides of the recipe's `serving` for this model."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> Model:
+    def _one_source(self) -> Self:
         given = [k for k in ("path", "hub", "id") if getattr(self, k) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -83,6 +79,26 @@ class Model(Section):
     def source(self) -> str:
         """Where the checkpoint is, as a server takes it."""
         return self.path or self.hub or self.id or ""
+
+
+class Model(Source):
+    """One checkpoint or hosted model under evaluation."""
+
+    generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
+    """Overrides of the recipe's `generation` for this model."""
+    serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
+    """Overrides of the recipe's `serving` for this model."""
+
+
+class Judge(Source):
+    """A model that judges answers, where a benchmark needs one."""
+
+    serving: AnyServing = Field(default_factory=VllmServing)
+    """How it is served. One that evalkit serves itself is started when the answers are there."""
+    generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
+    """Overrides of the benchmark's own settings for its judge."""
+    parallelism: int = Field(16, ge=1)
+    """Most requests in flight to it."""
 
 
 class DataOverride(Section):
@@ -119,6 +135,8 @@ class Task(Section):
     """Overrides of `generation` for this task."""
     serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
     """Overrides of `serving` for this task; it then gets a server of its own in turn."""
+    judge: Name | None = None
+    """Name in `judges` of the model that judges the answers; not needed where there is just one."""
 
 
 class Client(Section):
@@ -232,6 +250,8 @@ class Recipe(Section):
         default_factory=dict
     )
     """`template` (a name in `slurm_templates/` or a file), and any key of a template over it."""
+    judges: dict[Name, Judge] = Field(default_factory=dict)
+    """Models that judge answers, by name: for tasks whose benchmark needs one."""
     tasks: dict[Name, Task] = Field(min_length=1)
     """What is evaluated; the key is the task's name, and the benchmark's unless it says so. A list of
     names will do where nothing else is said."""

@@ -121,8 +121,11 @@ def read_results(path: Path) -> Results | None:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def find_complete(folder: RunFolder, plan: Plan, task: TaskPlan) -> Results | None:
-    """Complete results of this very task that an earlier gather published, if they can be read."""
+def find_complete(
+    folder: RunFolder, plan: Plan, task: TaskPlan, grader: str | None
+) -> Results | None:
+    """Complete results of this very task, graded by this grader, that an earlier gather published, if
+    they can be read."""
     try:
         results = read_results(folder.results(task.name))
     except StoreError:
@@ -130,8 +133,8 @@ def find_complete(folder: RunFolder, plan: Plan, task: TaskPlan) -> Results | No
     if results is None or not results.complete:
         return None
     settings = results.settings
-    same = (settings.fingerprint, settings.plan_fingerprint) == (task.fingerprint, plan.fingerprint)
-    return results if same else None
+    found = (settings.fingerprint, settings.plan_fingerprint, settings.grader)
+    return results if found == (task.fingerprint, plan.fingerprint, grader) else None
 
 
 def write_summary(folder: RunFolder, plan: Plan, gpu_seconds: float | None) -> Summary:

@@ -16,7 +16,7 @@ from evalkit.plan.model import UnitKey
 from evalkit.report.aggregate import RepeatScores
 from evalkit.report.distribution import Tally
 from evalkit.report.results import Missing, MissingReason, MissingUnit, Reason
-from evalkit.report.sample_lines import render_sample_line
+from evalkit.report.sample_lines import Missed, render_sample_line
 from evalkit.store.records import Outcome
 
 if TYPE_CHECKING:
@@ -25,11 +25,18 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Sample
     from evalkit.plan.model import Shard, TaskPlan
+    from evalkit.report.findings import ShardFindings
     from evalkit.report.scorer import Scorer
     from evalkit.report.spill import Spill
     from evalkit.store.union import FinishedUnit, ShardUnion
 
-REASONS: tuple[Reason, ...] = ("no_record", "infra_error", "judge_error", "scorer_error")
+REASONS: tuple[Reason, ...] = (
+    "no_record",
+    "infra_error",
+    "judge_error",
+    "scorer_error",
+    "ungraded",
+)
 _SCORED = len(REASONS)
 FIRST_MISSING = 20
 """Missing units that are named; all of them are counted."""
@@ -69,29 +76,59 @@ class Collector:
         """Planned units without a score."""
         return self.task.n_units - self.scored
 
-    def take(self, shard: Shard, union: ShardUnion, scorer: Scorer, spill: Spill) -> None:
+    def take(
+        self,
+        shard: Shard,
+        union: ShardUnion,
+        findings: ShardFindings,
+        scorer: Scorer,
+        spill: Spill,
+    ) -> None:
         """Score and keep all units of one shard. Raises StoreError on a full disk."""
         self.duplicates += union.duplicates
         self.problems.extend(
             f"{problem.path.relative_to(self._root)}:{problem.line}: {problem.reason}"
-            for problem in union.problems
+            for problem in (*union.problems, *findings.problems)
             if not problem.torn  # every kill may leave one: nothing that anybody should look at
         )
         units = [u for key in self.task.units(shard) if (u := union.finished.get(key)) is not None]
-        items = [(self.samples[u.key.sample], _solution(u)) for u in units]
-        for unit, score in zip(units, scorer.score(items), strict=True):
-            position = self._position(unit.key)
-            sample = self.samples[unit.key.sample]
-            line = render_sample_line(sample, unit, score, publishable=self._publishable)
-            spill.put(position, line)
-            self._keep(position, unit, score)
+        items = []
+        for unit in units:
+            solution = findings.solution(unit)
+            if isinstance(solution, Solution):
+                items.append((unit, solution))
+            else:
+                self._put(unit, None, Missed(*solution), spill)
+        scores = scorer.score([(self.samples[u.key.sample], solution) for u, solution in items])
+        for (unit, solution), score in zip(items, scores, strict=True):
+            if isinstance(score, ScorerError):
+                missed = Missed("scorer_error", score.message)
+                self._put(unit, solution, missed, spill)
+            else:
+                self._put(unit, solution, score, spill)
         for key, (outcome, message) in union.errors.items():
             self._owe(self._position(key), outcome, message)
 
-    def _keep(self, position: int, unit: FinishedUnit, score: RepeatScores | ScorerError) -> None:
-        if isinstance(score, ScorerError):
-            self._owe(position, Outcome.SCORER_ERROR, score.message)
+    def _put(
+        self,
+        unit: FinishedUnit,
+        solution: Solution | None,
+        score: RepeatScores | Missed,
+        spill: Spill,
+    ) -> None:
+        position, sample = self._position(unit.key), self.samples[unit.key.sample]
+        grading = None if solution is None else solution.grading
+        line = render_sample_line(sample, unit, score, grading, publishable=self._publishable)
+        spill.put(position, line)
+        if isinstance(score, Missed):
+            self._states[position] = REASONS.index(score.reason)
+            self._messages[position] = score.message
+            if score.reason != "ungraded":
+                self.by_outcome[score.reason] += 1
             return
+        self._keep(position, unit, score)
+
+    def _keep(self, position: int, unit: FinishedUnit, score: RepeatScores) -> None:
         self._states[position] = _SCORED
         self.scored += 1
         self.scores[position] = self._share(score)
@@ -160,10 +197,6 @@ class Collector:
             reason=reason,
             message=self._messages.get(position),
         )
-
-
-def _solution(unit: FinishedUnit) -> Solution:
-    return Solution(unit.text, unit.outcome, unit.data, unit.detail)
 
 
 def _reason(outcome: Outcome) -> Reason:

@@ -24,6 +24,7 @@ from evalkit.report.artifacts import (
 )
 from evalkit.report.collect import Collector
 from evalkit.report.facts import RunFacts, read_run_facts
+from evalkit.report.findings import Findings
 from evalkit.report.headline import find_bounds, make_headline
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
 from evalkit.report.scorer import Scorer
@@ -76,8 +77,8 @@ class RunResults:
         if lines:
             raise IncompleteError(
                 "\n".join(lines),
-                hint="`evalkit resume` finishes what is missing; a failed grader is asked again by "
-                "the next `evalkit gather`. results.json lists the units.",
+                hint="`evalkit resume` finishes what is missing, `evalkit score` grades what is "
+                "ungraded and asks a failed grader again. results.json lists the units.",
             )
 
 
@@ -96,13 +97,14 @@ def gather_run(
     run's log. Raises UsageError for an unknown task, StoreError, PlanError for a benchmark of
     another version, and IncompleteError, after all artifacts are written, unless `allow_partial`.
     """
-    chosen = _choose(plan, tasks)
+    chosen = choose_tasks(plan, tasks)
     facts = read_run_facts(folder)
     gathered, kept = [], []
     for task in chosen:
         results = gather_task(folder, plan, task, benchmark_for(task), facts, on_progress)
         gathered.append(results)
-        if not results.complete and find_complete(folder, plan, task) is not None:
+        grader = results.settings.grader
+        if not results.complete and find_complete(folder, plan, task, grader) is not None:
             kept.append(task.name)
     summary = write_summary(folder, plan, facts.gpu_seconds)
     run = RunResults(tuple(gathered), summary, tuple(kept))
@@ -127,6 +129,7 @@ def gather_task(
     Where earlier complete artifacts exist and units are missing now, nothing is written.
     """
     samples = load_frozen(folder, task)
+    findings = Findings.of(folder, plan, task, benchmark)
     found = Collector(folder.root, task, samples, publishable=benchmark.publishable)
     with (
         Spill(folder.artifacts(task.name), task.n_units) as spill,
@@ -138,10 +141,11 @@ def gather_task(
                 remove_marker(folder, shard)  # a marker that the journals do not bear out
             else:
                 remove_lease(folder, shard)  # of a worker that was killed with its last unit done
-            found.take(shard, union, scorer, spill)
+            found.take(shard, union, findings.read(shard), scorer, spill)
             on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
         aggregate = _aggregate(task, samples, found, benchmark)
-        publishes = aggregate is not None or find_complete(folder, plan, task) is None
+        before = find_complete(folder, plan, task, findings.grader)
+        publishes = aggregate is not None or before is None
         if publishes:
             samples_sha256 = write_samples(folder.samples(task.name), spill.lines())
         else:
@@ -152,7 +156,8 @@ def gather_task(
     return results
 
 
-def _choose(plan: Plan, names: Sequence[str] | None) -> list[TaskPlan]:
+def choose_tasks(plan: Plan, names: Sequence[str] | None) -> list[TaskPlan]:
+    """The tasks of these names, all by default, in plan order. Raises UsageError."""
     known = [task.name for task in plan.tasks]
     for name in names or ():
         if name not in known:

@@ -25,9 +25,11 @@ def make_headline(task: TaskPlan, aggregate: Aggregate | None, bounds: Interval 
     """The headline of a complete task (`aggregate`), or of one with missing units (null)."""
     mode = headline_mode(task.repeats)
     stats = aggregate.statistics[task.metric] if aggregate else None
+    # verdicts of two judges are two metrics
+    judge = "" if task.judge is None else f"[{task.judge.deployment.served_model_name}]"
     error = stats.se_items_clustered if stats else None
     return Headline(
-        name=f"{mode} {task.metric}",
+        name=f"{mode} {task.metric}{judge}",
         mode=mode,
         metric=task.metric,
         value=stats.avg if stats else None,

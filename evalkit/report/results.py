@@ -19,8 +19,9 @@ from evalkit.report.statistics import Interval
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Reason = Literal["no_record", "infra_error", "judge_error", "scorer_error"]
-"""Why a unit has no score: no journal has it finished, or something of ours failed on it."""
+Reason = Literal["no_record", "infra_error", "judge_error", "scorer_error", "ungraded"]
+"""Why a unit has no score: no journal has it finished, something of ours failed on it, or its answer
+waits for a sandbox or a judge."""
 
 
 class Headline(Frozen):
@@ -175,6 +176,11 @@ class Settings(Frozen):
     identity: dict[str, Any]
     """Everything that may move a score of this task, by key: what `fingerprint` hashes."""
     fingerprint: str
+    grader: str | None = None
+    """What found what the scores are made of (`gradings/<task>/<its first 12 digits>/grader.json`);
+    null for benchmarks that need none."""
+    judge: dict[str, Any] | None = None
+    """Who judged: model, serving and sampling."""
     plan_fingerprint: str
     requests_sha256: str
 

@@ -7,44 +7,59 @@ same answers give the same bytes, however the work was cut up and however often 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-
-from evalkit.errors import ScorerError
-from evalkit.store.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from evalkit.benchmarks.contract import Sample
     from evalkit.report.aggregate import RepeatScores
+    from evalkit.report.results import Reason
     from evalkit.store.records import CallRecord
     from evalkit.store.union import FinishedUnit
 
 
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """In the place of scores: why a finished unit has none."""
+
+    reason: Reason
+    message: str
+
+
 def render_sample_line(
-    sample: Sample, unit: FinishedUnit, score: RepeatScores | ScorerError, *, publishable: bool
+    sample: Sample,
+    unit: FinishedUnit,
+    score: RepeatScores | Missed,
+    grading: Any,
+    *,
+    publishable: bool,
 ) -> bytes:
     """The line of one finished unit. Raises TypeError where a benchmark's data is not JSON.
 
-    A unit whose grader failed has outcome `scorer_error` and null scores. Where the data may not be
-    republished the target is withheld and the messages are given as a checksum.
+    A unit without scores has the reason for its outcome (`scorer_error`, `judge_error`, `ungraded`).
+    Where the data may not be republished the target is withheld and the messages are given as a
+    checksum.
     """
-    failed = isinstance(score, ScorerError)
+    missed = score if isinstance(score, Missed) else None
+    scores = None if isinstance(score, Missed) else score
     reply = unit.reply
     line: dict[str, Any] = {
         "id": sample.id,
         "sample": unit.key.sample,
         "repeat": unit.key.repeat,
         "subset": sample.subset,
-        "outcome": Outcome.SCORER_ERROR if failed else unit.outcome,
-        "answer": None if isinstance(score, ScorerError) else score.answer,
+        "outcome": missed.reason if missed else unit.outcome,
+        "answer": scores.answer if scores else None,
         "target": sample.target if publishable else None,
-        "scores": None if isinstance(score, ScorerError) else score.values,
-        "detail": score.message if isinstance(score, ScorerError) else unit.detail,
+        "scores": scores.values if scores else None,
+        "detail": missed.message if missed else unit.detail,
         "content": unit.text,
         "data": unit.data,
+        "grading": grading,
         "reasoning": reply.reasoning if reply else None,
         "tool_calls": reply.tool_calls if reply else (),
         "finish_reason": reply.finish_reason if reply else None,

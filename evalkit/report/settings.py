@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.recipe.schema import Generation
 from evalkit.report.results import Difference, Settings
+from evalkit.store.gradings import grading_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +28,18 @@ def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> 
         prompts=task.identity.get("prompts", {}),
         identity=task.identity,
         fingerprint=task.fingerprint,
+        grader=grader_of(plan, task, benchmark),
+        judge=None if task.judge is None else task.judge.model_dump(mode="json"),
         plan_fingerprint=plan.fingerprint,
         requests_sha256=task.requests_sha256,
     )
+
+
+def grader_of(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> str | None:
+    """Fingerprint of what grades the task's answers; null where nothing does."""
+    if benchmark.grader is None:
+        return None
+    return grading_plan(plan, task, benchmark.grading_params).fingerprint
 
 
 def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Difference]:

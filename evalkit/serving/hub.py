@@ -20,7 +20,7 @@ from evalkit.serving.identity import digest_small_files
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evalkit.recipe.schema import Model
+    from evalkit.recipe.schema import Source
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT_S = 10.0
@@ -29,11 +29,12 @@ TIMEOUT_S = 10.0
 
 def hub_identity(
     name: str,
-    model: Model,
+    model: Source,
     existing: ModelIdentity | None,
     on_progress: Callable[[str], None],
+    section: str = "models",
 ) -> ModelIdentity:
-    """Identity of `models.<name>`, a hub repository, with the commit that its revision means.
+    """Identity of `<section>.<name>`, a hub repository, with the commit that its revision means.
 
     `existing` is the model of the run as it was planned: without a revision in the recipe the run goes
     on with the commit that it began with. A commit that nobody knows is said through `on_progress`.
@@ -46,8 +47,8 @@ def hub_identity(
     if not is_commit(revision):
         at = "" if revision is None else f" at {revision}"
         on_progress(
-            f"warning: models.{name} is not pinned: the commit of {repository}{at} is not known "
-            f"here. Set models.{name}.revision to a commit, or the files may change during the run."
+            f"warning: {section}.{name} is not pinned: the commit of {repository}{at} is not known "
+            f"here. Set {section}.{name}.revision to a commit, or the files may change during the run."
         )
     return _with_hashes(ModelIdentity(name=name, source=repository, revision=revision))
 

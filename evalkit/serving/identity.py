@@ -22,7 +22,7 @@ from evalkit.plan.model import ModelIdentity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from evalkit.recipe.schema import Model
+    from evalkit.recipe.schema import Source
 
 WHOLE_BYTES = 32 * 1024 * 1024
 """Files up to this size are hashed whole."""
@@ -50,9 +50,9 @@ TOKENIZER = (
 
 
 def checkpoint_identity(
-    name: str, model: Model, base: Path, *, need_weights: bool = True
+    name: str, model: Source, base: Path, *, need_weights: bool = True, section: str = "models"
 ) -> ModelIdentity:
-    """Identity of `models.<name>`, a folder or a hosted model; `base` is where its path starts.
+    """Identity of `<section>.<name>`, a folder or a hosted model; `base` is where its path starts.
 
     `need_weights` is false for servers that make up random weights (`load_format: dummy`).
     Raises RecipeError naming the key when a folder is not a checkpoint.
@@ -61,13 +61,12 @@ def checkpoint_identity(
         return ModelIdentity(name=name, source=model.source)
     folder = base / Path(model.path).expanduser()
     try:
-        return _read_folder(name, folder, need_weights)
+        return _read_folder(name, folder, need_weights, f"{section}.{name}.path")
     except OSError as error:
-        raise RecipeError(f"models.{name}.path: cannot read {folder}: {error}") from error
+        raise RecipeError(f"{section}.{name}.path: cannot read {folder}: {error}") from error
 
 
-def _read_folder(name: str, folder: Path, need_weights: bool) -> ModelIdentity:
-    key = f"models.{name}.path"
+def _read_folder(name: str, folder: Path, need_weights: bool, key: str) -> ModelIdentity:
     if not folder.is_dir():
         raise RecipeError(
             f"{key}: no folder {folder}",

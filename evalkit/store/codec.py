@@ -16,6 +16,7 @@ from evalkit.store.records import (
     RECORD_VERSION,
     CallRecord,
     Continuation,
+    GradingRecord,
     Outcome,
     PartialRecord,
     Reply,
@@ -24,7 +25,7 @@ from evalkit.store.records import (
     Usage,
 )
 
-Record: TypeAlias = CallRecord | UnitRecord | PartialRecord
+Record: TypeAlias = CallRecord | UnitRecord | PartialRecord | GradingRecord
 _CRC_PREFIX = b'{"crc":"'
 _CRC_END = len(_CRC_PREFIX) + 8 + 2  # 8 hexadecimal digits, then `",`
 
@@ -67,9 +68,15 @@ def header(plan_fingerprint: str, task: str, shard: int, attempt: str) -> dict[s
 
 def encode(record: Record) -> dict[str, Any]:
     """Payload of a record."""
-    if isinstance(record, CallRecord):
-        return _encode_call(record)
-    return _encode_unit(record) if isinstance(record, UnitRecord) else _encode_partial(record)
+    match record:
+        case CallRecord():
+            return _encode_call(record)
+        case UnitRecord():
+            return _encode_unit(record)
+        case GradingRecord():
+            return _encode_grading(record)
+        case PartialRecord():
+            return _encode_partial(record)
 
 
 def decode(payload: dict[str, Any]) -> Record:
@@ -82,6 +89,8 @@ def decode(payload: dict[str, Any]) -> Record:
             return _decode_unit(payload)
         if kind == "partial":
             return _decode_partial(payload)
+        if kind == "grading":
+            return _decode_grading(payload)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptLineError(f"not a record: {error!r}") from error
     raise CorruptLineError(f"unknown kind of record {kind!r}")
@@ -241,4 +250,30 @@ def _decode_partial(payload: dict[str, Any]) -> PartialRecord:
         finish_reason=payload.get("finish_reason"),
         stuck=int(payload.get("stuck", 0)),
         begun=int(payload.get("begun", 0)),
+    )
+
+
+def _encode_grading(record: GradingRecord) -> dict[str, Any]:
+    payload = {
+        "kind": "grading",
+        "sample": record.sample,
+        "repeat": record.repeat,
+        "solution": record.solution,
+        "outcome": record.outcome.value,
+    }
+    if record.found is not None:
+        payload["found"] = record.found
+    if record.detail is not None:
+        payload["detail"] = record.detail
+    return payload
+
+
+def _decode_grading(payload: dict[str, Any]) -> GradingRecord:
+    return GradingRecord(
+        sample=payload["sample"],
+        repeat=payload["repeat"],
+        solution=payload["solution"],
+        outcome=Outcome(payload["outcome"]),
+        found=payload.get("found"),
+        detail=payload.get("detail"),
     )

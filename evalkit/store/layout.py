@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.plan.model import Shard
+    from evalkit.recipe.schema import Profile
 
 JOURNAL_SUFFIX = ".jsonl"
 LEASE_SUFFIX = ".lock"
@@ -24,6 +25,8 @@ class RunFolder:
     """The paths below one run's folder."""
 
     root: Path
+    profile: Profile | None = None
+    """Profile that the artifacts are scored by, where it is not the run's own."""
 
     @property
     def recipe(self) -> Path:
@@ -70,6 +73,16 @@ class RunFolder:
     def marker(self, shard: Shard) -> Path:
         """Hint that all units of a shard are done (JSON: sizes of the journals that say so)."""
         return self.leases / shard.task / f"{shard.name}.done"
+
+    def grading(self, task: str, identity: str) -> RunFolder:
+        """What was found about a task's answers by one grader (its fingerprint): journals, leases and
+        logs, laid out as those of a run."""
+        return RunFolder(self.root / "gradings" / task / identity[:12])
+
+    @property
+    def grader(self) -> Path:
+        """In the folder of a grading: what its grader was, by key (JSON)."""
+        return self.root / "grader.json"
 
     @property
     def replicas(self) -> Path:
@@ -146,7 +159,10 @@ class RunFolder:
 
     def artifacts(self, task: str | None = None) -> Path:
         """Folder of a task's artifacts, or of all."""
-        return self.root / "artifacts" / task if task else self.root / "artifacts"
+        below = self.root / "artifacts"
+        if self.profile is not None:
+            below = self.root / "rescored" / self.profile
+        return below / task if task else below
 
     def results(self, task: str) -> Path:
         """Headline, metrics, counts and provenance of a task (JSON, schema shipped)."""

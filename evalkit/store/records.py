@@ -125,6 +125,21 @@ class PartialRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class GradingRecord:
+    """What a sandbox or a judge found about one unit's answer."""
+
+    sample: int
+    repeat: int
+    solution: str
+    """Hash of the answer, so that what was found about one is never taken for another's."""
+    outcome: Outcome
+    """`ok`, or the failure of ours that kept it from being found out."""
+    found: Any = None
+    """JSON that the scorer reads."""
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UnitRecord:
     """The end of a many-call unit: what its solve returned."""
 

@@ -16,7 +16,14 @@ from evalkit.store.codec import CorruptLineError, Record, decode, unit_key
 from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
 from evalkit.store.markers import marked_journals
-from evalkit.store.records import CallRecord, Outcome, PartialRecord, Reply, UnitRecord
+from evalkit.store.records import (
+    CallRecord,
+    GradingRecord,
+    Outcome,
+    PartialRecord,
+    Reply,
+    UnitRecord,
+)
 from evalkit.store.tokens import TokenChain
 
 if TYPE_CHECKING:
@@ -110,6 +117,8 @@ class ShardUnion:
             case PartialRecord():
                 call = (record.call, record.request)
                 self._growing.setdefault(key, {}).setdefault(call, TokenChain()).take(record)
+            case GradingRecord():
+                pass  # journals of gradings are read by `evalkit.store.gradings`
 
     def _add_call(
         self, key: UnitKey, record: CallRecord, attempt: str, *, single_call: bool

@@ -1,0 +1,197 @@
+"""The stage between generation and gather: every finished unit of a task that needs it is graded.
+
+It may run at any time, beside workers and beside other graders, as often as one likes: what was found
+stays found, and what failed is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, assert_never
+
+from evalkit.benchmarks.registry import benchmark_for
+from evalkit.cluster.attempts import begin_attempt
+from evalkit.cluster.grading.judging import Grader, JudgeModel, with_judge
+from evalkit.cluster.grading.programs import ProgramRunner, program_slots
+from evalkit.cluster.grading.unit import UnitTools, grade_unit
+from evalkit.cluster.grading.work import (
+    GradingProgress,
+    GradingQueue,
+    GradingTask,
+    Watching,
+    describe_place,
+)
+from evalkit.cluster.job import current_job
+from evalkit.errors import EvalkitError, ScorerError
+from evalkit.store.journal import JournalSet
+from evalkit.store.run import load_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.clock import Clock
+    from evalkit.cluster.grading.work import GradingItem
+    from evalkit.plan.model import Plan, TaskPlan
+    from evalkit.store.layout import RunFolder
+
+__all__ = ["GradingProgress", "Watching", "grade_run", "ungraded_tasks"]
+
+REPLICA = "r0"
+
+
+def ungraded_tasks(folder: RunFolder, plan: Plan, tasks: Sequence[TaskPlan]) -> list[TaskPlan]:
+    """Those of `tasks` that have finished units which nothing was found about yet.
+
+    Raises StoreError, PlanError.
+    """
+    return [task for task, _ in _owed(folder, plan, tasks)]
+
+
+def _owed(
+    folder: RunFolder, plan: Plan, tasks: Sequence[TaskPlan]
+) -> list[tuple[TaskPlan, GradingTask]]:
+    owed = []
+    for task in tasks:
+        benchmark: Benchmark[Any] = benchmark_for(task)
+        if benchmark.grader is None:
+            continue
+        grading = GradingTask.load(folder, plan, task, benchmark)
+        if not grading.is_done():
+            owed.append((task, grading))
+    return owed
+
+
+def grade_run(
+    folder: RunFolder,
+    plan: Plan,
+    *,
+    tasks: Sequence[TaskPlan],
+    env: Mapping[str, str],
+    clock: Clock,
+    watching: Watching,
+) -> list[EvalkitError]:
+    """Grade what `tasks`, of this run, owe; the reasons why a whole task could not be.
+
+    Single units that fail are in the journals. Raises StoreError, and PlanError for a benchmark of
+    another version.
+    """
+    failures: list[EvalkitError] = []
+    for task, grading in _owed(folder, plan, tasks):
+        watching.tell(f"grading {task.name}")
+        describe_place(grading)
+        attempt = begin_attempt(grading.place, REPLICA)
+        grader = Grader(attempt, current_job(), load_cluster(folder), env, clock, watching.tell)
+        try:
+            asyncio.run(_grade_task(grader, grading, watching.on_progress))
+        except EvalkitError as error:
+            if not error.message.startswith("tasks."):
+                error.message = f"tasks.{task.name} cannot be graded: {error.message}"
+            failures.append(error)
+    return failures
+
+
+async def _grade_task(
+    grader: Grader, grading: GradingTask, on_progress: Callable[[GradingProgress], None]
+) -> None:
+    pass_over = Pass(grader.attempt.id, grading, on_progress)
+    match grading.benchmark.grader:
+        case "sandbox":
+            await _run_programs(grader, pass_over)
+        case "judge":
+            await _ask_judge(grader, pass_over)
+        case None:
+            raise ScorerError(f"{grading.benchmark.name} has no grader")
+        case other:
+            assert_never(other)
+
+
+async def _run_programs(grader: Grader, pass_over: Pass) -> None:
+    benchmark = pass_over.grading.benchmark
+    with ProgramRunner(benchmark.sandbox(), grader.env) as runner:
+        tools = UnitTools(benchmark.name, runner=runner.run)
+        # one more than can run: the next is ready when a core is
+        await pass_over.grade(program_slots() + 1, lambda _item: tools)
+
+
+async def _ask_judge(grader: Grader, pass_over: Pass) -> None:
+    grading = pass_over.grading
+    judge = grading.task.judge
+    if judge is None:
+        raise ScorerError(
+            "the run has no judge",
+            hint="Add one to the recipe (judges), and submit or prepare it again.",
+        )
+
+    async def ask(model: JudgeModel) -> None:
+        name = grading.benchmark.name
+        await pass_over.grade(
+            judge.parallelism, lambda item: UnitTools(name, model=model.for_unit(item))
+        )
+
+    await with_judge(grader, grading.plan, judge, ask)
+
+
+@dataclass(slots=True)
+class Pass:
+    """One execution's way through what a task owes; again from where it was after a judge that died."""
+
+    attempt: str
+    grading: GradingTask
+    on_progress: Callable[[GradingProgress], None]
+    count: int = 0
+
+    async def grade(self, at_once: int, tools_for: Callable[[GradingItem], UnitTools]) -> None:
+        """Grade all that is owed, `at_once` units at a time. Raises what ends the stage."""
+        journals = JournalSet()
+        name = f"{self.attempt}.{self.count}"
+        self.count += 1
+        queue = GradingQueue(self.grading, name, journals, self.on_progress)
+        syncing = asyncio.create_task(journals.sync_forever())
+        try:
+            await self._work_off(queue, at_once, tools_for)
+        finally:
+            syncing.cancel()
+            try:
+                await journals.close()
+            finally:
+                queue.close()
+
+    async def _work_off(
+        self, queue: GradingQueue, at_once: int, tools_for: Callable[[GradingItem], UnitTools]
+    ) -> None:
+        items = queue.items()
+        taking = asyncio.Lock()
+
+        async def work() -> None:
+            while True:
+                async with taking:
+                    item = await anext(items, None)
+                if item is None:
+                    return
+                await self._grade_one(queue, item, tools_for(item))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(work())
+        except ExceptionGroup as failures:
+            raise _first(failures) from None
+        finally:
+            await items.aclose()
+
+    async def _grade_one(self, queue: GradingQueue, item: GradingItem, tools: UnitTools) -> None:
+        sample = self.grading.samples[item.unit.key.sample]
+        found = await grade_unit(self.grading.benchmark, sample, item, tools)
+        if queue.journals.failure is not None:
+            raise queue.journals.failure
+        await queue.done(item, found=found)
+
+
+def _first(failures: ExceptionGroup[Exception]) -> Exception:
+    """The first failure that was raised on purpose; the others came of it."""
+    matching, rest = failures.split(EvalkitError)
+    chosen = matching or rest
+    assert chosen is not None
+    return chosen.exceptions[0]
