@@ -23,6 +23,8 @@ ENTRY_POINTS = """\
 chain = tests.faults.many_calls:Chain
 fan = tests.faults.many_calls:Fan
 essay = tests.faults.many_calls:Essay
+judged = tests.faults.graded:Judged
+programs = tests.faults.graded:Programs
 """
 
 

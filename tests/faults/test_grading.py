@@ -1,0 +1,284 @@
+"""Answers are graded once, whatever happens to the grader, and again only for another grader."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+import zstandard
+
+from evalkit.store.codec import decode
+from evalkit.store.journal import read_journal
+from evalkit.store.layout import RunFolder
+from evalkit.store.records import CallRecord, GradingRecord
+from evalkit.store.run import load_plan
+from evalkit.store.union import list_journals
+from tests.faults.harness import Place, Server, finish, serving, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from evalkit.store.codec import Record
+
+pytestmark = pytest.mark.timeout(120)
+
+N = 12
+BOTH: dict[str, Any] = {"judged": {"params": {"n": N}}, "programs": {"params": {"n": N}}}
+JUDGED = {"judged": BOTH["judged"]}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A folder for one run."""
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def judge() -> Iterator[Server]:
+    """An endpoint that judges."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def model() -> Iterator[Server]:
+    """An endpoint that answers."""
+    with serving() as server:
+        yield server
+
+
+def judged_by(server: Server, **more: Any) -> dict[str, Any]:
+    """The `judges` of a recipe."""
+    serving_keys = {"kind": "external", "base_url": server.base_url, **more}
+    return {"j": {"id": "m", "serving": serving_keys, "parallelism": 4}}
+
+
+def recipe_of(place: Place, model: Server, judge: Server, **changes: Any) -> Path:
+    """Both graded tasks."""
+    return place.external(model, **{"tasks": BOTH, "judges": judged_by(judge), **changes})
+
+
+def results_of(place: Place, task: str, profile: Any = None) -> dict[str, Any]:
+    """results.json of a task."""
+    folder = RunFolder(place.folder.root, profile)
+    results: dict[str, Any] = orjson.loads(folder.results(task).read_bytes())
+    return results
+
+
+def samples_of(place: Place, task: str) -> list[dict[str, Any]]:
+    """Lines of samples.jsonl."""
+    content = place.folder.samples(task).read_bytes()
+    with zstandard.ZstdDecompressor().stream_reader(content) as stream:
+        return [orjson.loads(line) for line in stream.readall().splitlines()]
+
+
+def records_of(place: Place, task: str) -> list[list[Record]]:
+    """Records of each grader's journals."""
+    plan = load_plan(place.folder)
+    found = []
+    for folder in sorted((place.folder.root / "gradings" / task).iterdir()):
+        grading = RunFolder(folder)
+        identity = orjson.loads(grading.grader.read_bytes())["fingerprint"]
+        own = plan.model_copy(update={"fingerprint": identity})
+        paths = [(s, p) for s in plan.task(task).shards() for p in list_journals(grading, s)]
+        found.append([decode(r) for s, path in paths for r in read_journal(path, own, s, [])])
+    return found
+
+
+def judge_calls(place: Place) -> list[tuple[int, int, str]]:
+    """Journaled calls of the judge: (sample, number, request)."""
+    [records] = records_of(place, "judged")
+    return [(r.sample, r.call, r.request) for r in records if isinstance(r, CallRecord)]
+
+
+def comparable(place: Place) -> dict[str, Any]:
+    """Artifacts that must not depend on what happened on the way."""
+    return {task: (samples_of(place, task), results_of(place, task)["metrics"]) for task in BOTH}
+
+
+def test_run_grades_what_needs_it(place: Place, model: Server, judge: Server) -> None:
+    """One command: answers, gradings, results; the judge is in all that says what was done."""
+    place.evalkit("run", recipe_of(place, model, judge))
+    assert judge.counts()["answered"] == 2 * N
+    results = results_of(place, "judged")
+    assert results["complete"]
+    assert results["headline"]["name"] == "pass@1 even[m]"
+    assert results["settings"]["judge"]["model"]["source"] == "m"
+    assert results["settings"]["grader"]
+    assert [line["grading"]["ended"] for line in samples_of(place, "programs")] == ["ok"] * N
+    assert results_of(place, "programs")["settings"]["judge"] is None
+
+
+def test_graded_once(place: Place, model: Server, judge: Server) -> None:
+    """Another score, gather or run of a graded run asks nobody and changes nothing."""
+    recipe = recipe_of(place, model, judge)
+    place.evalkit("run", recipe)
+    before, asked = comparable(place), judge.counts()["received"]
+    place.evalkit("score", place.folder.root)
+    place.evalkit("gather", place.folder.root)
+    place.evalkit("run", recipe)
+    assert judge.counts()["received"] == asked
+    assert comparable(place) == before
+
+
+def test_gather_alone_grades_nothing(place: Place, model: Server, judge: Server) -> None:
+    """Answers nobody has graded are missing for that reason, and scored as nothing."""
+    recipe = recipe_of(place, model, judge)
+    place.evalkit("prepare", recipe)
+    finish(place.start_worker("r0"))
+    text = place.evalkit("gather", place.folder.root, code=10)
+    assert f"judged: {N} of {N} units are missing: {N} ungraded" in text
+    assert "`evalkit score` grades what is ungraded" in text
+    assert results_of(place, "judged")["headline"]["bounds"] == [0.0, 1.0]
+    assert {line["outcome"] for line in samples_of(place, "judged")} == {"ungraded"}
+    assert judge.counts()["received"] == 0
+    place.evalkit("score", place.folder.root, "-t", "programs")
+    assert judge.counts()["received"] == 0
+    place.evalkit("score", place.folder.root)
+    assert results_of(place, "judged")["complete"]
+    assert results_of(place, "programs")["complete"]
+
+
+def test_killed_grader(place: Place, model: Server, judge: Server, tmp_path: Path) -> None:
+    """No call of the judge that is journaled is made again, and what comes out is the same."""
+    other = Place(tmp_path / "undisturbed")
+    other.evalkit("run", recipe_of(other, model, judge))
+    expected, asked = comparable(other), judge.counts()["received"]
+    recipe = recipe_of(place, model, judge)
+    place.evalkit("prepare", recipe)
+    finish(place.start_worker("r0"))
+    judge.hang_after(9)
+    grader = place.start("score", place.folder.root)
+    wait_for(lambda: judge.counts()["in_flight"] == 4, grader)
+    grader.send_signal(signal.SIGKILL)
+    finish(grader, -signal.SIGKILL)
+    kept = judge_calls(place)
+    assert 0 < len(kept) <= 9
+    judge.go_on()
+    before = judge.counts()["received"]
+    place.evalkit("score", place.folder.root)
+    assert judge.counts()["received"] - before == 2 * N - len(kept)
+    assert len(judge_calls(place)) == len(set(judge_calls(place))) == 2 * N
+    assert comparable(place) == expected
+    assert asked == 2 * N
+
+
+def test_two_graders_share_the_work(place: Place, model: Server, judge: Server) -> None:
+    """The second one waits for what the first one holds, and finds it done."""
+    place.evalkit("prepare", recipe_of(place, model, judge, tasks=JUDGED))
+    finish(place.start_worker("r0"))
+    judge.hang_after(1)
+    first = place.start("score", place.folder.root)
+    wait_for(lambda: judge.counts()["in_flight"] == 4, first)
+    second = place.start("score", place.folder.root)
+    wait_for(lambda: judge.counts()["in_flight"] == 8, second)
+    judge.go_on()
+    finish(first)
+    finish(second)
+    assert results_of(place, "judged")["complete"]
+    assert len(judge_calls(place)) == 2 * N
+
+
+def test_outage_is_no_verdict(place: Place, model: Server) -> None:
+    """A judge that fails leaves units without a score, never with a wrong one."""
+    client = {"max_retries": 0, "retry_budget_s": 1}
+    with serving("--fail-status", "500", "--fail-every", "2", "--fail-times", "2") as judge:
+        recipe = recipe_of(place, model, judge, tasks=JUDGED, client=client)
+        place.evalkit("run", recipe, code=10)
+        results = results_of(place, "judged")
+        failed = results["missing"]["by_reason"]["judge_error"]["count"]
+        assert 0 < failed < N
+        assert results["counts"]["scored"] == N - failed
+        assert results["headline"]["value"] is None
+        for _ in range(4):
+            place.evalkit("score", place.folder.root)
+        assert results_of(place, "judged")["complete"]
+
+
+def test_wrong_key_of_the_judge(place: Place, model: Server) -> None:
+    """The generation is kept, the person is told, and the right key makes up for it."""
+    place.env["JUDGE"] = "sk-wrong-and-secret"
+    with serving("--api-key", "sk-right-and-secret") as judge:
+        judges = judged_by(judge, api_key_env="JUDGE")
+        recipe = recipe_of(place, model, judge, tasks=JUDGED, judges=judges)
+        text = place.evalkit("run", recipe, code=10)
+        assert "tasks.judged cannot be graded: " in text
+        assert "does not accept our key" in text
+        assert "sk-wrong-and-secret" not in text
+        assert f"{N} ungraded" in text
+        place.env["JUDGE"] = "sk-right-and-secret"
+        place.evalkit("score", place.folder.root)
+    assert results_of(place, "judged")["complete"]
+    written = [path.read_bytes() for path in place.folder.root.rglob("*") if path.is_file()]
+    assert not any(b"-and-secret" in content for content in written)
+
+
+def test_key_of_the_judge_is_needed_before_anything(
+    place: Place, model: Server, judge: Server
+) -> None:
+    """A key that is not set is said before hours of generation."""
+    judges = judged_by(judge, api_key_env="NOT_SET")
+    recipe = recipe_of(place, model, judge, tasks=JUDGED, judges=judges)
+    text = place.evalkit("run", recipe, code=2)
+    assert "NOT_SET" in text
+    assert model.counts()["received"] == 0
+
+
+def test_another_judge(place: Place, model: Server, judge: Server) -> None:
+    """A recipe with another judge goes on with the answers, and keeps both findings."""
+    place.evalkit("run", recipe_of(place, model, judge, tasks=JUDGED))
+    asked = model.counts()["received"]
+    first = results_of(place, "judged")["settings"]["grader"]
+    other = judged_by(judge)
+    other["j"]["generation"] = {"top_p": 0.25}
+    place.evalkit("run", recipe_of(place, model, judge, tasks=JUDGED, judges=other))
+    assert model.counts()["received"] == asked
+    assert judge.counts()["received"] == 4 * N
+    second = results_of(place, "judged")
+    assert second["complete"]
+    assert second["settings"]["grader"] != first
+    assert len(records_of(place, "judged")) == 2
+
+
+def test_another_profile(place: Place, model: Server, judge: Server) -> None:
+    """What only the scorer reads costs nobody anything, and the run's own artifacts stay."""
+    place.evalkit("run", recipe_of(place, model, judge))
+    before, asked = comparable(place), judge.counts()["received"]
+    place.evalkit("score", place.folder.root, "--profile", "fixed")
+    assert judge.counts()["received"] == asked
+    assert comparable(place) == before
+    card, fixed = (results_of(place, "judged", profile) for profile in (None, "fixed"))
+    assert (card["settings"]["profile"], fixed["settings"]["profile"]) == ("card", "fixed")
+    assert fixed["settings"]["params"]["wanted"] == "odd"
+    assert fixed["headline"]["value"] == pytest.approx(1 - card["headline"]["value"])
+
+
+def test_recipe_without_a_judge(place: Place, model: Server) -> None:
+    """It is said before anything is generated, with what to write."""
+    recipe = place.external(model, tasks=JUDGED)
+    text = place.evalkit("run", recipe, code=2)
+    assert (
+        "tasks.judged: answers to judged are judged by a model, and the recipe names none" in text
+    )
+    assert "judges: {NAME: " in text
+
+
+def test_changed_answer_is_graded_again(place: Place, model: Server, judge: Server) -> None:
+    """What was found about one answer is not taken for another's."""
+    place.evalkit("run", recipe_of(place, model, judge, tasks=JUDGED))
+    [before] = records_of(place, "judged")
+    path = next(place.folder.root.glob("journal/judged/*/*.jsonl"))
+    path.unlink()
+    model.switch(empty_every=1)
+    place.evalkit("run", recipe_of(place, model, judge, tasks=JUDGED))
+    [after] = records_of(place, "judged")
+    answers = [
+        {(r.sample, r.solution) for r in records if isinstance(r, GradingRecord)}
+        for records in (before, after)
+    ]
+    assert answers[0] < answers[1]
+    assert len(after) - len(before) == 3 * len(answers[1] - answers[0])
+    assert results_of(place, "judged")["complete"]
