@@ -8,6 +8,7 @@ hold ids and checksums only.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import orjson
@@ -33,6 +34,7 @@ ALL_ROWS, TEXT_ROWS = 2500, 2158
 """Rows of the split, and those without an image."""
 JUDGE_TRIES = 3
 """A judge without a readable verdict is asked twice more, where the rule can tell."""
+ANSWER_LINE = re.compile(r"(?mi)^[ \t*_]*answer[ \t*_]*:[ \t*_]*(.*)$")
 JUDGED: Mapping[str, Any] = {"temperature": 0.0, "top_p": 0.95}
 OFFICIAL_FORMAT: Mapping[str, Any] = {
     "type": "json_schema",
@@ -163,7 +165,7 @@ class Hle(Benchmark[HleParams]):
             read_confidence(solution.text) if official is None else official["confidence"] / 100
         )
         values = {self.metric: float(verdict), "confidence": min(max(stated, 0.0), 1.0)}
-        return Score(values, solution.text.strip() or None)
+        return Score(values, _stated_answer(solution.text))
 
     @property
     def _is_official(self) -> bool:
@@ -190,6 +192,12 @@ def _sample(
         data={"question": question, "answer_type": field(row, "answer_type", where)},
         subset=text_field(row, "category", where),
     )
+
+
+def _stated_answer(text: str) -> str | None:
+    """What stands behind the last `Answer:`; the judge decides, so this is for people only."""
+    found = ANSWER_LINE.findall(text)
+    return found[-1].strip() or None if found else None
 
 
 def _text(reply: Reply) -> str:
