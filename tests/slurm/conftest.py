@@ -98,9 +98,9 @@ class SlurmCluster:
             self.run("scancel", job)
 
 
-@pytest.fixture(scope="session")
-def launch_cluster() -> Iterator[Callable[..., SlurmCluster]]:
-    """Starts a cluster with the given options of `start`; all are stopped after the session."""
+@contextmanager
+def _clusters() -> Iterator[Callable[..., SlurmCluster]]:
+    """Starts clusters with the given options of `start`; all are stopped in the end."""
     folders: list[str] = []
     clean = {key: value for key, value in os.environ.items() if not key.startswith(OUTER_SLURM)}
 
@@ -113,15 +113,25 @@ def launch_cluster() -> Iterator[Callable[..., SlurmCluster]]:
         facts = json.loads(text)
         return SlurmCluster(Path(facts["dir"]), tuple(facts["nodes"]), clean | facts["env"])
 
-    yield launch
-    for folder in folders:
-        run_script("stop", "--dir", folder, limit_s=90)
+    try:
+        yield launch
+    finally:
+        for folder in folders:
+            run_script("stop", "--dir", folder, limit_s=90)
+
+
+@pytest.fixture
+def launch_cluster() -> Iterator[Callable[..., SlurmCluster]]:
+    """Starts clusters of a test's own, which end with it."""
+    with _clusters() as launch:
+        yield launch
 
 
 @pytest.fixture(scope="session")
-def slurm_cluster(launch_cluster: Callable[..., SlurmCluster]) -> SlurmCluster:
+def slurm_cluster() -> Iterator[SlurmCluster]:
     """The session's cluster: 4 nodes with 4 pretended GPUs, partitions `low` and `high`."""
-    return launch_cluster("--nodes", "4", "--gpus", "4")
+    with _clusters() as launch:
+        yield launch("--nodes", "4", "--gpus", "4")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

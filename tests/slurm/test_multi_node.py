@@ -125,11 +125,10 @@ def parted_run(cluster: SlurmCluster, folder: Path) -> Path:
 
 def wait_until_ready(cluster: SlurmCluster, run: Path, servers: int) -> None:
     """Until so many servers of the first attempt have been ready."""
-    logs = run / "logs" / "r0" / "attempt-1"
-    started = cluster.wait_for("the worker's log", lambda: (logs / "worker.log").exists())
-    assert started
+    facts = run / "logs" / "r0" / "attempt-1" / "server.json"  # written once it is ready
     cluster.wait_for(
-        f"server {servers} is ready", lambda: log_of(logs).count("server is ready on") == servers
+        f"server {servers} is ready",
+        lambda: facts.exists() and len(facts.read_text().splitlines()) == servers,
     )
 
 

@@ -119,7 +119,9 @@ def test_broken_files(name: str, content: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(JSONL)[:-9], gzip.compress(JSONL)[:12] + b"\x00" * 40]
+    "content",
+    [b"no gzip", gzip.compress(JSONL)[:-9], gzip.compress(JSONL)[:12] + b"\x00" * 40],
+    ids=["none", "cut off", "broken"],
 )
 def test_broken_archive(tmp_path: Path, content: bytes) -> None:
     """A gzip file that is cut or damaged is named."""
