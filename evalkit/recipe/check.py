@@ -18,7 +18,7 @@ from evalkit.recipe.serving import SERVING_SECTIONS
 from evalkit.recipe.shape import drop_nulls, kind_of, recipe_shape, section_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 SERVINGS: Mapping[str, type[BaseModel]] = {kind_of(each): each for each in SERVING_SECTIONS}
 DEFAULT_KIND = kind_of(SERVING_SECTIONS[0])
@@ -29,8 +29,10 @@ def check_recipe(document: Document, origin: str) -> Recipe:
     data = drop_nulls(document.data, recipe_shape())
     problems: list[Problem] = []
     recipe: Recipe | None = None
+    if isinstance(data, dict):
+        data = _each_serving(data, _with_kind)
     try:
-        recipe = Recipe.model_validate(_with_kinds(data, problems))
+        recipe = Recipe.model_validate(_without_bad_kinds(data, problems))
     except ValidationError as error:
         problems += problems_of(error, data, recipe_shape())
     problems += _partial_problems(data)
@@ -41,33 +43,39 @@ def check_recipe(document: Document, origin: str) -> Recipe:
     return recipe
 
 
-def _with_kinds(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    """The data with a kind in each whole serving; without those whose kind does not exist, which is
-    told here, once."""
-    data = _with_kind(data, (), problems)
+def _each_serving(
+    data: dict[str, Any], change: Callable[[dict[str, Any], Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """The data with every section that has a whole serving changed: the recipe itself, each judge."""
+    data = change(data, ())
     judges = data.get("judges")
     if not isinstance(judges, dict):
         return data
-    return data | {
-        "judges": {
-            name: _with_kind(judge, ("judges", name), problems)
-            if isinstance(judge, dict)
-            else judge
-            for name, judge in judges.items()
-        }
+    changed = {
+        name: change(judge, ("judges", name)) if isinstance(judge, dict) else judge
+        for name, judge in judges.items()
     }
+    return data | {"judges": changed}
 
 
-def _with_kind(section: dict[str, Any], path: Path, problems: list[Problem]) -> dict[str, Any]:
-    serving = section.get("serving")
-    if not isinstance(serving, dict):
+def _with_kind(section: dict[str, Any], _path: Path) -> dict[str, Any]:
+    if not isinstance(serving := section.get("serving"), dict):
         return section
-    serving = {"kind": DEFAULT_KIND, **serving}
-    problem = kind_problem(serving)
-    if problem is None:
-        return section | {"serving": serving}
-    problems.append(Problem((*path, "serving", "kind"), problem.text))
-    return {key: value for key, value in section.items() if key != "serving"}
+    return section | {"serving": {"kind": DEFAULT_KIND, **serving}}
+
+
+def _without_bad_kinds(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The data, without servings whose kind does not exist: that is told here, once."""
+
+    def change(section: dict[str, Any], path: Path) -> dict[str, Any]:
+        serving = section.get("serving")
+        problem = kind_problem(serving) if isinstance(serving, dict) else None
+        if problem is None:
+            return section
+        problems.append(Problem((*path, "serving", "kind"), problem.text))
+        return {key: value for key, value in section.items() if key != "serving"}
+
+    return _each_serving(data, change)
 
 
 def kind_problem(serving: Mapping[str, Any]) -> Problem | None:

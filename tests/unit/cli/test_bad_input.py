@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from evalkit.benchmarks.registry import benchmark_names
 from tests.unit.cli.conftest import RECIPE
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"taks": {}},
         2,
         "error: recipe.yaml:16: unknown key 'taks'. Did you mean 'tasks'? Valid keys: name, "
-        "description, profile, models, serving, generation, client, cluster, tasks, output, model, "
+        "description, profile, models, serving, generation, client, cluster, judges, tasks, output, model, "
         "extends\n",
     ),
     "misspelt key": (
         {"tasks": {"addition": {"repeat": 3}}},
         2,
         "error: recipe.yaml:10 tasks.addition: unknown key 'repeat'. Did you mean 'repeats'? Valid "
-        "keys: benchmark, profile, repeats, limit, params, data, generation, serving\n",
+        "keys: benchmark, profile, repeats, limit, params, data, generation, serving, judge\n",
     ),
     "wrong type": (
         {"tasks": {"addition": {"repeats": "many"}}},
@@ -38,7 +39,7 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"tasks": {"additon": {}}},
         2,
         "loading additon\nerror: tasks.additon: unknown benchmark 'additon'. Did you mean "
-        "'addition'?\nInstalled benchmarks: addition, aime2025, gpqa_diamond, ifbench, mmlu_pro.\n",
+        f"'addition'?\nInstalled benchmarks: {', '.join(benchmark_names())}.\n",
     ),
     "unknown parameter": (
         {"tasks": {"addition": {"params": {"digit": 3}}}},

@@ -94,6 +94,7 @@ def test_samples_are_in_order_and_say_nothing_of_how_they_were_made(tmp_path: Pa
         "detail": None,
         "content": "t0",
         "data": None,
+        "grading": None,
         "reasoning": None,
         "tool_calls": [],
         "finish_reason": "stop",
