@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.text import Text
 
-from evalkit.cli.console import out, print_json
+from evalkit.cli.console import err, out, print_json
 from evalkit.cli.env import command_environment
-from evalkit.errors import EvalkitError, RecipeError
+from evalkit.errors import EvalkitError, RecipeError, UsageError
+from evalkit.recipe.yaml_text import parse_scalar
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.benchmarks.contract import Benchmark, Sample, Solution
+    from evalkit.errors import ScorerError
 
 MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 SHOWN_FAILURES = 10
@@ -141,13 +143,23 @@ def _shipped() -> Iterator[Check]:
         yield Check(what, state, ", ".join(found) or "none found: the installation is not whole")
 
 
+def parse_param(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as an unquoted scalar of YAML. Raises UsageError."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"--param {text}: expected KEY=VALUE")
+    return key, parse_scalar(value)
+
+
 def _gold(arguments: argparse.Namespace) -> int:
     from evalkit.benchmarks.data import DataAccess
     from evalkit.benchmarks.registry import make_benchmark
+    from evalkit.cluster.grading import grade_answers
     from evalkit.recipe.schema import DataOverride
     from evalkit.report.gold import gold_check
 
-    benchmark: Benchmark[Any] = make_benchmark(arguments.gold, {}, arguments.profile)
+    params = dict(parse_param(text) for text in arguments.param)
+    benchmark: Benchmark[Any] = make_benchmark(arguments.gold, params, arguments.profile)
     # The caller points at the file, so its state is not in question here, only the scorer is.
     override = DataOverride(path=arguments.data, allow_altered=arguments.data is not None)
     try:
@@ -159,7 +171,17 @@ def _gold(arguments: argparse.Namespace) -> int:
             if arguments.data is None
             else error.hint,
         ) from error
-    report = gold_check(benchmark, dataset.samples)
+
+    def grade(items: Sequence[tuple[Sample, Solution]]) -> list[Solution | ScorerError]:
+        with err().status("grading") as spinner:
+            return grade_answers(
+                benchmark,
+                items,
+                command_environment(None),
+                lambda done: spinner.update(f"grading: {done:,} of {len(items):,}"),
+            )
+
+    report = gold_check(benchmark, dataset.samples, grade)
     if arguments.json:
         print_json(asdict(report))
         return int(not report.ok)

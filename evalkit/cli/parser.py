@@ -238,6 +238,13 @@ def _add_doctor(command: argparse.ArgumentParser) -> None:
         "--data", metavar="PATH", help="data file for --gold, instead of the pinned source"
     )
     command.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameter of the benchmark for --gold",
+    )
+    command.add_argument(
         "--profile", choices=["card", "fixed"], default="card", help="profile for --gold"
     )
     _add_json(command)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from submitit import SlurmExecutor
 
+from evalkit.benchmarks.registry import benchmark_class
 from evalkit.cluster.batch import DEAF, FORGET, OUTLIVE, render_teardown
 from evalkit.errors import ClusterError
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
@@ -46,6 +47,10 @@ GATHER_WARNING_S = 90
 GATHER_TIME_MIN = 120
 """A gather of a million records takes about a minute; graders that run code or judges take longer."""
 GATHER_MEMORY = "2GB"
+GRADING_TIME_MIN = 720
+GRADING_MEMORY = "16GB"
+GRADING_CPUS = 8
+"""For a gather that runs programs first: as many at once as it has cores, up to 4 GiB each."""
 OWN_OPTIONS = {
     "array": "cluster.replicas",
     "time": "cluster.time_min (minutes)",
@@ -84,6 +89,33 @@ class JobShape:
     """The run folder."""
     kill_wait_s: float | None = None
     """The site's KillWait (s), where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatherShape:
+    """What the job behind the replicas has to do beside gathering."""
+
+    runs_programs: bool = False
+    asks_judge: bool = False
+    judge_gpus: int = 0
+    """GPUs of a judge that it serves itself."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> GatherShape:
+        """Of the run's tasks. Raises PlanError, RecipeError for a benchmark that is not installed."""
+        graders = {benchmark_class(task.benchmark).grader for task in plan.tasks}
+        judges = [task.judge.deployment.serving for task in plan.tasks if task.judge is not None]
+        return cls(
+            "sandbox" in graders, "judge" in graders, max(map(serving_gpus, judges), default=0)
+        )
+
+    @property
+    def time_min(self) -> int:
+        """Its time limit, where the site does not give one."""
+        return GRADING_TIME_MIN if self.runs_programs or self.asks_judge else GATHER_TIME_MIN
+
+
+JUST_GATHERS = GatherShape()
 
 
 def replica_gpus(plan: Plan) -> int:
@@ -153,11 +185,14 @@ def render_parameters(cluster: Cluster, shape: JobShape) -> dict[str, Any]:
     return apply_options(parameters, extra, cluster.sbatch, "cluster.sbatch")
 
 
-def render_gather_parameters(cluster: Cluster, name: str, after: list[str]) -> dict[str, Any]:
-    """Parameters of the gather job, which runs on CPU when the jobs `after` have ended."""
+def render_gather_parameters(
+    cluster: Cluster, name: str, after: list[str], shape: GatherShape = JUST_GATHERS
+) -> dict[str, Any]:
+    """Parameters of the gather job, which runs when the jobs `after` have ended: on CPU, except for a
+    judge that it serves."""
     extra: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
     extra["signal"] = f"{SIGNAL}@{GATHER_WARNING_S}"
-    time_min = cluster.gather.get("time", GATHER_TIME_MIN)
+    time_min = cluster.gather.get("time", shape.time_min)
     if not isinstance(time_min, int) or isinstance(time_min, bool) or time_min < 1:
         raise ClusterError(
             f"cluster.gather.time is {time_min!r}", hint="It is a whole number of minutes."
@@ -167,18 +202,22 @@ def render_gather_parameters(cluster: Cluster, name: str, after: list[str]) -> d
         "time": time_min,
         "nodes": 1,
         "ntasks_per_node": 1,
-        "cpus_per_task": 1,
-        "mem": GATHER_MEMORY,
+        "cpus_per_task": GRADING_CPUS if shape.runs_programs else 1,
+        "mem": GRADING_MEMORY if shape.runs_programs else GATHER_MEMORY,
         "stderr_to_stdout": True,
         "wckey": None,
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "comment": cluster.comment,
-        "dependency": "afterany:" + ":".join(after),
+        **({"dependency": "afterany:" + ":".join(after)} if after else {}),
         "setup": [OUTLIVE, *render_setup(cluster), FORGET],
         "srun_args": [EXPORT, *cluster.srun_args],
     }
+    if shape.judge_gpus:
+        on_one_node = cluster.model_copy(update={"nodes": 1})
+        parameters |= gpu_parameters(on_one_node, shape.judge_gpus)
+        parameters |= {"cpus_per_task": cluster.cpus_per_task, "mem": cluster.mem}
     options = {key: value for key, value in cluster.gather.items() if key != "time"}
     return apply_options(parameters, extra, options, "cluster.gather")
 

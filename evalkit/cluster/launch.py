@@ -17,8 +17,8 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.executor import (
-    GATHER_TIME_MIN,
     MAX_TIMEOUTS,
+    GatherShape,
     JobShape,
     make_executor,
     render_gather_parameters,
@@ -67,6 +67,8 @@ class Order:
     """Number of the first of them."""
     running: tuple[JobRecord, ...] = ()
     """Jobs of the run that live."""
+    only_gathers: bool = False
+    """Every answer is there: no replica is started, and the gather grades what is ungraded."""
 
     def running_ids(self, role: str, executor: str) -> list[str]:
         """Ids of the jobs that live, of one kind."""
@@ -140,9 +142,11 @@ class SlurmLaunch(Launch):
         parameters = render_parameters(cluster, shape)
         # submitit renders the script once to validate it: a bad value fails before any job exists
         self._executor = make_executor(order.folder.cluster, cluster, parameters)
-        gather = render_gather_parameters(cluster, name, ["1"])
+        gather = render_gather_parameters(cluster, name, ["1"], GatherShape.of(order.plan))
         make_executor(order.folder.cluster, cluster, gather)
-        self._parts = split_replicas(cluster.replicas, commands.max_array_size())
+        self._parts = []
+        if not order.only_gathers:
+            self._parts = split_replicas(cluster.replicas, commands.max_array_size())
         self._shares = share_parallelism(parameters["array_parallelism"], self._parts)
 
     def send(self) -> tuple[str, ...]:
@@ -181,7 +185,8 @@ class SlurmLaunch(Launch):
             return ()
         # one that runs by now reads journals that still grow: another one follows it
         after = [*workers, *(job.job_id for job in gathers)]
-        parameters = render_gather_parameters(order.cluster, job_name(order.plan), after)
+        shape = GatherShape.of(order.plan)
+        parameters = render_gather_parameters(order.cluster, job_name(order.plan), after, shape)
         executor = make_executor(order.folder.cluster, order.cluster, parameters)
         try:
             with self._refusals("gather"):
@@ -224,7 +229,11 @@ class LocalLaunch(Launch):
         super().__init__(order, clock)
         each = replica_gpus(order.plan) if order.cluster.gpu_request != "none" else 0
         held = {gpu for job in order.running if job.gpus for gpu in job.gpus.split(",")}
-        self._gpus = assign_gpus(visible_gpus(env), order.cluster.replicas, each, held)
+        count = 0 if order.only_gathers else order.cluster.replicas
+        free = visible_gpus(env)
+        self._gpus = assign_gpus(free, count, each, held)
+        judge = GatherShape.of(order.plan).judge_gpus
+        self._judge_gpus = ",".join((free or [])[:judge])  # the replicas are gone by then
         self._setup = render_setup(order.cluster)
 
     def send(self) -> tuple[str, ...]:
@@ -237,8 +246,10 @@ class LocalLaunch(Launch):
         here = [j for j in order.running if (j.executor, j.host) == ("local", socket.gethostname())]
         workers = [*(job for job in here if job.role == "replicas"), *self.jobs]
         after = tuple((int(job.job_id), job.started or 0.0) for job in workers)
-        limit = order.cluster.time_min * LOCAL_ATTEMPTS + GATHER_TIME_MIN
-        self.record(self._executor(limit, "").submit(GatherJob(root, after)).job_id, range(0))
+        own_min = GatherShape.of(order.plan).time_min
+        limit = order.cluster.time_min * LOCAL_ATTEMPTS + own_min
+        gather = self._executor(limit, self._judge_gpus).submit(GatherJob(root, after))
+        self.record(gather.job_id, range(0))
         for old in here:
             if old.role == "gather":  # the new one waits for all; it writes whole files or nothing
                 kill_tree(find_process(int(old.job_id), old.started))

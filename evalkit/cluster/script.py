@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cluster.executor import (
+    GatherShape,
     JobShape,
     check_folder,
     make_executor,
@@ -75,7 +76,7 @@ def render_scripts(
     name = job_name(plan)
     shape = JobShape(name, replica_gpus(plan), folder.root, kill_wait_s)
     replicas = render_parameters(cluster, shape)
-    gather = render_gather_parameters(cluster, name, [REPLICAS_JOB_ID])
+    gather = render_gather_parameters(cluster, name, [REPLICAS_JOB_ID], GatherShape.of(plan))
     command = f"sbatch {folder.cluster.absolute()}/<job id>_submission.sh"
     parts = split_replicas(cluster.replicas, max_array_size)
     shares = share_parallelism(replicas["array_parallelism"], parts)

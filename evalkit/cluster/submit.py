@@ -23,6 +23,7 @@ from evalkit.cluster.credentials import (
     write_secrets,
 )
 from evalkit.cluster.executor import check_folder
+from evalkit.cluster.grading import ungraded_tasks
 from evalkit.cluster.jobs import JobRecord, job_name, read_fence, read_jobs
 from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
@@ -51,7 +52,7 @@ MOST_PROBLEMS = 10
 class Submission:
     """What a submit did."""
 
-    kind: Literal["submitted", "added", "already_running", "nothing_owed"]
+    kind: Literal["submitted", "added", "already_running", "nothing_owed", "grading"]
     owed: dict[str, int]
     """Units owed by task, when it was looked up."""
     jobs: tuple[JobRecord, ...] = ()
@@ -64,6 +65,8 @@ class Submission:
         if self.kind == "nothing_owed":
             return "nothing is owed: every planned unit has an outcome; `evalkit gather` scores it"
         ids = ", ".join(f"{job.job_id} ({job.role})" for job in self.jobs)
+        if self.kind == "grading":
+            return f"every answer is there, some are not graded: submitted as {ids}"
         if self.kind == "already_running":
             return (
                 f"jobs of this run are still there, nothing was added: {ids}; "
@@ -154,9 +157,12 @@ class Submitter:
         single = {t.name: benchmark_class(t.benchmark).single_call for t in self.plan.tasks}
         survey = survey_run(self.folder, self.plan, single)
         owed, damage = survey.owed, tuple(survey.problems[:MOST_PROBLEMS])
-        if not survey.total:
+        only_gathers = not survey.total
+        if only_gathers and (
+            running or not ungraded_tasks(self.folder, self.plan, self.plan.tasks)
+        ):
             return Submission("nothing_owed", owed, warnings=damage)
-        count = min(self.replicas or self.cluster.replicas, survey.total)
+        count = max(1, min(self.replicas or self.cluster.replicas, survey.total))
         last = max((job.submission for job in running or known), default=0)
         number = last if running else 1 + max(last, read_fence(self.folder).submission)
         order = Order(
@@ -166,10 +172,13 @@ class Submitter:
             submission=number,
             first=self._first(known, running, reports) if running else 0,
             running=running,
+            only_gathers=only_gathers,
         )
         secrets = collect_secrets(self.plan, self.env)
         jobs, warnings = self._send(order, commands, secrets)
-        kind: Literal["submitted", "added"] = "added" if running else "submitted"
+        kind: Literal["submitted", "added", "grading"] = "added" if running else "submitted"
+        if only_gathers:
+            kind = "grading"
         return Submission(kind, owed, jobs, (*self._dropped(), *damage, *warnings))
 
     def _refuse_ending(self, running: Sequence[JobRecord]) -> None:

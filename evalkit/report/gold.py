@@ -13,10 +13,14 @@ from evalkit.errors import ScorerError
 from evalkit.report.scorer import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
-    from evalkit.benchmarks.contract import Benchmark, Sample
+    from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.report.aggregate import RepeatScores
+
+    Item: TypeAlias = tuple[Sample, Solution]
+    Grade: TypeAlias = Callable[[Sequence[Item]], Sequence[Solution | ScorerError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +57,38 @@ class GoldReport:
         return self.n_gold > 0 and not self.failures
 
 
-def gold_check(benchmark: Benchmark[Any], samples: Sequence[Sample]) -> GoldReport:
-    """Score each sample's gold answer, and a wrong one where the benchmark makes one."""
+def gold_check(
+    benchmark: Benchmark[Any], samples: Sequence[Sample], grade: Grade | None = None
+) -> GoldReport:
+    """Score each sample's gold answer, and a wrong one where the benchmark makes one.
+
+    `grade` runs the grading stage of a benchmark that has one.
+    """
     gold = [(s, x) for s in samples if (x := benchmark.gold(s)) is not None]
     wrong = [(s, x) for s in samples if (x := benchmark.wrong(s)) is not None]
+    items = [*gold, *wrong]
     with Scorer(benchmark, parallel=benchmark.parallel_scoring) as scorer:
-        scored = scorer.score([*gold, *wrong])
+        scored = _score(items, grade, scorer)
     failures = []
-    for number, ((sample, _), score) in enumerate(zip([*gold, *wrong], scored, strict=True)):
+    for number, ((sample, _), score) in enumerate(zip(items, scored, strict=True)):
         failure = _judge(benchmark, sample, score, "gold" if number < len(gold) else "wrong")
         if failure is not None:
             failures.append(failure)
     return GoldReport(benchmark.name, len(samples), len(gold), len(wrong), tuple(failures))
+
+
+def _score(
+    items: Sequence[Item], grade: Grade | None, scorer: Scorer
+) -> list[RepeatScores | ScorerError]:
+    """The scores of graded answers; the error of one that could not be graded."""
+    graded = [solution for _, solution in items] if grade is None else grade(items)
+    ready = [
+        (sample, solution)
+        for (sample, _), solution in zip(items, graded, strict=True)
+        if not isinstance(solution, ScorerError)
+    ]
+    scores = iter(scorer.score(ready))
+    return [each if isinstance(each, ScorerError) else next(scores) for each in graded]
 
 
 def _judge(

@@ -1,0 +1,52 @@
+"""Graded runs on a real Slurm: the job behind the replicas grades, and another one where it could not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.faults.harness import Place, Server, serving
+from tests.faults.test_grading import BOTH, N, judged_by, results_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.slurm.conftest import SlurmCluster
+
+CLIENT = {"parallelism": 4, "max_retries": 0, "retry_budget_s": 1}
+
+
+def graded_recipe(place: Place, judge: Server) -> Path:
+    """Two replicas with servers of their own, and a judge that is there already."""
+    cluster: dict[str, Any] = {
+        "executor": "slurm",
+        "replicas": 2,
+        "time_min": 10,
+        "mem": "400MB",
+        "gather": {"mem": "2GB", "cpus-per-task": 1},
+        "env": {"PYTHONPATH": place.env["PYTHONPATH"]},
+    }
+    return place.command(cluster=cluster, tasks=BOTH, judges=judged_by(judge), client=CLIENT)
+
+
+@pytest.mark.timeout(400)
+def test_job_behind_the_replicas_grades(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
+    """A judge that fails costs no answer: the same submit again sends one job, which only grades."""
+    place = Place(tmp_path)
+    place.env |= slurm_cluster.env | {"PYTHONPATH": place.env["PYTHONPATH"]}
+    with serving() as judge:
+        judge.switch(fail_status=500, fail_every=1, fail_times=10**6)
+        recipe = graded_recipe(place, judge)
+        place.evalkit("submit", recipe, "--wait", code=10)
+        assert results_of(place, "programs")["complete"]
+        missing = results_of(place, "judged")["missing"]["by_reason"]
+        assert missing["judge_error"]["count"] == N
+        replicas = sorted(path.name for path in (place.folder.root / "logs").glob("r*"))
+        judge.switch(fail_status=0)
+        text = place.evalkit("submit", recipe, "--wait")
+        assert "every answer is there, some are not graded: submitted as" in text
+        assert "(replicas)" not in text
+    assert results_of(place, "judged")["complete"]
+    assert sorted(path.name for path in (place.folder.root / "logs").glob("r*")) == replicas
+    assert "nothing is owed" in place.evalkit("submit", recipe)
