@@ -19,7 +19,7 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"taks": {}},
         2,
         "error: recipe.yaml:16: unknown key 'taks'. Did you mean 'tasks'? Valid keys: name, "
-        "description, profile, models, serving, generation, client, cluster, tasks, output, model, "
+        "description, profile, models, serving, generation, client, scoring, cluster, tasks, output, model, "
         "extends\n",
     ),
     "misspelt key": (
