@@ -110,6 +110,11 @@ class ModelHandle(Protocol):
         """Index of this independent generation."""
         ...
 
+    @property
+    def max_tokens(self) -> int | None:
+        """The task's limit of one call's answer; null where the server's own is the only one."""
+        ...
+
     def chat(
         self,
         messages: Sequence[Message],
@@ -198,6 +203,8 @@ class Benchmark(ABC, Generic[P]):
     """Metrics that are the plain mean of the metrics of several scores, with those scores."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
+    tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Tools that every call of `solve` offers: the request that tries a server has them, too."""
     uses_sessions: ClassVar[bool] = False
     """`solve` opens Python sessions: a worker makes sure that there is a sandbox for them before it
     starts a server."""

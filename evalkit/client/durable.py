@@ -112,6 +112,11 @@ class DurableModel:
         return self._key.repeat
 
     @property
+    def max_tokens(self) -> int | None:
+        """The task's limit of one call's answer."""
+        return self._builder.max_tokens
+
+    @property
     def calls(self) -> int:
         """Calls made so far, answered from the journal or not."""
         return self._calls.taken

@@ -161,7 +161,7 @@ class Session:
             messages = max((s.messages for s in work.samples), key=_length)
             if name in self._checked or not messages:
                 continue
-            request = work.builder.chat(messages, repeat=0)
+            request = work.builder.chat(messages, repeat=0, tools=work.benchmark.tools)
             try:
                 await self._all.drain.unless(preflight(self._target(endpoint), request, task=name))
             except InfraError as error:
