@@ -35,6 +35,7 @@ class RequestBuilder:
 
     def __init__(self, generation: Generation, model: str) -> None:
         self._fixed = fixed_fields(generation)
+        self.max_tokens = generation.max_tokens
         self._seed = generation.seed
         self._system = generation.system_message
         self._model = b'{"model":' + orjson.dumps(model) + b","
@@ -51,7 +52,8 @@ class RequestBuilder:
         if self._seed is not None:
             body["seed"] = repeat if self._seed == "repeat" else self._seed + repeat
         if tools:
-            body["tools"] = tools
+            # In the order given: chat templates show a tool's parameters in theirs.
+            body["tools"] = orjson.Fragment(orjson.dumps(tools))
         for key, value in (overrides or {}).items():
             if value is None:
                 body.pop(key, None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from pydantic import Field
 
 from evalkit.base import Frozen
-from evalkit.recipe.schema import Client, Generation, Profile
+from evalkit.recipe.schema import Client, Generation, Profile, Scoring
 from evalkit.recipe.serving import AnyServing
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ class Plan(Frozen):
     tasks: tuple[TaskPlan, ...] = Field(min_length=1)
     """Longest expected work first: the order in which shards are leased."""
     client: Client
+    scoring: Scoring = Scoring()
     fingerprint: str
     """Hash over the tasks' fingerprints: what a resume compares."""
 
@@ -184,7 +185,7 @@ class Plan(Frozen):
         return sum(task.n_units for task in self.tasks)
 
     def executed_as(self, other: Plan) -> Plan:
-        """This plan on the servers, with the client settings and the judges of another one.
+        """This plan on the servers, with the client and scoring settings and the judges of another one.
 
         Tasks, their order, shards and units stay this plan's. A plan of another fingerprint changes
         nothing.
@@ -193,7 +194,12 @@ class Plan(Frozen):
             return self
         places = {t.name: {"deployment": t.deployment, "judge": t.judge} for t in other.tasks}
         tasks = (task.model_copy(update=places[task.name]) for task in self.tasks)
-        update = {"tasks": tuple(tasks), "deployments": other.deployments, "client": other.client}
+        update = {
+            "tasks": tuple(tasks),
+            "deployments": other.deployments,
+            "client": other.client,
+            "scoring": other.scoring,
+        }
         return self.model_copy(update=update)
 
     def find_judge(self, name: str) -> ModelIdentity | None:

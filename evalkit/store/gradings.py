@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from evalkit.plan.model import Plan, Shard, TaskPlan, UnitKey
     from evalkit.store.layout import RunFolder
-    from evalkit.store.union import CallKey, FinishedUnit
+    from evalkit.store.parts import PartKey
+    from evalkit.store.union import FinishedUnit
 
 
 def grader_identity(task: TaskPlan, params: Sequence[str]) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class ShardGradings:
     """By unit and hash of its answer."""
     failures: dict[tuple[UnitKey, str], tuple[Outcome, str]] = field(default_factory=dict)
     """Last failure, of those that nothing was found about."""
-    calls: dict[UnitKey, dict[CallKey, CallRecord]] = field(default_factory=dict)
+    calls: dict[UnitKey, dict[PartKey, CallRecord]] = field(default_factory=dict)
     """Calls of the judge."""
     problems: list[JournalProblem] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evalkit.errors import PlanError
 from evalkit.plan.build import MAX_SHARDS, MIN_SHARDS, SHARD_TOKENS, shard_count
 from evalkit.plan.model import Plan, Shard, UnitKey
-from evalkit.recipe.schema import Client, Generation
+from evalkit.recipe.schema import Client, Generation, Scoring
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from tests.builders import make_inputs, make_plan, make_prepared, make_recipe, units_of
 
@@ -163,7 +163,8 @@ def test_run_id() -> None:
 
 
 def test_other_servers_same_work() -> None:
-    """Executed as another plan: its servers and client, and the tasks, shards and order of this one."""
+    """Executed as another plan: its servers, client and scoring, and the tasks, shards and order of this
+    one."""
     first = make_plan(
         make_prepared("long", expected_tokens=90), make_prepared("short", expected_tokens=10)
     )
@@ -171,6 +172,7 @@ def test_other_servers_same_work() -> None:
         make_prepared("short", expected_tokens=99, serving=VllmServing(max_model_len=4096, gpus=4)),
         make_prepared("long", expected_tokens=10),
         client=Client(parallelism=3),
+        scoring=Scoring(unsafe=True),
         model_source="/moved/tiny",
         run="another",
     )
@@ -178,6 +180,7 @@ def test_other_servers_same_work() -> None:
     other = other.model_copy(update={"tasks": (shards, *other.tasks[1:])})
     now = first.executed_as(other)
     assert now.client == Client(parallelism=3)
+    assert now.scoring == Scoring(unsafe=True)
     assert now.deployments == other.deployments
     assert [t.model_copy(update={"deployment": 0}) for t in now.tasks] == list(first.tasks)
     assert {t.name: now.deployments[t.deployment].serving.gpus for t in now.tasks} == {  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from evalkit.plan.fingerprint import describe_difference, differences, fingerprint, flatten
 from evalkit.plan.model import DataProvenance, ModelIdentity
-from evalkit.recipe.schema import Client, Generation
+from evalkit.recipe.schema import Client, Generation, Scoring
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from tests.builders import make_inputs, make_plan, make_prepared
 from tests.unit.store.strategies import json_objects
@@ -233,6 +233,11 @@ def test_client_does_not_matter() -> None:
     """How fast requests are sent moves no score."""
     client = Client(parallelism=1, max_retries=0, timeout_s=1.0, stall_timeout_s=1.0)
     assert of_run(client=client) == BASE
+
+
+def test_sandbox_does_not_matter() -> None:
+    """What a model's code runs in is not what it is asked."""
+    assert of_run(scoring=Scoring(unsafe=True, image="/images/python.sif")) == BASE
 
 
 def test_order_of_tasks_does_not_matter() -> None:

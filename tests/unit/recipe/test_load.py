@@ -203,7 +203,7 @@ class TestExtends:
                 "r": "extends: sub/base.yaml\n",
                 "sub/base": "models: {m: {path: ck}, n: {path: '~/ck'}, o: {path: '${env:P}'}, p: {hub: a/b}}\n"
                 "tasks: {a: {data: {path: ../d}}, b: {}, c: null, d: {data: {sha256: null}}}\n"
-                "cluster: {template: ./site.yaml}\n",
+                "cluster: {template: ./site.yaml}\nscoring: {image: python.sif}\n",
             }
         )
         loaded = load_recipe("r.yaml", env={"P": "q"})
@@ -215,6 +215,7 @@ class TestExtends:
         ]
         assert loaded.recipe.tasks["a"].data.path == "d"
         assert loaded.recipe.cluster == {"template": "sub/site.yaml"}
+        assert loaded.recipe.scoring.image == "sub/python.sif"
 
     def test_null_clears(self, write: Write) -> None:
         """Null brings back the default, or is the value where the key takes null."""

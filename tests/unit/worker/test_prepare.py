@@ -118,6 +118,16 @@ def test_a_run_on_disk(tmp_path: Path) -> None:
     assert {name for name in files if files[name] != after[name]} == {"cluster/settings.json"}
 
 
+def test_image_is_where_every_node_finds_it(tmp_path: Path) -> None:
+    """An image is relative to the recipe; a run goes on with the one that the recipe names now."""
+    [first] = prepare(load(tmp_path))
+    assert (first.plan.scoring.unsafe, first.plan.scoring.image) == (False, None)
+    [again] = prepare(load(tmp_path, scoring={"image": "images/python.sif", "unsafe": True}))
+    assert not again.is_new
+    assert again.plan.scoring.image == str(tmp_path.resolve() / "images/python.sif")
+    assert again.plan.scoring.unsafe
+
+
 def test_broken_start_is_begun_anew(tmp_path: Path) -> None:
     """Without its plan a folder is no run: what an earlier, killed start left is replaced."""
     [run] = prepare(load(tmp_path))
