@@ -69,7 +69,7 @@ def subset_weights(entries: Mapping[str, float]) -> dict[str, Weights]:
     `entries` says how many entries of which category there are. The first name is `overall` where every
     category that it consists of is there, and `overall_partial` else: a part with a missing piece then
     consists of its other pieces, and the parts that are there share the weight of the others. Empty
-    where there is nothing that counts.
+    where there is nothing that counts (`live_relevance` alone).
     """
     there = {name: weights for name in PARTS if (weights := _part(name, entries))}
     if not there:
@@ -81,7 +81,13 @@ def subset_weights(entries: Mapping[str, float]) -> dict[str, Weights]:
             overall[category] = PARTS[name] / total * weight
     counted = set(CATEGORIES) - set(RELEVANCE)
     name = OVERALL if overall.keys() == counted else OVERALL_PARTIAL
-    return {name: overall, **there}
+    return {name: overall, **there, **_halves(entries)}
+
+
+def _halves(entries: Mapping[str, float]) -> dict[str, Weights]:
+    """Memory and web search: the agentic part is the mean of the two."""
+    halves = {"memory": _equal(MEMORY, entries), "web_search": _equal(WEB_SEARCH, entries)}
+    return {name: weights for name, weights in halves.items() if weights}
 
 
 def _part(name: str, entries: Mapping[str, float]) -> Weights:
