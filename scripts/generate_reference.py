@@ -36,6 +36,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`tasks.NAME`", schema.Task),
     ("`tasks.NAME.data`", schema.DataOverride),
     ("`client`", schema.Client),
+    ("`scoring`", schema.Scoring),
     ("`cluster`, and template files", schema.Cluster),
     ("`output`", schema.Output),
 )

@@ -4,9 +4,10 @@ A benchmark loads its samples on a machine with data (`load`), is asked to solve
 is (`solve`), and scores what came back on any CPU (`score`). Where scoring means to run programs or to
 ask a judge, that is a stage of its own in between (`grade`), whose finding is journaled and handed to
 `score`. `solve` is ordinary async code that may
-call the model once or forty times: each finished call is journaled, and after an interruption the
-coroutine runs again with its finished calls answered from the journal. So `solve` must depend on
-nothing but its arguments and the replies it gets: no clock, no unseeded randomness.
+call the model once or forty times, and do other things in between that must not be done again (`step`,
+`session`): each finished call or step is journaled, and after an interruption the coroutine runs again
+with those answered from the journal. So `solve` must depend on nothing but its arguments and the answers
+it gets: no clock, no unseeded randomness.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from evalkit.base import Frozen
 from evalkit.store.records import Outcome, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from evalkit.benchmarks.data import DataAccess, DataSource
     from evalkit.plan.model import DataProvenance
     from evalkit.recipe.schema import Profile
-    from evalkit.scoring.sandbox import Program, ProgramResult
+    from evalkit.scoring.sandbox import CellOutput, Program, ProgramResult
 
 Message: TypeAlias = dict[str, Any]
 """One chat message in the OpenAI form: `role`, `content` and, where it has them, tool calls."""
@@ -86,8 +88,22 @@ class Score:
     """The extracted answer; null counts as no answer."""
 
 
+class Session(Protocol):
+    """A Python interpreter in the sandbox that keeps its state from cell to cell."""
+
+    def execute(self, code: str, timeout_s: float) -> Awaitable[CellOutput]:
+        """Run a cell, for at most that many seconds, as a durable step: its answer is journaled.
+
+        Cells run one after the other, in the order of these calls. What a model's code does is an
+        answer (an exception, a time-out, the end of its process); a sandbox that cannot be had raises
+        InfraError. After an interruption the cells that succeeded run again before the first new one.
+        """
+        ...
+
+
 class ModelHandle(Protocol):
-    """The model, as a `solve` sees it. Calls are numbered when made, so make them in a fixed order."""
+    """The model, as a `solve` sees it. Calls and steps are numbered when made, each for themselves, so
+    make them in a fixed order."""
 
     @property
     def repeat(self) -> int:
@@ -109,17 +125,35 @@ class ModelHandle(Protocol):
         """
         ...
 
+    def step(self, name: str, arguments: Any, run: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        """One durable step outside of the model, such as a tool call; for benchmarks of many calls.
+
+        `run` is awaited at most once, and its result (JSON) is journaled before it is returned; after
+        an interruption the journal answers. A step is known by its number and by `name` and
+        `arguments` (JSON), so all that the result depends on belongs there. An EvalkitError of `run`
+        ends the unit as owed, whatever `solve` makes of it; what else it raises is `solve`'s to handle,
+        and is not journaled. Within `run` there are no calls and no other steps.
+        """
+        ...
+
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        """A Python session of this unit, at most one at a time; needs `uses_sessions`.
+
+        It starts with its first cell, and ends with its block.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxNeeds:
-    """What programs of a benchmark find in their sandbox, besides the system."""
+    """What programs and sessions of a benchmark find in their sandbox, besides the system."""
 
     interpreter: Path | None = None
     """Python that runs them; by default evalkit's own."""
     readonly: tuple[Path, ...] = ()
     """Files and folders that they may read."""
     preload: tuple[str, ...] = ()
-    """Modules that are imported ahead, once for all programs."""
+    """Modules that must be there, and are imported ahead, once for all programs."""
 
 
 class GradingTools(Protocol):
@@ -164,6 +198,9 @@ class Benchmark(ABC, Generic[P]):
     """Metrics that are the plain mean of the metrics of several scores, with those scores."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
+    uses_sessions: ClassVar[bool] = False
+    """`solve` opens Python sessions: a worker makes sure that there is a sandbox for them before it
+    starts a server."""
     parallel_scoring: ClassVar[bool] = False
     """`score` is slow or needs a main thread: it runs in worker processes when the run is gathered,
     and there is no running score."""

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from evalkit.clock import Clock
     from evalkit.plan.model import ModelIdentity, Plan
     from evalkit.recipe.load import LoadedRecipe
-    from evalkit.recipe.schema import Cluster, Task
+    from evalkit.recipe.schema import Cluster, Scoring, Task
 
 SHOWN_DIFFERENCES = 12
 LOCK_WAIT_S = 60.0
@@ -189,9 +189,19 @@ def _plan_model(
         revision=identity.revision if source.hub else None,
         client=recipe.client,
         is_hub=source.hub is not None,
+        scoring=_scoring(loaded),
     )
     frozen = {name: item.frozen for name, item in data.items()}
     return Planned(folder, build_plan(inputs, tasks), frozen)
+
+
+def _scoring(loaded: LoadedRecipe) -> Scoring:
+    """As the recipe says, with the image where every node finds it."""
+    scoring = loaded.recipe.scoring
+    if scoring.image is None:
+        return scoring
+    image = (loaded.base / Path(scoring.image).expanduser()).resolve()
+    return scoring.model_copy(update={"image": str(image)})
 
 
 def _checkpoint(loaded: LoadedRecipe, model: str, tasks: Sequence[PreparedTask]) -> ModelIdentity:

@@ -19,7 +19,7 @@ from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, decode, header, unit_key, unseal
 from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.markers import read_marker
-from evalkit.store.records import CallRecord, PartialRecord, UnitRecord
+from evalkit.store.records import CallRecord, PartialRecord, StepRecord, UnitRecord
 from evalkit.store.union import ShardUnion, attempt_order, list_journals
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class OpenShard:
 
     def _count(self, key: UnitKey, payload: dict[str, Any], journal: OpenJournal) -> None:
         record, rank = decode(payload), journal.rank
-        if isinstance(record, PartialRecord):
+        if isinstance(record, PartialRecord | StepRecord):
             return
         if isinstance(record, CallRecord):
             outcome, ends_unit = record.reply.outcome, self.single_call

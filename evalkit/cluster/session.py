@@ -18,6 +18,7 @@ from evalkit.client.calls import CallClient
 from evalkit.client.preflight import preflight
 from evalkit.client.target import Target
 from evalkit.cluster.drain import DrainedError
+from evalkit.cluster.facilities import check_sandboxes
 from evalkit.cluster.failures import is_retryable
 from evalkit.cluster.units import do_unit
 from evalkit.errors import EvalkitError, InfraError, ServerDiedError
@@ -89,7 +90,9 @@ class Session:
         """Nothing was left to hand out before anybody asked to stop."""
 
     async def run(self) -> None:
-        """Serve until nothing is left. Raises ServingError, StoreError, DrainedError."""
+        """Serve until nothing is left. Raises ServingError, StoreError, DrainedError, and ScorerError
+        where a task needs a sandbox that cannot be had here."""
+        await self._all.drain.unless(check_sandboxes(self._works))
         serving = self._deployment.serving
         restarts = serving.max_restarts if isinstance(serving, LocalServing) else 0
         while True:

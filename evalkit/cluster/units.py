@@ -14,7 +14,14 @@ from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.client.durable import DurableModel
 from evalkit.client.request import RequestBuilder
-from evalkit.errors import FailureKind, InfraError, ServingError, StoreError
+from evalkit.errors import (
+    FailureKind,
+    InfraError,
+    JudgeError,
+    ScorerError,
+    ServingError,
+    StoreError,
+)
 from evalkit.store.records import Outcome, UnitRecord
 
 if TYPE_CHECKING:
@@ -22,12 +29,20 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.client.calls import CallClient
+    from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import TaskPlan
     from evalkit.store.layout import RunFolder
     from evalkit.store.queue import WorkItem
 
 log = logging.getLogger("evalkit.worker")
+
+OUTCOMES = {
+    InfraError: Outcome.INFRA_ERROR,
+    ScorerError: Outcome.SCORER_ERROR,
+    JudgeError: Outcome.JUDGE_ERROR,
+}
+"""Failures that end a unit; others end the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,8 @@ class TaskWork:
     benchmark: Benchmark[Any]
     samples: Sequence[Sample]
     builder: RequestBuilder
+    facilities: Facilities | None = None
+    """What units may use besides the model; null for a benchmark of single calls."""
 
     @classmethod
     def load(cls, folder: RunFolder, plan: TaskPlan, model: str) -> TaskWork:
@@ -67,6 +84,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
         work.plan.generation.think_tags,
         item.key,
         item,
+        work.facilities,
     )
     sample = work.samples[item.key.sample]
     try:
@@ -91,10 +109,11 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
 
 
 def _unanswered(item: WorkItem, model: DurableModel, failure: EvalkitError) -> UnitEnd:
-    """The end of a unit one of whose calls failed, whatever its solve made of that: an answer that
-    was made without a reply would be scored for ever."""
-    if isinstance(failure, InfraError):
-        return _failed(item, Outcome.INFRA_ERROR, failure.message, model.calls, failure.kind)
+    """The end of a unit one of whose calls or steps failed, whatever its solve made of that: an answer
+    that was made without a reply would be scored for ever."""
+    for cls, outcome in OUTCOMES.items():
+        if isinstance(failure, cls):
+            return _failed(item, outcome, failure.message, model.calls, failure.kind)
     raise failure
 
 
@@ -107,6 +126,8 @@ def _unit_record(item: WorkItem, solution: Solution, model: DurableModel) -> Uni
         data=solution.data,
         calls=model.calls,
         unanswered=model.unanswered,
+        steps=model.steps,
+        undone=model.undone,
         detail=solution.detail,
     )
 

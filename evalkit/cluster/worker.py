@@ -23,6 +23,7 @@ from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.drain import Drain, DrainedError
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.executor import replica_gpus
+from evalkit.cluster.facilities import close_works, load_works
 from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.heartbeat import Heartbeat
 from evalkit.cluster.holding import begin_record, held_gpus
@@ -37,7 +38,6 @@ from evalkit.cluster.recorder import Recorder
 from evalkit.cluster.replica_report import ReplicaReport
 from evalkit.cluster.runlog import attempt_logging, note
 from evalkit.cluster.session import Attending, Session
-from evalkit.cluster.units import TaskWork
 from evalkit.errors import EvalkitError, ServingError, StoreError
 from evalkit.recipe.serving import LocalServing
 from evalkit.redaction import redact
@@ -262,11 +262,7 @@ class Worker:
 
     async def _attend(self, index: int, deployment: DeploymentPlan) -> bool:
         """Do all owed units of the tasks that use one deployment; False when a drain left some."""
-        works = {
-            task.name: TaskWork.load(self._folder, task, deployment.served_model_name)
-            for task in self._plan.tasks
-            if task.deployment == index
-        }
+        works = load_works(self._folder, self._plan, index, self._env, self._clock)
         queue = WorkQueue(
             self._folder,
             self._plan,
@@ -288,6 +284,7 @@ class Worker:
             return session.is_dry
         finally:
             await queue.close()
+            await close_works(works)
 
     def _server_context(self, number: int) -> ServerContext:
         self._served.add(self._report.phase)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import PlanError
 from evalkit.plan.fingerprint import fingerprint, model_identity, serving_identity
 from evalkit.plan.model import DeploymentPlan, Plan, TaskPlan
+from evalkit.recipe.schema import Scoring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +62,7 @@ class RunInputs:
     client: Client
     is_hub: bool = False
     """The model is a hub repository, which its commit names."""
+    scoring: Scoring = field(default_factory=Scoring)
 
 
 def shard_count(units: int, expected_tokens: int) -> int:
@@ -97,6 +99,7 @@ def build_plan(inputs: RunInputs, tasks: Sequence[PreparedTask]) -> Plan:
         deployments=tuple(deployments),
         tasks=tuple(planned),
         client=inputs.client,
+        scoring=inputs.scoring,
         fingerprint=fingerprint(prints),
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from pydantic import Field
 
 from evalkit.base import Frozen
-from evalkit.recipe.schema import Client, Generation, Profile
+from evalkit.recipe.schema import Client, Generation, Profile, Scoring
 from evalkit.recipe.serving import AnyServing
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class Plan(Frozen):
     tasks: tuple[TaskPlan, ...] = Field(min_length=1)
     """Longest expected work first: the order in which shards are leased."""
     client: Client
+    scoring: Scoring = Scoring()
     fingerprint: str
     """Hash over the tasks' fingerprints: what a resume compares."""
 
@@ -168,7 +169,7 @@ class Plan(Frozen):
         return sum(task.n_units for task in self.tasks)
 
     def executed_as(self, other: Plan) -> Plan:
-        """This plan on the servers and with the client settings of another one.
+        """This plan on the servers and with the client and scoring settings of another one.
 
         Tasks, their order, shards and units stay this plan's. A plan of another fingerprint changes
         nothing.
@@ -177,7 +178,12 @@ class Plan(Frozen):
             return self
         places = {task.name: task.deployment for task in other.tasks}
         tasks = (t.model_copy(update={"deployment": places[t.name]}) for t in self.tasks)
-        update = {"tasks": tuple(tasks), "deployments": other.deployments, "client": other.client}
+        update = {
+            "tasks": tuple(tasks),
+            "deployments": other.deployments,
+            "client": other.client,
+            "scoring": other.scoring,
+        }
         return self.model_copy(update=update)
 
     def task(self, name: str) -> TaskPlan:

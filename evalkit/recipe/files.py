@@ -128,6 +128,8 @@ def moved(document: Document, old: Path, new: Path) -> Document:
             data[section] = {
                 name: _moved_path(entry, inner, way) for name, entry in data[section].items()
             }
+    if isinstance(scoring := data.get("scoring"), dict) and isinstance(scoring.get("image"), str):
+        data["scoring"] = {**scoring, "image": _join(way, scoring["image"])}
     if isinstance(cluster := data.get("cluster"), dict) and _is_file(cluster.get("template")):
         data["cluster"] = {**cluster, "template": _join(way, cluster["template"])}
     return Document(data, document.sources, document.selects)

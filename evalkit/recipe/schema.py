@@ -200,6 +200,15 @@ class Cluster(Section):
     """sbatch options of the gather job (CPU only), such as its partition."""
 
 
+class Scoring(Section):
+    """How code that a model wrote is run: programs that are graded, and cells of a Python tool."""
+
+    unsafe: bool = False
+    """Where no sandbox works, run it all the same: it can then read and do what you can."""
+    image: Text | None = None
+    """Apptainer image, relative to the recipe file, whose Python and packages run it."""
+
+
 class Output(Section):
     """Where results go."""
 
@@ -228,6 +237,8 @@ class Recipe(Section):
     """Sampling for all tasks; over a benchmark's defaults, under a task's own."""
     client: Client = Field(default_factory=Client)
     """How requests are sent."""
+    scoring: Scoring = Field(default_factory=Scoring)
+    """How code that a model wrote is run."""
     cluster: Annotated[dict[str, Any], Partial((Cluster,), ("template",))] = Field(
         default_factory=dict
     )

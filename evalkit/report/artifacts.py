@@ -98,6 +98,7 @@ def render_run_config(plan: Plan, task: TaskPlan) -> str:
         "model": plan.model.model_dump(mode="json"),
         "deployment": plan.deployments[task.deployment].model_dump(mode="json"),
         "client": plan.client.model_dump(mode="json"),
+        "scoring": plan.scoring.model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
     }
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)

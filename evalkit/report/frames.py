@@ -30,7 +30,7 @@ BATCH = 10_000
 TEXTS = ("id", "subset", "outcome", "answer", "detail", "content", "reasoning", "finish_reason")
 NUMBERS = ("sample", "repeat", "calls")
 TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
-AS_JSON = ("target", "data", "tool_calls", "messages")
+AS_JSON = ("target", "data", "tool_calls", "steps", "messages")
 
 
 def iter_samples(folder: RunFolder, task: str) -> Iterator[dict[str, Any]]:

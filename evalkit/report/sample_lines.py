@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Sample
     from evalkit.report.aggregate import RepeatScores
-    from evalkit.store.records import CallRecord
+    from evalkit.store.records import CallRecord, StepRecord
     from evalkit.store.union import FinishedUnit
 
 
@@ -50,12 +50,18 @@ def render_sample_line(
         "finish_reason": reply.finish_reason if reply else None,
         "usage": _usage(unit.calls),
         "calls": len(unit.calls),
+        "steps": [_step(step) for step in unit.steps],
     }
     if publishable:
         line["messages"] = sample.messages
     else:
         line["messages_sha256"] = hashlib.sha256(orjson.dumps(sample.messages)).hexdigest()
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _step(step: StepRecord) -> dict[str, Any]:
+    """What a step was given and gave."""
+    return {"name": step.name, "arguments": step.arguments, "result": step.result}
 
 
 def _usage(calls: Iterable[CallRecord]) -> dict[str, int | None]:

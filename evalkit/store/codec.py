@@ -7,7 +7,7 @@ line is told from a whole one even where it still parses. Keys that would be nul
 from __future__ import annotations
 
 import zlib
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
@@ -19,12 +19,16 @@ from evalkit.store.records import (
     Outcome,
     PartialRecord,
     Reply,
+    StepRecord,
     Timing,
     UnitRecord,
     Usage,
 )
 
-Record: TypeAlias = CallRecord | UnitRecord | PartialRecord
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Record: TypeAlias = CallRecord | StepRecord | UnitRecord | PartialRecord
 _CRC_PREFIX = b'{"crc":"'
 _CRC_END = len(_CRC_PREFIX) + 8 + 2  # 8 hexadecimal digits, then `",`
 
@@ -67,21 +71,24 @@ def header(plan_fingerprint: str, task: str, shard: int, attempt: str) -> dict[s
 
 def encode(record: Record) -> dict[str, Any]:
     """Payload of a record."""
-    if isinstance(record, CallRecord):
-        return _encode_call(record)
-    return _encode_unit(record) if isinstance(record, UnitRecord) else _encode_partial(record)
+    match record:
+        case CallRecord():
+            return _encode_call(record)
+        case StepRecord():
+            return _encode_step(record)
+        case UnitRecord():
+            return _encode_unit(record)
+        case PartialRecord():
+            return _encode_partial(record)
 
 
 def decode(payload: dict[str, Any]) -> Record:
     """Record of a payload. Raises CorruptLineError for a kind or shape this version does not know."""
     try:
         kind = payload["kind"]
-        if kind == "call":
-            return _decode_call(payload)
-        if kind == "unit":
-            return _decode_unit(payload)
-        if kind == "partial":
-            return _decode_partial(payload)
+        read = _DECODERS.get(kind)
+        if read is not None:
+            return read(payload)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptLineError(f"not a record: {error!r}") from error
     raise CorruptLineError(f"unknown kind of record {kind!r}")
@@ -169,6 +176,37 @@ def _decode_reply(payload: dict[str, Any]) -> Reply:
     )
 
 
+def _encode_step(record: StepRecord) -> dict[str, Any]:
+    payload = {
+        "kind": "step",
+        "sample": record.sample,
+        "repeat": record.repeat,
+        "step": record.step,
+        "digest": record.digest,
+        "name": record.name,
+        "result": record.result,
+        "started": record.started,
+        "seconds": record.seconds,
+    }
+    if record.arguments is not None:
+        payload["arguments"] = record.arguments
+    return payload
+
+
+def _decode_step(payload: dict[str, Any]) -> StepRecord:
+    return StepRecord(
+        sample=int(payload["sample"]),
+        repeat=int(payload["repeat"]),
+        step=int(payload["step"]),
+        digest=str(payload["digest"]),
+        name=str(payload["name"]),
+        result=payload["result"],
+        started=payload["started"],
+        seconds=payload["seconds"],
+        arguments=payload.get("arguments"),
+    )
+
+
 def _encode_unit(record: UnitRecord) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "kind": "unit",
@@ -182,6 +220,10 @@ def _encode_unit(record: UnitRecord) -> dict[str, Any]:
         payload["data"] = record.data
     if record.unanswered:
         payload["unanswered"] = record.unanswered
+    if record.steps:
+        payload["steps"] = record.steps
+    if record.undone:
+        payload["undone"] = record.undone
     if record.detail is not None:
         payload["detail"] = record.detail
     if record.kind is not None:
@@ -198,6 +240,8 @@ def _decode_unit(payload: dict[str, Any]) -> UnitRecord:
         data=payload.get("data"),
         calls=int(payload["calls"]),
         unanswered=tuple(payload.get("unanswered", ())),
+        steps=int(payload.get("steps", 0)),
+        undone=tuple(payload.get("undone", ())),
         detail=payload.get("detail"),
         kind=payload.get("failure"),
     )
@@ -242,3 +286,11 @@ def _decode_partial(payload: dict[str, Any]) -> PartialRecord:
         stuck=int(payload.get("stuck", 0)),
         begun=int(payload.get("begun", 0)),
     )
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
+    "call": _decode_call,
+    "step": _decode_step,
+    "unit": _decode_unit,
+    "partial": _decode_partial,
+}

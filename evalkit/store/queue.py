@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from evalkit.store.journal import JournalProblem
 from evalkit.store.leases import Leases
 from evalkit.store.markers import doubt_marker, read_marker, write_marker
+from evalkit.store.parts import part_key
 from evalkit.store.records import Outcome
 from evalkit.store.tokens import TokenChain
 from evalkit.store.union import ShardUnion
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from evalkit.plan.model import Plan, Shard, UnitKey
     from evalkit.store.journal import JournalSet, JournalWriter
     from evalkit.store.layout import RunFolder
-    from evalkit.store.records import CallRecord
+    from evalkit.store.parts import PartKey
+    from evalkit.store.records import CallRecord, StepRecord
 
 log = logging.getLogger("evalkit.worker")
 
@@ -46,12 +48,14 @@ class OpenShard:
     shard: Shard
     writer: JournalWriter
     open: set[UnitKey]
-    calls: dict[UnitKey, dict[tuple[int, str], CallRecord]]
+    calls: dict[UnitKey, dict[PartKey, CallRecord]]
     """Finished calls of many-call units that are not finished."""
-    partial: dict[UnitKey, dict[tuple[int, str], TokenChain]]
+    partial: dict[UnitKey, dict[PartKey, TokenChain]]
     """Tokens of calls that are not finished."""
     outcomes: dict[str, int]
     """Finished units by outcome, earlier attempts included."""
+    steps: dict[UnitKey, dict[PartKey, StepRecord]] = field(default_factory=dict)
+    """Finished steps of units that are not finished."""
     scored: int = 0
     score_sum: float = 0.0
     failed: int = 0
@@ -69,17 +73,27 @@ class WorkItem:
     shard: OpenShard
 
     @property
-    def finished_calls(self) -> Mapping[tuple[int, str], CallRecord]:
+    def finished_calls(self) -> Mapping[PartKey, CallRecord]:
         """Calls of this unit that are journaled, by earlier attempts or with `keep`."""
         return self.shard.calls.get(self.key, {})
+
+    @property
+    def finished_steps(self) -> Mapping[PartKey, StepRecord]:
+        """Steps of this unit that are journaled, by earlier attempts or with `keep_step`."""
+        return self.shard.steps.get(self.key, {})
 
     def keep(self, record: CallRecord) -> None:
         """Journal a finished call; if the unit is interrupted and given back, it is not made again."""
         self.shard.writer.append(record)
-        call = (record.call, record.request)
+        call = part_key(record)
         self.shard.calls.setdefault(self.key, {})[call] = record
         if self.shard.partial:
             self.shard.partial.get(self.key, {}).pop(call, None)
+
+    def keep_step(self, record: StepRecord) -> None:
+        """Journal a finished step, as `keep` does a call."""
+        self.shard.writer.append(record)
+        self.shard.steps.setdefault(self.key, {})[part_key(record)] = record
 
     def tokens(self, call: int, request: str) -> CallTokens:
         """The tokens of one call of this unit, kept from attempt to attempt until it is finished."""
@@ -209,6 +223,7 @@ class WorkQueue:
         shard.open.discard(item.key)
         if outcome.is_models_own:
             shard.calls.pop(item.key, None)
+            shard.steps.pop(item.key, None)
             shard.partial.pop(item.key, None)
             shard.outcomes[outcome.value] = shard.outcomes.get(outcome.value, 0) + 1
             if score is not None:
@@ -265,7 +280,9 @@ class WorkQueue:
         for unit in union.finished.values():
             name = unit.outcome.value
             outcomes[name] = outcomes.get(name, 0) + 1
-        opened = OpenShard(shard, writer, set(owed), union.calls, union.partial, outcomes)
+        opened = OpenShard(
+            shard, writer, set(owed), union.calls, union.partial, outcomes, union.steps
+        )
         self._open.add(opened)
         self._ready.extend(WorkItem(key, opened) for key in owed)
         return True

@@ -1,4 +1,4 @@
-"""What one finished model call is, in memory and in a journal line.
+"""What one finished model call or step is, in memory and in a journal line.
 
 A record does nothing: it is written once, read back, and never changed. Plain dataclasses with slots
 instead of pydantic: a run may hold a million of them.
@@ -100,6 +100,27 @@ class CallRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One finished step of a unit outside of the model, such as a tool call."""
+
+    sample: int
+    repeat: int
+    step: int
+    """0 for the first step of the unit; calls have numbers of their own."""
+    digest: str
+    """Hash of the name and the arguments."""
+    name: str
+    result: Any
+    """JSON."""
+    started: float
+    """When its run began, seconds since the epoch."""
+    seconds: float
+    """How long that took."""
+    arguments: Any = None
+    """JSON; null where they are too large to be written again."""
+
+
+@dataclass(frozen=True, slots=True)
 class PartialRecord:
     """Tokens of a call that is not finished: those since the record before, in the same journal."""
 
@@ -140,6 +161,10 @@ class UnitRecord:
     unanswered: tuple[int, ...] = ()
     """Numbers of those that the solve gave up, say because another one was faster: no record is
     missing of them."""
+    steps: int = 0
+    """How many steps were begun."""
+    undone: tuple[int, ...] = ()
+    """Numbers of those that the solve gave up."""
     detail: str | None = None
     kind: str | None = None
     """Of a failure that is ours, its `FailureKind`."""

@@ -16,17 +16,22 @@ from evalkit.store.codec import CorruptLineError, Record, decode, unit_key
 from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
 from evalkit.store.markers import marked_journals
-from evalkit.store.records import CallRecord, Outcome, PartialRecord, Reply, UnitRecord
+from evalkit.store.parts import Parts
+from evalkit.store.records import (
+    CallRecord,
+    Outcome,
+    PartialRecord,
+    Reply,
+    StepRecord,
+    UnitRecord,
+)
 from evalkit.store.tokens import TokenChain
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import TypeAlias
 
     from evalkit.plan.model import Plan, Shard, TaskPlan, UnitKey
-
-    CallKey: TypeAlias = tuple[int, str]
-    """(number, request hash) of a call in its unit."""
+    from evalkit.store.parts import PartKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class FinishedUnit:
     calls: tuple[CallRecord, ...]
     """Its calls in order, for usage and timing."""
     attempt: str
+    steps: tuple[StepRecord, ...] = ()
+    """Its steps outside of the model, in order."""
 
     @property
     def reply(self) -> Reply | None:
@@ -56,22 +63,27 @@ class ShardUnion:
     finished: dict[UnitKey, FinishedUnit] = field(default_factory=dict)
     errors: dict[UnitKey, tuple[Outcome, str]] = field(default_factory=dict)
     """Last failure that was ours, of units that are not finished."""
-    calls: dict[UnitKey, dict[CallKey, CallRecord]] = field(default_factory=dict)
-    """Finished calls of units that are not finished."""
-    partial: dict[UnitKey, dict[CallKey, TokenChain]] = field(default_factory=dict)
+    partial: dict[UnitKey, dict[PartKey, TokenChain]] = field(default_factory=dict)
     """Tokens of calls that are not finished, from the attempt that has the most of them."""
     duplicates: int = 0
     """Finished units beyond the first of their key."""
     problems: list[JournalProblem] = field(default_factory=list)
     journals: dict[str, int] = field(default_factory=dict)
     """Size of each journal as read, bytes."""
-    _own: dict[UnitKey, dict[int, CallRecord]] = field(default_factory=dict)
-    """Calls by number that the attempt which is being read made itself."""
-    _growing: dict[UnitKey, dict[CallKey, TokenChain]] = field(default_factory=dict)
+    _calls: Parts[CallRecord] = field(default_factory=Parts)
+    _steps: Parts[StepRecord] = field(default_factory=Parts)
+    _growing: dict[UnitKey, dict[PartKey, TokenChain]] = field(default_factory=dict)
     """Tokens of unfinished calls in the journal that is being read."""
-    _unseen: dict[UnitKey, set[int]] = field(default_factory=dict)
-    """Calls of finished units that an attempt yet to be read has journaled: the one that finished the
-    unit leased the shard when they were there."""
+
+    @property
+    def calls(self) -> dict[UnitKey, dict[PartKey, CallRecord]]:
+        """Finished calls of units that are not finished."""
+        return self._calls.open
+
+    @property
+    def steps(self) -> dict[UnitKey, dict[PartKey, StepRecord]]:
+        """Finished steps of units that are not finished."""
+        return self._steps.open
 
     @classmethod
     def read(cls, folder: RunFolder, plan: Plan, shard: Shard, *, single_call: bool) -> ShardUnion:
@@ -81,7 +93,8 @@ class ShardUnion:
         for path in list_journals(folder, shard):
             attempt = path.name.removesuffix(JOURNAL_SUFFIX)
             union.journals[path.name] = _size(path)
-            union._own.clear()
+            union._calls.begin_journal()
+            union._steps.begin_journal()
             for payload in read_journal(path, plan, shard, union.problems):
                 try:
                     key = unit_key(payload)
@@ -105,6 +118,8 @@ class ShardUnion:
         match record:
             case CallRecord():
                 self._add_call(key, record, attempt, single_call=single_call)
+            case StepRecord():
+                self._add_step(key, record)
             case UnitRecord():
                 self._add_unit(key, record, attempt)
             case PartialRecord():
@@ -126,35 +141,31 @@ class ShardUnion:
                     key, reply.outcome, reply.content, None, reply.detail, (record,), attempt
                 )
             )
-        elif record.call in self._unseen.get(key, ()):
-            self._unseen[key].discard(record.call)
-            unit = self.finished[key]
-            calls = sorted((*unit.calls, record), key=lambda call: call.call)
-            self.finished[key] = replace(unit, calls=tuple(calls))
-        elif key not in self.finished:
-            self.calls.setdefault(key, {}).setdefault((record.call, record.request), record)
-            self._own.setdefault(key, {})[record.call] = record
+        elif (unit := self.finished.get(key)) is not None:
+            calls = self._calls.complete(key, unit.calls, record)
+            self.finished[key] = replace(unit, calls=calls)
+        else:
+            self._calls.add(key, record)
+
+    def _add_step(self, key: UnitKey, record: StepRecord) -> None:
+        if (unit := self.finished.get(key)) is not None:
+            steps = self._steps.complete(key, unit.steps, record)
+            self.finished[key] = replace(unit, steps=steps)
+        else:
+            self._steps.add(key, record)
 
     def _add_unit(self, key: UnitKey, record: UnitRecord, attempt: str) -> None:
         if not record.outcome.is_models_own:
             if key not in self.finished:
                 self.errors[key] = (record.outcome, record.detail or "")
             return
-        # An attempt that answered a call itself went on from its own answer, whatever another one,
-        # live at the same time, was told for the same call.
-        known: dict[int, CallRecord] = {}
-        for (number, _), call in self.calls.get(key, {}).items():
-            known.setdefault(number, call)
-        known |= self._own.get(key, {})
-        calls = tuple(known[number] for number in sorted(known) if number < record.calls)
-        unseen = set(range(record.calls)) - known.keys() - set(record.unanswered)
-        if unseen and key not in self.finished:
-            self._unseen[key] = unseen
-        self._finish(
-            FinishedUnit(
-                key, record.outcome, record.text, record.data, record.detail, calls, attempt
-            )
-        )
+        if key in self.finished:
+            self.duplicates += 1
+            return
+        calls = self._calls.finish(key, record.calls, record.unanswered)
+        steps = self._steps.finish(key, record.steps, record.undone)
+        outcome, text, data, detail = record.outcome, record.text, record.data, record.detail
+        self._finish(FinishedUnit(key, outcome, text, data, detail, calls, attempt, steps))
 
     def _keep_longest(self) -> None:
         """After a journal: of a call that several attempts had begun, the most tokens stand."""
@@ -166,12 +177,12 @@ class ShardUnion:
         self._growing.clear()
 
     def _reopen_incomplete(self) -> None:
-        """Finished units of which a call's line may be among those that were lost: such a call is made
-        again."""
-        for key, unseen in self._unseen.items():
-            if unseen:
-                calls = self.finished.pop(key).calls
-                self.calls[key] = {(call.call, call.request): call for call in calls}
+        """Finished units of which a call's or a step's line may be among those that were lost: it is
+        made again."""
+        for key in {*self._calls.incomplete(), *self._steps.incomplete()}:
+            unit = self.finished.pop(key)
+            self._calls.reopen(key, unit.calls)
+            self._steps.reopen(key, unit.steps)
 
     def _drop_finished(self) -> None:
         """Forget tokens of calls that another attempt has finished."""
@@ -190,6 +201,7 @@ class ShardUnion:
         self.finished[unit.key] = unit
         self.errors.pop(unit.key, None)
         self.calls.pop(unit.key, None)
+        self.steps.pop(unit.key, None)
 
 
 def _size(path: Path) -> int:

@@ -28,6 +28,7 @@ from evalkit.scoring.sandbox.inside.session import GRACE_S, START_S
 from evalkit.scoring.sandbox.program import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from evalkit.scoring.sandbox.find import Sandbox
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 PRELOAD = ("IPython.terminal.interactiveshell",)
 """What a session's interpreter imports, where it has it: the import costs 0.3 s, a fork 3 ms."""
+AGAIN = 3
+"""A cell that succeeded gets so much more time when it runs again, maybe on a node that is fuller."""
 _DIED = "connection closed\n"
 _NOT_RESTORED = (
     "RuntimeError: Sandbox state restoration failed after the execution worker restarted. "
@@ -56,7 +59,7 @@ class CellEnding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CellResult:
+class CellOutput:
     """One cell's answer, cleaned and cut as a model sees it."""
 
     ended: CellEnding
@@ -64,15 +67,21 @@ class CellResult:
     stderr: str
     cut: int
     """Characters that the model does not see."""
-    restored: int
-    """Earlier cells that were run again before this one."""
-    wall_s: float
-    """With what was run again."""
 
     @property
     def text(self) -> str:
         """The result string of the tool."""
         return join_streams(self.stdout, self.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult(CellOutput):
+    """The answer, and what it took here and now: another run of the same cell has other numbers."""
+
+    restored: int
+    """Earlier cells that were run again before this one."""
+    wall_s: float
+    """With what was run again."""
 
 
 class PythonSession:
@@ -87,6 +96,7 @@ class PythonSession:
         self._lock = threading.Lock()
         self._channel: Channel | None = None
         self._history: list[str] = []
+        self._aborted = False
 
     def __enter__(self) -> Self:
         return self
@@ -97,8 +107,24 @@ class PythonSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its process; blocks until a cell that still runs has come back."""
         with self._lock:
             self._lose()
+
+    def abort(self) -> None:
+        """Never run anything again; a cell that runs now ends with a ScorerError. Does not block."""
+        self._aborted = True
+        if (channel := self._channel) is not None:
+            channel.abort()
+
+    def recall(self, code: str) -> None:
+        """Take a cell that succeeded in an earlier process: it runs again before the next one."""
+        with self._lock:
+            self._lose()  # what runs now has not seen it
+            self._history.append(code)
 
     def execute(self, code: str, timeout_s: float) -> CellResult:
         """Run a cell, for at most that many seconds. Raises ScorerError where the sandbox fails.
@@ -121,13 +147,14 @@ class PythonSession:
         """A new process with the earlier cells in it; False, and an empty history, where one fails."""
         self._channel = self._zygote.open(self._limits.scratch_bytes)
         try:
+            self._refuse_aborted()
             job = {"kind": "session", "limits": asdict(self._limits)}
             _refuse_error(self._channel.ask(job, START_S + ANSWER_GRACE_S))
         except ScorerError:
             self._lose()
             raise
         for code in self._history:
-            if self._ask(code, timeout_s)["ended"] != CellEnding.OK:
+            if self._ask(code, AGAIN * timeout_s)["ended"] != CellEnding.OK:
                 self._lose()
                 self._history.clear()
                 return False
@@ -137,6 +164,7 @@ class PythonSession:
         """What the keeper says of a cell; the session is lost where it says no more."""
         assert self._channel is not None
         try:
+            self._refuse_aborted()
             request = {"code": code, "timeout_s": timeout_s}
             reply = self._channel.ask(request, timeout_s + GRACE_S + ANSWER_GRACE_S)
             _refuse_error(reply)
@@ -147,15 +175,22 @@ class PythonSession:
             self._lose()
         return reply
 
+    def _refuse_aborted(self) -> None:
+        if self._aborted:
+            raise ScorerError("the Python session was closed")
+
     def _lose(self) -> None:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
 
 
-def session_zygote(sandbox: Sandbox) -> Zygote:
-    """The warm interpreter for sessions; enter it as a context manager, once for all of them."""
-    return sandbox.zygote(optional=PRELOAD)
+def session_zygote(sandbox: Sandbox, preload: Sequence[str] = ()) -> Zygote:
+    """The warm interpreter for sessions; enter it as a context manager, once for all of them.
+
+    `preload` names modules that it must have, and imports ahead.
+    """
+    return sandbox.zygote(preload, optional=PRELOAD)
 
 
 def _refuse_error(reply: dict[str, Any]) -> None:

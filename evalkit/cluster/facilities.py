@@ -1,0 +1,91 @@
+"""What the units of a task may use on this node besides the model: the clock, and Python sessions.
+
+Sessions are of one sandbox per worker and task, which a first cell starts. Which sandbox that is, and
+with which interpreter, is settled here from the benchmark's needs and the recipe's `scoring`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.client.steps import Facilities
+from evalkit.cluster.units import TaskWork
+from evalkit.errors import ScorerError
+from evalkit.scoring.sandbox import SessionPool, find_sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.clock import Clock
+    from evalkit.plan.model import Plan
+    from evalkit.recipe.schema import Scoring
+    from evalkit.scoring.sandbox import Sandbox
+    from evalkit.store.layout import RunFolder
+
+
+def make_facilities(
+    benchmark: Benchmark[Any], scoring: Scoring, env: Mapping[str, str], clock: Clock
+) -> Facilities | None:
+    """Those of one task; null for a benchmark of single calls. Starts nothing. Raises ScorerError for
+    needs that are not there."""
+    if benchmark.single_call:
+        return None
+    if not benchmark.uses_sessions:
+        return Facilities(clock)
+    needs = benchmark.sandbox()
+
+    def find() -> Sandbox:
+        return find_sandbox(
+            env,
+            interpreter=needs.interpreter,
+            readonly=needs.readonly,
+            image=None if scoring.image is None else Path(scoring.image),
+            unsafe=scoring.unsafe,
+        )
+
+    cores = len(os.sched_getaffinity(0))
+    return Facilities(clock, SessionPool(find, preload=needs.preload, cores=cores))
+
+
+def load_works(
+    folder: RunFolder, plan: Plan, deployment: int, env: Mapping[str, str], clock: Clock
+) -> dict[str, TaskWork]:
+    """The tasks of one deployment, with what is needed to do them. Raises StoreError, PlanError,
+    ScorerError."""
+    model = plan.deployments[deployment].served_model_name
+    works = {}
+    for task in plan.tasks:
+        if task.deployment == deployment:
+            work = TaskWork.load(folder, task, model)
+            facilities = make_facilities(work.benchmark, plan.scoring, env, clock)
+            works[task.name] = replace(work, facilities=facilities)
+    return works
+
+
+async def check_sandboxes(works: Mapping[str, TaskWork]) -> None:
+    """A first cell in the Python sessions of each task that has them, before a server takes minutes.
+
+    Raises ScorerError where a sandbox cannot be had here.
+    """
+    for name, sessions in _sessions(works):
+        try:
+            await sessions.check()
+        except ScorerError as error:
+            error.message = f"preflight of tasks.{name}: {error.message}"
+            raise
+
+
+async def close_works(works: Mapping[str, TaskWork]) -> None:
+    """End all sessions and their sandboxes."""
+    for _, sessions in _sessions(works):
+        await sessions.close()
+
+
+def _sessions(works: Mapping[str, TaskWork]) -> Iterator[tuple[str, SessionPool]]:
+    for name, work in works.items():
+        if work.facilities is not None and work.facilities.sessions is not None:
+            yield name, work.facilities.sessions
