@@ -193,13 +193,15 @@ class Replay:
         self._path = path
         self._answers: dict[str, Any] = {}
         try:
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        for number, line in enumerate(lines, start=1):
+            try:
                 record = json.loads(line)
                 self._answers[request_key(record["request"])] = record["answer"]
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number}: no record of a web search: {error!r}") from error
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}:{number}: no record of a web search: {error!r}") from error
 
     async def search(self, keywords: str, max_results: int | None, region: str) -> Any:
         """What was found then."""

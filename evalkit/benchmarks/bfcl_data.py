@@ -9,8 +9,8 @@ afterwards, because all of them share one memory (docs/adr/0020-bfcl.md).
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,8 @@ class Rendering:
 def load_category(package: Package, category: str, rendering: Rendering) -> list[Sample]:
     """The samples of one category in data-set order. Raises DataError for another number of them."""
     plain = package.entries(category, language_hint=False)
-    hinted = deepcopy(plain)
     if rendering.card_schema:
-        for entry in hinted:
-            _add_hint(entry["function"])
+        hinted = [{**entry, "function": _hinted(entry["function"])} for entry in plain]
     else:
         hinted = package.entries(category, language_hint=True)
     answers = _answers(package, category)
@@ -106,7 +104,7 @@ def _sample(
             target=answer,
             data={
                 "category": category,
-                "tools": ordered(package.tools(hinted["function"])),
+                "tools": _tools(package, hinted["function"]),
                 "functions": plain["function"],
             },
             subset=category,
@@ -118,7 +116,7 @@ def _sample(
         data={
             "category": category,
             "turns": _turns(package, plain),
-            "tools": ordered(package.tools(hinted["function"])),
+            "tools": _tools(package, hinted["function"]),
             "later_tools": dict(_later_tools(package, hinted, rendering)),
             "classes": plain["involved_classes"],
             "config": ordered(plain.get("initial_config", {})),
@@ -141,19 +139,26 @@ def _later_tools(
     package: Package, hinted: Entry, rendering: Rendering
 ) -> Iterator[tuple[str, str]]:
     """The tools from each turn on in which held-out functions appear, as JSON text."""
-    functions = deepcopy(hinted["function"])
+    functions = hinted["function"]
     for turn, added in sorted(hinted.get("missed_function", {}).items(), key=lambda t: int(t[0])):
-        new = deepcopy(added)
-        _add_hint(new)
-        if rendering.double_hint:
-            _add_hint(functions)
-        functions += new
-        yield turn, ordered(package.tools(functions))
+        old = _hinted(functions) if rendering.double_hint else functions
+        functions = [*old, *_hinted(added)]
+        yield turn, _tools(package, functions)
 
 
-def _add_hint(functions: Sequence[dict[str, Any]]) -> None:
-    for function in functions:
-        function["description"] += PYTHON_HINT
+def _hinted(functions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**doc, "description": doc["description"] + PYTHON_HINT} for doc in functions]
+
+
+def _tools(package: Package, functions: Sequence[Mapping[str, Any]]) -> str:
+    """Descriptions as the `tools` of a request, as JSON text."""
+    return _rendered(package, ordered(functions))
+
+
+@lru_cache(maxsize=256)
+def _rendered(package: Package, functions: str) -> str:
+    """Dialogues have few different ones, and the official rendering takes its time."""
+    return ordered(package.tools(json.loads(functions)))
 
 
 def _chains(
@@ -168,9 +173,7 @@ def _chains(
         )
         questions = [n for n in mine if n in answers]
         scripts = {
-            entry["id"]: package.with_memory_prompt(
-                deepcopy(entry["question"]), category, scenario
-            )
+            entry["id"]: package.with_memory_prompt(entry["question"], category, scenario)
             for entry in [*conversations, *(entries[n] for n in questions)]
         }
         samples.append(
@@ -180,7 +183,7 @@ def _chains(
                 data={
                     "category": category,
                     "scenario": scenario,
-                    "tools": ordered(package.tools(entries[mine[0]]["function"])),
+                    "tools": _tools(package, entries[mine[0]]["function"]),
                     "classes": entries[mine[0]]["involved_classes"],
                     "conversations": [
                         {"id": entry["id"], "turns": scripts[entry["id"]][0]}

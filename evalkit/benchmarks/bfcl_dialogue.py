@@ -147,9 +147,7 @@ async def _take_turn(
             return True, reply.outcome
         results = await environment.answer(step)
         for result, call in zip(results, reply.tool_calls, strict=False):
-            turn.history.append(
-                {"role": "tool", "content": result, "tool_call_id": call.get("id")}
-            )
+            turn.history.append({"role": "tool", "content": result, "tool_call_id": call.get("id")})
         executions += 1
         if executions > MOST_EXECUTIONS:
             return False, reply.outcome

@@ -60,7 +60,9 @@ def make_app(backend: WebBackend, keep: Callable[[str], object]) -> web.Applicat
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="bfcl_gateway", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="bfcl_gateway", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--backend", choices=_DIRECT, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765)

@@ -14,21 +14,23 @@ are described as Python's, and descriptions say so twice once held-out functions
 from __future__ import annotations
 
 import json
-import logging
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import field_validator
-
-from evalkit.benchmarks.bfcl_backends import BackendName, make_backend, recording_sha256, why_not
+from evalkit.benchmarks.bfcl_backends import make_backend
 from evalkit.benchmarks.bfcl_data import Rendering, arrange, load_category
-from evalkit.benchmarks.bfcl_dialogue import ReasoningReplay, step_of
+from evalkit.benchmarks.bfcl_dialogue import step_of
 from evalkit.benchmarks.bfcl_gold import gold_solution, wrong_solution
+from evalkit.benchmarks.bfcl_params import (
+    VECTOR,
+    BfclParams,
+    choose_categories,
+    further_checksums,
+)
 from evalkit.benchmarks.bfcl_web import WebWorld
 from evalkit.benchmarks.bfcl_worlds import hold_chain, hold_entry, simulated
 from evalkit.benchmarks.contract import (
     Benchmark,
-    BenchmarkParams,
     Dataset,
     SandboxNeeds,
     Score,
@@ -67,73 +69,20 @@ from evalkit.scoring.bfcl_package import (
 from evalkit.scoring.bfcl_simulators import PRELOAD, VECTOR_PRELOAD, Simulators
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+    from pathlib import Path
 
+    from evalkit.benchmarks.bfcl_backends import BackendName
     from evalkit.benchmarks.bfcl_dialogue import Dialogue
     from evalkit.benchmarks.contract import GradingTools, ModelHandle, Sample
     from evalkit.benchmarks.data import DataAccess
     from evalkit.recipe.schema import Profile
     from evalkit.scoring.bfcl_package import Package
 
-log = logging.getLogger("evalkit.benchmarks")
-
-Category = Literal[
-    "simple_python",
-    "simple_java",
-    "simple_javascript",
-    "multiple",
-    "parallel",
-    "parallel_multiple",
-    "live_simple",
-    "live_multiple",
-    "live_parallel",
-    "live_parallel_multiple",
-    "irrelevance",
-    "live_irrelevance",
-    "live_relevance",
-    "multi_turn_base",
-    "multi_turn_miss_func",
-    "multi_turn_miss_param",
-    "multi_turn_long_context",
-    "web_search_base",
-    "web_search_no_snippet",
-    "memory_kv",
-    "memory_rec_sum",
-    "memory_vector",
-]
 ACCURACY = "accuracy"
 ENTRIES = "entries"
+SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 8192}
 WRONG_LENGTH = "multi_turn:force_terminated"
-
-
-class BfclParams(BenchmarkParams):
-    """What is asked, how functions are described, and what the web is."""
-
-    categories: tuple[Category, ...] | None = None
-    """Categories to run; by default all that can be run here. One that is named and cannot is refused."""
-    java_js_schema: Literal["card", "fixed"] = "fixed"
-    """`card`: Java and JavaScript functions are described as Python's, as behind the card; `fixed`: as
-    what they are, with every parameter as text, as on the leaderboard."""
-    double_hint: bool = False
-    """Once held-out functions have appeared, every description names the language once more."""
-    reasoning_replay: ReasoningReplay = "both"
-    """Send the model's reasoning back with its messages, under `reasoning` and `reasoning_content`, or
-    not at all (`none`)."""
-    web_search: BackendName | None = None
-    """Where searches go: `serpapi` (SERPAPI_API_KEY), `ddgs`, `gateway` (EVALKIT_WEB_GATEWAY) or
-    `replay`; by default nowhere, and the two categories are not run."""
-    web_recording: str | None = None
-    """What `replay` answers from: a recording of the gateway; path from / or ~."""
-    package_path: str | None = None
-    """Folder, from / or ~, that holds the package `bfcl_eval`; by default the installed one is used."""
-
-    @field_validator("web_recording", "package_path")
-    @classmethod
-    def _starts_at_the_root(cls, value: str | None) -> str | None:
-        """Solving and scoring happen elsewhere than planning: where would a relative path start?"""
-        if value is not None and not value.startswith(("/", "~")):
-            raise ValueError("the path must begin with / or ~")
-        return value
 
 
 class BfclV4(Benchmark[BfclParams]):
@@ -142,13 +91,16 @@ class BfclV4(Benchmark[BfclParams]):
     name = "bfcl_v4"
     version = "1"
     title = "BFCL v4"
-    description = "5106 entries of function calling: single, in dialogues, with memory, with the web."
+    description = (
+        "5106 entries of function calling: single, in dialogues, with memory, with the web."
+    )
     licence = "Apache-2.0"
     source = DataSource(generated=True)
     metric = ACCURACY
     score_weights: ClassVar[Mapping[str, str]] = {ACCURACY: ENTRIES}
     subsets = CATEGORIES
     single_call = False
+    uses_programs = True
     grader = "sandbox"
     params_type = BfclParams
     knobs: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
@@ -156,13 +108,8 @@ class BfclV4(Benchmark[BfclParams]):
         "fixed": {"java_js_schema": "fixed", "double_hint": False},
     }
     generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
-        profile: {
-            "temperature": 0.6,
-            "top_p": 0.95,
-            "max_tokens": 8192,
-            "presence_penalty": penalty,
-        }
-        for profile, penalty in (("card", 1.0), ("fixed", 0.0))
+        "card": {**SAMPLING, "presence_penalty": 1.0},
+        "fixed": {**SAMPLING, "presence_penalty": 0.0},
     }
     repeats = 1
     expected_tokens = 3_000
@@ -178,9 +125,10 @@ class BfclV4(Benchmark[BfclParams]):
             card_schema=self.params.java_js_schema == "card",
             double_hint=self.params.double_hint,
         )
+        categories = choose_categories(self.params)
         samples = [
             sample
-            for category in self._choose()
+            for category in categories
             for sample in load_category(package, category, rendering)
         ]
         require_unique_ids(samples, self.name)
@@ -192,7 +140,7 @@ class BfclV4(Benchmark[BfclParams]):
             licence=self.licence,
             altered=False,
         )
-        return Dataset(arrange(samples), provenance, self._recording())
+        return Dataset(arrange(samples), provenance, further_checksums(self.params, categories))
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """One call, a dialogue, or all dialogues of a scenario."""
@@ -236,13 +184,13 @@ class BfclV4(Benchmark[BfclParams]):
 
     def sandbox(self) -> SandboxNeeds:
         """The package, and what its simulators import. Raises ScorerError for what is missing."""
-        vector = "memory_vector" in (self.params.categories or CATEGORIES)
-        preload = (*PRELOAD, *(VECTOR_PRELOAD if vector and _why_no_vector() is None else ()))
         if missing := [name for name in PRELOAD if find_spec(name) is None]:
-            raise ScorerError(
-                f"BFCL's simulators need {', '.join(missing)}", hint=f"Type: {EXTRA}"
-            )
-        return SandboxNeeds(readonly=(self._folder(),), preload=preload)
+            raise ScorerError(f"BFCL's simulators need {', '.join(missing)}", hint=f"Type: {EXTRA}")
+        shown, preload, encoder = [self._folder()], list(PRELOAD), self.params.encoder
+        if encoder is not None and self.params.why_not(VECTOR) is None:
+            shown.append(encoder)
+            preload += VECTOR_PRELOAD
+        return SandboxNeeds(readonly=tuple(shown), preload=tuple(preload))
 
     def score(self, sample: Sample, solution: Solution) -> Score:
         """How many of the sample's entries are right (one, or a scenario's questions)."""
@@ -260,56 +208,21 @@ class BfclV4(Benchmark[BfclParams]):
         return subset_weights(totals)
 
     def gold(self, sample: Sample) -> Solution | None:
-        """An answer with one of the possible answers; of a multi-turn entry none, because it is right
-        only once it has been graded."""
+        """The first of the possible answers."""
         return gold_solution(sample)
 
     def wrong(self, sample: Sample) -> Solution | None:
         """An answer that calls or says something else."""
         return wrong_solution(sample)
 
-    def _choose(self) -> Sequence[str]:
-        """The categories that are run. Raises DataError for one that is named and cannot be."""
-        chosen = []
-        for category in self.params.categories or CATEGORIES:
-            reason = self._why_not(category)
-            if reason is None:
-                chosen.append(category)
-            elif self.params.categories is not None:
-                raise DataError(f"bfcl_v4: {category} cannot be run here: {reason}")
-            else:
-                log.warning("bfcl_v4: %s is not run: %s", category, reason)
-        return list(dict.fromkeys(chosen))
-
-    def _why_not(self, category: str) -> str | None:
-        """Why a category cannot be run here, or null."""
-        if category in WEB_SEARCH:
-            if self.params.web_search is None:
-                return "params.web_search names no back end"
-            return why_not(self.params.web_search, self.params.web_recording)
-        return _why_no_vector() if category == "memory_vector" else None
-
-    def _recording(self) -> dict[str, str]:
-        if self.params.web_search != "replay" or self.params.web_recording is None:
-            return {}
-        return {"web_recording": recording_sha256(self.params.web_recording)}
-
-    def _folder(self) -> Any:
+    def _folder(self) -> Path:
         try:
             return package_folder(self.params.package_path)
         except DataError as error:
             raise ScorerError(str(error)) from error
 
     def _simulators(self, model: ModelHandle) -> Simulators:
-        return Simulators(model.run, self._folder())
-
-
-def _why_no_vector() -> str | None:
-    """What the vector memory is missing here: packages, or the weights of its encoder."""
-    missing = [name for name in VECTOR_PRELOAD if find_spec(name) is None]
-    if missing:
-        return f"{', '.join(missing)} cannot be imported"
-    return "its encoder's weights would have to be shown to the sandbox"
+        return Simulators(model.run, self._folder(), self.params.encoder)
 
 
 def _named(backend: BackendName | None) -> BackendName:
@@ -335,9 +248,7 @@ def _judge(package: Package, sample: Sample, solution: Solution) -> dict[str, Ju
     if category in MULTI_TURN:
         if solution.grading is None:
             raise ScorerError(f"{sample.id} has not been graded", hint="Type `evalkit score`.")
-        return {
-            sample.id: Judged(solution.grading["valid"], solution.grading.get("error_type"))
-        }
+        return {sample.id: Judged(solution.grading["valid"], solution.grading.get("error_type"))}
     if category in WEB_SEARCH:
         return {sample.id: judge_final_text(package, data["turns"], sample.target)}
     if category in (*IRRELEVANCE, *RELEVANCE):
@@ -347,7 +258,9 @@ def _judge(package: Package, sample: Sample, solution: Solution) -> dict[str, Ju
 
 
 def _describe_chain(judged: Mapping[str, Judged]) -> str:
-    return "; ".join(f"{name}: {'right' if each.valid else 'wrong'}" for name, each in judged.items())
+    return "; ".join(
+        f"{name}: {'right' if each.valid else 'wrong'}" for name, each in judged.items()
+    )
 
 
 def _answer(sample: Sample, solution: Solution) -> str | None:

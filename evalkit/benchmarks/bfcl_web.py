@@ -93,7 +93,7 @@ class WebSearchAPI:
         self, keywords: str, max_results: int | None = 10, region: str | None = "wt-wt"
     ) -> Any:
         """A list of results, or an error the model is told."""
-        [][:max_results]  # noqa: B018 - raises TypeError for what is no number, as there
+        slice(max_results).indices(0)  # raises TypeError for what is no number, as there
         found = await persist(
             lambda: self._backend.search(keywords, max_results, region or "wt-wt"),
             f"a search with {self._backend.name}",
@@ -144,7 +144,7 @@ class WebWorld:
 
 async def call_tool(tools: WebSearchAPI, name: str, arguments: dict[str, Any]) -> str:
     """One call's result as text. Raises InfraError."""
-    functions = {
+    functions: dict[str, Callable[..., Awaitable[Any]]] = {
         "search_engine_query": tools.search_engine_query,
         "fetch_url_content": tools.fetch_url_content,
     }

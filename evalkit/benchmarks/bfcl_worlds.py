@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Memory:
     """A memory between two dialogues."""
 
-    snapshot: Mapping[str, Any] | None
-    """As the official code keeps it; null before the first conversation."""
+    snapshot: str | None
+    """The JSON text that the official code keeps; null before the first conversation."""
     shown: str
     """What the assistant is told of it when a dialogue begins."""
 
@@ -144,9 +144,7 @@ async def hold_chain(
     return Chain(questions, conversations)
 
 
-def fill_memory(
-    turns: Sequence[Sequence[Message]], mark: str, shown: str
-) -> list[list[Message]]:
+def fill_memory(turns: Sequence[Sequence[Message]], mark: str, shown: str) -> list[list[Message]]:
     """The turns with what is in memory in the place of `mark`, in the first message."""
     [[system, *messages], *others] = turns
     told = {**system, "content": system["content"].replace(mark, shown)}

@@ -51,7 +51,8 @@ class RequestBuilder:
         if self._seed is not None:
             body["seed"] = repeat if self._seed == "repeat" else self._seed + repeat
         if tools:
-            body["tools"] = tools
+            # Chat templates show parameters in the order they come in, so no keys are sorted in here.
+            body["tools"] = orjson.Fragment(orjson.dumps(tools))
         for key, value in (overrides or {}).items():
             if value is None:
                 body.pop(key, None)

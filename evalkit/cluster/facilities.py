@@ -1,6 +1,6 @@
-"""What the units of a task may use on this node besides the model: the clock, and Python sessions.
+"""What the units of a task may use on this node besides the model: the clock, sessions, programs.
 
-Sessions are of one sandbox per worker and task, which a first cell starts. Which sandbox that is, and
+Sessions are of one sandbox per worker and task, which a first cell starts; so are programs. Which sandbox that is, and
 with which interpreter, is settled here from the benchmark's needs and the recipe's `scoring`.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.client.steps import Facilities
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import ScorerError
-from evalkit.scoring.sandbox import SessionPool, find_sandbox
+from evalkit.scoring.sandbox import ProgramPool, SessionPool, find_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ def make_facilities(
     needs that are not there."""
     if benchmark.single_call:
         return None
-    if not benchmark.uses_sessions:
+    if not benchmark.uses_sessions and not benchmark.uses_programs:
         return Facilities(clock)
     needs = benchmark.sandbox()
 
@@ -48,7 +48,12 @@ def make_facilities(
         )
 
     cores = len(os.sched_getaffinity(0))
-    return Facilities(clock, SessionPool(find, preload=needs.preload, cores=cores))
+    options: dict[str, Any] = {"preload": needs.preload, "cores": cores}
+    return Facilities(
+        clock,
+        SessionPool(find, **options) if benchmark.uses_sessions else None,
+        ProgramPool(find, **options) if benchmark.uses_programs else None,
+    )
 
 
 def load_works(
@@ -67,25 +72,27 @@ def load_works(
 
 
 async def check_sandboxes(works: Mapping[str, TaskWork]) -> None:
-    """A first cell in the Python sessions of each task that has them, before a server takes minutes.
+    """A first cell or program in the sandbox of each task that has one, before a server takes minutes.
 
     Raises ScorerError where a sandbox cannot be had here.
     """
-    for name, sessions in _sessions(works):
+    for name, pool in _pools(works):
         try:
-            await sessions.check()
+            await pool.check()
         except ScorerError as error:
             error.message = f"preflight of tasks.{name}: {error.message}"
             raise
 
 
 async def close_works(works: Mapping[str, TaskWork]) -> None:
-    """End all sessions and their sandboxes."""
-    for _, sessions in _sessions(works):
-        await sessions.close()
+    """End all sessions and programs, and their sandboxes."""
+    for _, pool in _pools(works):
+        await pool.close()
 
 
-def _sessions(works: Mapping[str, TaskWork]) -> Iterator[tuple[str, SessionPool]]:
+def _pools(works: Mapping[str, TaskWork]) -> Iterator[tuple[str, SessionPool | ProgramPool]]:
     for name, work in works.items():
-        if work.facilities is not None and work.facilities.sessions is not None:
-            yield name, work.facilities.sessions
+        if work.facilities is not None:
+            for pool in (work.facilities.sessions, work.facilities.programs):
+                if pool is not None:
+                    yield name, pool

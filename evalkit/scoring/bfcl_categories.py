@@ -57,6 +57,18 @@ PARTS: Mapping[str, float] = {
 }
 """What each part weighs in the overall score."""
 
+GROUPS: Mapping[str, Sequence[str]] = {
+    "single_turn": (*NON_LIVE, *LIVE, *IRRELEVANCE, *RELEVANCE),
+    "non_live": NON_LIVE,
+    "live": LIVE,
+    "hallucination": (*IRRELEVANCE, *RELEVANCE),
+    "multi_turn": MULTI_TURN,
+    "agentic": (*WEB_SEARCH, *MEMORY),
+    "web_search": WEB_SEARCH,
+    "memory": MEMORY,
+}
+"""Names for several categories at once."""
+
 OVERALL = "overall"
 OVERALL_PARTIAL = "overall_partial"
 
@@ -113,6 +125,4 @@ def _equal(categories: Sequence[str], entries: Mapping[str, float]) -> Weights:
 def _mean(*groups: Weights) -> Weights:
     """The plain mean of the groups that have something."""
     there = [group for group in groups if group]
-    return {
-        category: weight / len(there) for group in there for category, weight in group.items()
-    }
+    return {category: weight / len(there) for group in there for category, weight in group.items()}

@@ -12,7 +12,8 @@ everything needed was there before the first call of the model's ran.
 
 Operations, by `request["do"]`:
   execute  run the calls of earlier steps, then those of the last one; answers with the last results
-  memory   run all steps, then tell what is in memory: the snapshot, and what of it a prompt shows
+  memory   run all steps, then tell what is in memory: the snapshot (as text, because its order
+           matters), and what of it a prompt shows
   check    the official verdict on a finished multi-turn dialogue
 """
 
@@ -41,9 +42,11 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)  # simulators print
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     request = json.load(sys.stdin)
     prepare(request["package"])
+    if "MemoryAPI_vector" in request["classes"]:
+        name_encoder(request["encoder"])
     import_simulators(request["classes"])
     print(READY, file=out, flush=True)
     answer = {"execute": execute, "memory": memory, "check": check}[request["do"]](request)
@@ -53,14 +56,22 @@ def main() -> None:
 
 def prepare(package: str) -> None:
     """Make the official package importable, in a time zone that is the same everywhere."""
-    os.environ["TZ"] = "UTC"
+    os.environ["TZ"] = "UTC"  # noqa: TID251 - of the sandbox, which has no other
     time.tzset()
-    os.environ["BFCL_PROJECT_ROOT"] = str(Path.cwd() / "bfcl")  # it makes folders when imported
+    # It makes folders when it is imported.
+    os.environ["BFCL_PROJECT_ROOT"] = str(Path.cwd() / "bfcl")  # noqa: TID251
     sys.path.insert(0, package)
     table: dict[str, Any] = {"MODEL_CONFIG_MAPPING": defaultdict(object)}
     stand_in = types.ModuleType("bfcl_eval.constants.model_config")
     stand_in.__dict__.update(table)
     sys.modules[stand_in.__name__] = stand_in
+
+
+def name_encoder(folder: str) -> None:
+    """Let the encoder, which the vector memory asks for by its name on the hub, be in a folder."""
+    module: Any = importlib.import_module("sentence_transformers")
+    load = module.SentenceTransformer
+    module.SentenceTransformer = lambda _name, **options: load(folder, **options)
 
 
 def import_simulators(classes: list[str]) -> None:
@@ -83,14 +94,14 @@ def memory(request: dict[str, Any]) -> dict[str, Any]:
     [store] = instances.values()
     store._flush_memory_to_local_file()
     return {
-        "snapshot": json.loads(store.latest_snapshot_file.read_text()),
+        "snapshot": store.latest_snapshot_file.read_text(),
         "shown": _sendable(store._dump_core_memory_to_context()),
     }
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """The official verdict. Every exception on the way to it is the answer's, not right then."""
-    checker = importlib.import_module(f"{_CHECKERS}.multi_turn_checker")
+    checker: Any = importlib.import_module(f"{_CHECKERS}.multi_turn_checker")
     plain = checker.execute_multi_turn_func_call
 
     def guarded(func_call_list: list[str], **options: Any) -> Any:
@@ -207,7 +218,7 @@ def _config(request: dict[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True)
     if given["snapshot"] is not None:
         file = folder / f"{given['scenario']}_final.json"
-        file.write_text(json.dumps(given["snapshot"]))
+        file.write_text(given["snapshot"])
     elif not utils.is_first_memory_prereq_entry(id_):
         raise LookupError(f"{id_} was given no memory to begin with")
     [name] = request["classes"]

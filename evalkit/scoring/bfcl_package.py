@@ -28,8 +28,6 @@ from evalkit.scoring.vendored import PIP, vendor_command, vendored_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from evalkit.benchmarks.contract import Message
-
 MODULE = "bfcl_eval"
 RELEASE = "2025.11.3.4"
 SOURCE = f"PyPI bfcl-eval=={RELEASE}"
@@ -60,7 +58,7 @@ CHECKED_AS = "evalkit"
 _HOOK = "\x00memory\x00"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Package:
     """What evalkit uses of the wheel."""
 
@@ -96,12 +94,12 @@ class Package:
         return found
 
     def with_memory_prompt(
-        self, turns: list[list[Message]], category: str, scenario: str
-    ) -> tuple[list[list[Message]], str]:
+        self, turns: list[list[dict[str, Any]]], category: str, scenario: str
+    ) -> tuple[list[list[dict[str, Any]]], str]:
         """A conversation that begins with the assistant's role, and the place in it that stands for
         what is in memory by then."""
         empty = SimpleNamespace(_dump_core_memory_to_context=lambda: _HOOK)
-        with_role: list[list[Message]] = self._handler.add_memory_instruction_system_prompt(
+        with_role: list[list[dict[str, Any]]] = self._handler.add_memory_instruction_system_prompt(
             turns, category, scenario, empty
         )
         return with_role, _HOOK
@@ -160,9 +158,7 @@ def load_package(folder: str | None = None) -> Package:
     try:
         return _import_alone(where)
     except ImportError as error:
-        raise DataError(
-            f"bfcl-eval in {where} cannot be imported: {error}", hint=HOW_TO
-        ) from error
+        raise DataError(f"bfcl-eval in {where} cannot be imported: {error}", hint=HOW_TO) from error
 
 
 def digest(where: Path) -> str:
@@ -175,9 +171,7 @@ def digest(where: Path) -> str:
             content = (root / name).read_bytes()
             whole.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     except OSError as error:
-        raise DataError(
-            f"{root} cannot be read: {error.strerror or error}", hint=HOW_TO
-        ) from error
+        raise DataError(f"{root} cannot be read: {error.strerror or error}", hint=HOW_TO) from error
     return whole.hexdigest()
 
 
@@ -251,7 +245,5 @@ def _unused(*_args: Any, **_options: Any) -> Any:
 
 def _take_modules(*names: str) -> dict[str, ModuleType]:
     """Takes modules, and those inside them, out of `sys.modules`."""
-    found = [
-        key for key in sys.modules if any(key == n or key.startswith(f"{n}.") for n in names)
-    ]
+    found = [key for key in sys.modules if any(key == n or key.startswith(f"{n}.") for n in names)]
     return {key: sys.modules.pop(key) for key in found}

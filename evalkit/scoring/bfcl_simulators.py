@@ -57,10 +57,13 @@ class Simulators:
 
     run: Callable[[Program], Awaitable[ProgramResult]]
     package: Path
+    encoder: Path | None = None
+    """Weights for the vector memory."""
 
     async def ask(self, request: Mapping[str, Any]) -> Answer:
         """The driver's answer. Raises ScorerError where the sandbox or the package fails."""
-        content = json.dumps({"package": str(self.package), **request})
+        encoder = None if self.encoder is None else str(self.encoder)
+        content = json.dumps({"package": str(self.package), "encoder": encoder, **request})
         result = await self.run(
             Program(
                 source=_driver(),
