@@ -13,12 +13,22 @@ from evalkit.recipe.schema import Client, Generation, Recipe
 from evalkit.recipe.serving import VllmServing
 from evalkit.store.codec import encode, header, seal
 from evalkit.store.layout import RunFolder
-from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord, Usage
+from evalkit.store.records import (
+    CallRecord,
+    Outcome,
+    Reply,
+    StepRecord,
+    Timing,
+    UnitRecord,
+    Usage,
+)
 from evalkit.store.run import create_run, load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from evalkit.store.codec import Record
 
 
 def make_recipe(**changes: Any) -> Recipe:
@@ -108,15 +118,19 @@ def make_call(key: UnitKey, text: str = "42", **changes: Any) -> CallRecord:
     return CallRecord(key.sample, key.repeat, reply=reply, timing=Timing(1.0, 0.5), **values)
 
 
+def make_step(key: UnitKey, result: Any = "fine", **changes: Any) -> StepRecord:
+    """A finished step of a unit; `step`, `digest`, `name` and `arguments` may be changed."""
+    values: dict[str, Any] = {"step": 0, "digest": "hash", "name": "tool", **changes}
+    return StepRecord(key.sample, key.repeat, result=result, started=1.0, seconds=0.5, **values)
+
+
 def make_unit(key: UnitKey, text: str = "end", calls: int = 1, **changes: Any) -> UnitRecord:
     """The end of a many-call unit."""
     values: dict[str, Any] = {"outcome": Outcome.OK, **changes}
     return UnitRecord(key.sample, key.repeat, text=text, calls=calls, **values)
 
 
-def journal_bytes(
-    plan: Plan, shard: Shard, attempt: str, records: Iterable[CallRecord | UnitRecord]
-) -> bytes:
+def journal_bytes(plan: Plan, shard: Shard, attempt: str, records: Iterable[Record]) -> bytes:
     """A whole journal as a writer leaves it."""
     lines = [seal(header(plan.fingerprint, shard.task, shard.index, attempt))]
     return b"".join([*lines, *(seal(encode(record)) for record in records)])
@@ -127,7 +141,7 @@ def write_journal(
     plan: Plan,
     shard: Shard,
     attempt: str,
-    records: Iterable[CallRecord | UnitRecord],
+    records: Iterable[Record],
 ) -> Path:
     """Write a journal of one attempt."""
     path = folder.journal(shard, attempt)

@@ -13,7 +13,7 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 import yaml
@@ -26,17 +26,18 @@ from evalkit.plan.model import UnitKey
 from evalkit.store.codec import decode
 from evalkit.store.journal import read_journal
 from evalkit.store.layout import RunFolder
-from evalkit.store.records import CallRecord
+from evalkit.store.records import CallRecord, StepRecord
 from evalkit.store.run import load_plan
 from evalkit.store.union import list_journals
 from tests.faults.fault_server import body_hash
 from tests.faults.many_calls import ENTRY_POINTS, Chain, Fan, ManyCallsParams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from evalkit.plan.model import TaskPlan
 
+R = TypeVar("R", CallRecord, StepRecord)
 REPOSITORY = Path(__file__).parents[2]
 FAULT_SERVER = REPOSITORY / "tests" / "faults" / "fault_server.py"
 WORKER = REPOSITORY / "tests" / "faults" / "worker_process.py"
@@ -223,10 +224,10 @@ class Place:
         """What `evalkit` with these arguments says; it must end with this code."""
         return finish(self.start(*arguments), code)
 
-    def artifacts(self) -> dict[str, Any]:
+    def artifacts(self, tasks: Iterable[str] = TASKS) -> dict[str, Any]:
         """All artifacts as far as they must be equal: bytes of samples and metrics, results parsed."""
         found: dict[str, Any] = {}
-        for task in TASKS:
+        for task in tasks:
             found[f"{task}/samples"] = self.folder.samples(task).read_bytes()
             found[f"{task}/metrics"] = self.folder.metrics(task).read_bytes()
             results = orjson.loads(self.folder.results(task).read_bytes())
@@ -268,13 +269,18 @@ class Bodies(RequestBuilder):
 
 def journaled_calls(folder: RunFolder) -> dict[str, list[CallRecord]]:
     """All call records of a run by task, of whole lines only."""
+    return journaled(folder, CallRecord)
+
+
+def journaled(folder: RunFolder, kind: type[R]) -> dict[str, list[R]]:
+    """All records of a kind by task, of whole lines only."""
     plan = load_plan(folder)
-    found: dict[str, list[CallRecord]] = {task.name: [] for task in plan.tasks}
+    found: dict[str, list[R]] = {task.name: [] for task in plan.tasks}
     for task in plan.tasks:
         for shard in task.shards():
             for path in list_journals(folder, shard):
                 records = map(decode, read_journal(path, plan, shard, []))
-                found[task.name] += [r for r in records if isinstance(r, CallRecord)]
+                found[task.name] += [r for r in records if isinstance(r, kind)]
     return found
 
 

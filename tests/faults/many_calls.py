@@ -7,7 +7,10 @@ follows, and the artifacts with it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -18,11 +21,15 @@ from evalkit.plan.model import DataProvenance
 if TYPE_CHECKING:
     from evalkit.benchmarks.contract import Message, ModelHandle
 
+TOOL_LOG = "TOOL_LOG"
+"""Variable that names the file in which each step of `Tool` leaves a line."""
 ENTRY_POINTS = """\
 [evalkit.benchmarks]
 chain = tests.faults.many_calls:Chain
 fan = tests.faults.many_calls:Fan
 essay = tests.faults.many_calls:Essay
+tool = tests.faults.many_calls:Tool
+cells = tests.faults.many_calls:Cells
 """
 
 
@@ -121,6 +128,55 @@ class Essay(Chain):
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """One call."""
         return Solution.of(await model.chat(sample.messages))
+
+
+class Tool(Chain):
+    """Each call asks about what two steps made of the reply before; each step leaves a line in a file."""
+
+    name = "tool"
+    title = "Tool"
+    description = "Steps beside calls."
+
+    async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
+        """A call, then two steps at once, and so on."""
+        said: list[Any] = []
+        for _ in range(self.params.calls):
+            text = f"tool {sample.data['number']}: what follows {said[-1:]!r}?"
+            reply = await model.chat(ask(text))
+            asked = [{"reply": reply.content, "part": part} for part in range(2)]
+            said.append(await asyncio.gather(*(self._step(model, sample, each) for each in asked)))
+        return Solution(str(said[-1]), data={"said": said})
+
+    async def _step(self, model: ModelHandle, sample: Sample, asked: dict[str, Any]) -> Any:
+        async def run() -> dict[str, Any]:
+            line = json.dumps([sample.id, model.repeat, asked], sort_keys=True)
+            with Path(os.environ[TOOL_LOG]).open("a") as file:
+                file.write(f"{line}\n")
+            await asyncio.sleep(0)
+            return {"length": len(line), "end": line[-20:]}
+
+        return await model.step("measure", asked, run)
+
+
+class Cells(Chain):
+    """Each call asks about what a Python session has made of all replies before."""
+
+    name = "cells"
+    title = "Cells"
+    description = "A Python session beside calls."
+    uses_sessions = True
+
+    async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
+        """A call, then a cell whose answer needs all cells before it."""
+        shown: list[str] = []
+        async with model.session() as session:
+            for step in range(self.params.calls):
+                reply = await model.chat(ask(f"cells {sample.data['number']}: {shown[-1:]!r}?"))
+                first = "seen = []" if step == 0 else "len(seen)"
+                await session.execute(first, 20)
+                cell = f"seen.append({reply.content!r}); '/'.join(seen)"
+                shown.append((await session.execute(cell, 20)).text)
+        return Solution(shown[-1], data={"shown": shown})
 
 
 def ask(text: str) -> list[Message]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.cluster import session, worker
 from evalkit.cluster.job import current_job
 from evalkit.errors import EvalkitError
+from evalkit.scoring.sandbox import find
 from evalkit.serving.watchdog import ProgressWatchdog
 from evalkit.store.leases import Leases
 
@@ -95,6 +96,7 @@ def main() -> int:
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--stale-s", type=float, help="listings of folders are that old at first")
     parser.add_argument("--probe-s", type=float)
+    parser.add_argument("--no-sandbox", action="store_true", help="none works on this machine")
     parser.add_argument("--kill-wait-s", type=float, default=30.0)
     arguments = parser.parse_args()
     if arguments.no_leases:
@@ -103,6 +105,8 @@ def main() -> int:
         fill_disk(arguments.disk_bytes)
     if arguments.read_only:
         make_read_only()
+    if arguments.no_sandbox:
+        vars(find)["safe_backends"] = lambda env, image: []
     if arguments.stale_s is not None:
         make_listings_stale(arguments.stale_s)
     if arguments.probe_s is not None:

@@ -131,6 +131,7 @@ def test_cell_that_ends_its_process(session: PythonSession, cell: str) -> None:
 def test_restoration_that_fails(session: PythonSession) -> None:
     """A cell that does not succeed a second time clears the history, and the model is told."""
     cell = "import os, time\nx = 1\nif time.time() > {now} + 1: raise ValueError"
+    session.execute("'an interpreter takes its time to start'", PATIENCE_S)
     session.execute(cell.format(now=time.time()), PATIENCE_S)
     session.execute(NEVER, 1)
     result = session.execute("x", PATIENCE_S)

@@ -99,6 +99,7 @@ def test_samples_are_in_order_and_say_nothing_of_how_they_were_made(tmp_path: Pa
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "reasoning_tokens": None},
         "calls": 1,
+        "steps": [],
         "messages": [{"role": "user", "content": "say t0"}],
     }
 

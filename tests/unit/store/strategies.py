@@ -10,6 +10,7 @@ from evalkit.store.records import (
     Outcome,
     PartialRecord,
     Reply,
+    StepRecord,
     Timing,
     UnitRecord,
     Usage,
@@ -67,6 +68,18 @@ partials = st.builds(
     stuck=st.integers(0, 9),
     begun=st.integers(0, 9),
 )
+steps = st.builds(
+    StepRecord,
+    sample=counts,
+    repeat=counts,
+    step=st.integers(0, 1000),
+    digest=texts,
+    name=texts,
+    result=json_values,
+    started=seconds,
+    seconds=seconds,
+    arguments=json_values,
+)
 units = st.builds(
     UnitRecord,
     sample=counts,
@@ -76,7 +89,9 @@ units = st.builds(
     data=json_values,
     calls=st.integers(0, 1000),
     unanswered=st.lists(counts, max_size=3).map(tuple),
+    steps=st.integers(0, 1000),
+    undone=st.lists(counts, max_size=3).map(tuple),
     detail=st.none() | texts,
     kind=st.none() | texts,
 )
-records = calls | units | partials
+records = calls | steps | units | partials

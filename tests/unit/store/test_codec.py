@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evalkit.plan.model import UnitKey
 from evalkit.store.codec import CorruptLineError, Record, decode, encode, header, seal, unseal
-from tests.builders import make_call
+from tests.builders import make_call, make_step
 from tests.unit.store.strategies import records
 
 
@@ -83,4 +83,17 @@ def test_line_bytes() -> None:
         "usage": {"prompt_tokens": 10, "completion_tokens": 5},
         "started": 1.0,
         "latency_s": 0.5,
+    }
+    assert orjson.loads(seal(encode(make_step(UnitKey(3, 1), {"text": "4"}, arguments=[2])))) == {
+        "crc": "720cdee1",
+        "kind": "step",
+        "sample": 3,
+        "repeat": 1,
+        "step": 0,
+        "digest": "hash",
+        "name": "tool",
+        "result": {"text": "4"},
+        "started": 1.0,
+        "seconds": 0.5,
+        "arguments": [2],
     }

@@ -24,6 +24,7 @@ from tests.builders import (
     make_plan,
     make_prepared,
     make_run,
+    make_step,
     make_unit,
     units_of,
     write_journal,
@@ -260,6 +261,62 @@ def test_lost_call_of_a_finished_unit_is_made_again(tmp_path: Path) -> None:
     write_journal(folder, ONE_SHARD, SHARD, "r0.a2", mended)
     union = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
     assert [call.reply.content for call in union.finished[key].calls] == ["a", "b"]
+
+
+def test_steps_of_unfinished_units_are_kept(tmp_path: Path) -> None:
+    """A unit without its end gives its finished steps back, the first where two attempts made one."""
+    key = UnitKey(0, 0)
+    first, other = make_step(key, "one"), make_step(key, "other")
+    second = make_step(key, 2, step=1, digest="b")
+    union = read(tmp_path, {"r0.a1": [first], "r1.a1": [other, second]}, single_call=False)
+    assert union.steps == {key: {(0, "hash"): first, (1, "b"): second}}
+    assert key in union.owed(TASK, SHARD)
+
+
+def test_unit_has_its_steps_beside_its_calls(tmp_path: Path) -> None:
+    """Calls and steps have numbers of their own; a unit's steps are those its own attempt saw."""
+    key = UnitKey(0, 0)
+    theirs, mine = make_step(key, "theirs"), make_step(key, "mine")
+    early = make_step(key, "early", step=1, digest="b")
+    journals: dict[str, list[Record]] = {
+        "r0.a1": [theirs, early],
+        "r1.a1": [make_call(key), mine, make_unit(key, steps=2), mine],
+    }
+    union = read(tmp_path, journals, single_call=False)
+    assert union.finished[key].steps == (mine, early)
+    assert [call.call for call in union.finished[key].calls] == [0]
+    assert union.steps == {}
+
+
+def test_step_of_an_attempt_that_comes_later_in_order(tmp_path: Path) -> None:
+    """A step that stands behind the unit's end, in another attempt's journal, is the unit's."""
+    key = UnitKey(0, 0)
+    steps = [make_step(key, n, step=n, digest=f"h{n}") for n in range(3)]
+    journals: dict[str, list[Record]] = {
+        "r0.a1": [steps[0], steps[2], make_unit(key, calls=0, steps=3)],
+        "r1.a1": [steps[1]],
+    }
+    assert read(tmp_path, journals, single_call=False).finished[key].steps == tuple(steps)
+
+
+def test_lost_step_of_a_finished_unit_is_made_again(tmp_path: Path) -> None:
+    """Of a unit that ended, a step whose line was corrupted is owed; calls and other steps are known."""
+    folder, key = RunFolder(tmp_path), UnitKey(1, 0)
+    lost, left = make_step(key, "a"), make_step(key, "b", step=1)
+    records = [lost, make_call(key), left, make_unit(key, steps=3, undone=(2,))]
+    path = write_journal(folder, ONE_SHARD, SHARD, "r0.a1", records)
+    whole = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert whole.finished[key].steps == (lost, left)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], b"\0" * 50, *lines[2:]]))
+    damaged = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert key in damaged.owed(TASK, SHARD)
+    assert damaged.steps[key] == {(1, "hash"): left}
+    assert [call.reply.content for call in damaged.calls[key].values()] == ["42"]
+    mended = [make_step(key, "again"), make_unit(key, steps=3, undone=(2,))]
+    write_journal(folder, ONE_SHARD, SHARD, "r0.a2", mended)
+    union = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert [step.result for step in union.finished[key].steps] == ["again", "b"]
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"crc":"0123'], ids=["whole", "torn"])
