@@ -4,8 +4,8 @@ This file is sent into the sandbox as the program and reads one JSON request fro
 imports nothing of evalkit, and the official package from the folder that the request names.
 
 The official code evaluates a call as Python text, with names of functions and arguments pasted as the
-model wrote them. So nothing is evaluated here that is not a plain call (`is_plain`): a simulator's
-method, or a name that does not exist (which is answered in Python's own words), with JSON values by
+model wrote them. So nothing is evaluated here that is not a plain call (`refusal`): a simulator's
+method, or a name that does not exist (which Python answers in its own words), with JSON values by
 name. What remains of the model's text is data, which is why the gold calls and the verdict can be in
 the same process. The answer goes out on a descriptor of its own, behind a line that shows that
 everything needed was there before the first call of the model's ran.
@@ -150,24 +150,33 @@ def run_calls(plain: Any, calls: list[str], options: dict[str, Any]) -> tuple[li
     results: list[str] = []
     _, instances = plain(func_call_list=[], **options)
     for call in calls:
-        if is_plain(call, allowed, plain.__globals__):
+        reason = refusal(call, allowed, plain.__globals__)
+        if reason is None:
             found, instances = plain(func_call_list=[call], **options)
             results += found
         else:
-            name = call.partition("(")[0]
-            results.append(f"Error during execution: name {name!r} is not defined")
+            results.append(f"Error during execution: {reason}")
     return results, instances
 
 
-def is_plain(call: str, methods: set[str], known: dict[str, Any]) -> bool:
-    """Whether evaluating this text does nothing but call a simulator with JSON values, or fail.
+def refusal(call: str, methods: set[str], known: dict[str, Any]) -> str | None:
+    """Why this text is not evaluated, in Python's words; null for a call with JSON values of a
+    simulator's method, or of a name that does not exist.
 
     `known` are the names that the official module has: it evaluates calls among them.
     """
     try:
-        tree = ast.parse(call, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return True  # it fails in the same way when it is evaluated
+        tree = ast.parse(call, "<string>", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return str(error)
+    return None if _is_plain(tree, methods, known) else f"name {_name(call)!r} is not defined"
+
+
+def _name(call: str) -> str:
+    return call.partition("(")[0]
+
+
+def _is_plain(tree: ast.expr, methods: set[str], known: dict[str, Any]) -> bool:
     if not isinstance(tree, ast.Call) or tree.args:
         return False
     root = tree.func
