@@ -141,6 +141,11 @@ class ModelHandle(Protocol):
         """
         ...
 
+    def run(self, program: Program) -> Awaitable[ProgramResult]:
+        """Run a program in the sandbox, within the `run` of a step, which journals what is made of it;
+        needs `uses_programs`. Raises InfraError where the sandbox fails."""
+        ...
+
     def session(self) -> AbstractAsyncContextManager[Session]:
         """A Python session of this unit, at most one at a time; needs `uses_sessions`.
 
@@ -165,7 +170,7 @@ class GradingTools(Protocol):
     """What a `grade` may use; each where the benchmark's `grader` says so."""
 
     def run(self, program: Program) -> Awaitable[ProgramResult]:
-        """Run a program in the sandbox. Raises ScorerError where the sandbox fails."""
+        """Run a program in the sandbox. Raises InfraError where the sandbox fails."""
         ...
 
     def judge(
@@ -199,6 +204,8 @@ class Benchmark(ABC, Generic[P]):
     """The score the headline is made of."""
     score_weights: ClassVar[Mapping[str, str]] = {}
     """Scores that are shares of a count, with the score that holds the count."""
+    subsets: ClassVar[Sequence[str]] = ()
+    """All subsets of the whole benchmark: those without samples in a run are named as not run."""
     metric_means: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Metrics that are the plain mean of the metrics of several scores, with those scores."""
     single_call: ClassVar[bool] = True
@@ -208,6 +215,8 @@ class Benchmark(ABC, Generic[P]):
     uses_sessions: ClassVar[bool] = False
     """`solve` opens Python sessions: a worker makes sure that there is a sandbox for them before it
     starts a server."""
+    uses_programs: ClassVar[bool] = False
+    """`solve` runs programs: likewise."""
     parallel_scoring: ClassVar[bool] = False
     """`score` is slow or needs a main thread: it runs in worker processes when the run is gathered,
     and there is no running score."""
@@ -256,6 +265,14 @@ class Benchmark(ABC, Generic[P]):
     @abstractmethod
     def score(self, sample: Sample, solution: Solution) -> Score:
         """Score one unit, pure and on CPU. Raises ScorerError; never scores a failure as wrong."""
+
+    def subset_weights(self, totals: Mapping[str, float]) -> Mapping[str, Mapping[str, float]]:
+        """Metrics that are weighted sums of `metric` over subsets: the weight of each subset, by name.
+
+        `totals` are the subsets there are, with their number of samples, or of parts where `metric`
+        counts parts. The first name is the headline; with none (the default) it is `metric` itself.
+        """
+        return {}
 
     @abstractmethod
     def gold(self, sample: Sample) -> Solution | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from evalkit.client.kept_tokens import Tokens
     from evalkit.client.request import Request, RequestBuilder
     from evalkit.plan.model import UnitKey
+    from evalkit.scoring.sandbox import Program, ProgramResult
     from evalkit.store.records import Reply
 
 _running: ContextVar[str | None] = ContextVar("_running", default=None)
@@ -160,6 +161,15 @@ class DurableModel:
         except ScorerError as error:
             raise self._fail(error) from error.__cause__
         return self._do(step, run, facilities)
+
+    async def run(self, program: Program) -> ProgramResult:
+        """Run a program in the sandbox, within the `run` of a step."""
+        programs = None if self._facilities is None else self._facilities.programs
+        if programs is None:
+            raise self._fail(ScorerError("a program: the benchmark does not say `uses_programs`"))
+        if _running.get() is None:
+            raise self._fail(ScorerError("a program outside of a step: nothing would journal it"))
+        return await programs.run(program)
 
     def session(self) -> DurableSession:
         """A Python session; only one at a time, so that no two units wait for each other's place."""

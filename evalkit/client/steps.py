@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from evalkit.plan.model import UnitKey
+    from evalkit.scoring.sandbox.program_pool import ProgramPool
     from evalkit.scoring.sandbox.session_pool import PooledSession, SessionPool
 
 MOST_ARGUMENTS = 2**16
@@ -36,6 +37,7 @@ class Facilities:
 
     clock: Clock = SYSTEM_CLOCK
     sessions: SessionPool | None = None
+    programs: ProgramPool | None = None
 
 
 @dataclass(frozen=True, slots=True)

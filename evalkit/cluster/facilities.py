@@ -1,6 +1,6 @@
-"""What the units of a task may use on this node besides the model: the clock, and Python sessions.
+"""What the units of a task may use on this node besides the model: the clock, sessions, programs.
 
-Sessions are of one sandbox per worker and task, which a first cell starts. Which sandbox that is, and
+Sessions are of one sandbox per worker and task, which a first cell starts; so are programs. Which sandbox that is, and
 with which interpreter, is settled here from the benchmark's needs and the recipe's `scoring`.
 """
 
@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.client.steps import Facilities
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import ScorerError
-from evalkit.scoring.sandbox import SessionPool, find_sandbox
+from evalkit.scoring.sandbox import ProgramPool, SessionPool, find_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.benchmarks.contract import Benchmark, SandboxNeeds
     from evalkit.clock import Clock
     from evalkit.plan.model import Plan
     from evalkit.recipe.schema import Scoring
     from evalkit.scoring.sandbox import Sandbox
     from evalkit.store.layout import RunFolder
+
+
+CORES_PER_PROGRAM = 2
+"""Of a solve: the server on the same node needs some, too."""
 
 
 def make_facilities(
@@ -34,21 +39,41 @@ def make_facilities(
     needs that are not there."""
     if benchmark.single_call:
         return None
-    if not benchmark.uses_sessions:
+    if not benchmark.uses_sessions and not benchmark.uses_programs:
         return Facilities(clock)
-    needs = benchmark.sandbox()
+    needs, cores = benchmark.sandbox(), program_slots()
+    find = partial(find_for, needs, scoring, env)
+    workers = max(1, cores // CORES_PER_PROGRAM)
+    return Facilities(
+        clock,
+        SessionPool(find, preload=needs.preload, cores=cores) if benchmark.uses_sessions else None,
+        make_programs(needs, scoring, env, workers) if benchmark.uses_programs else None,
+    )
 
-    def find() -> Sandbox:
-        return find_sandbox(
-            env,
-            interpreter=needs.interpreter,
-            readonly=needs.readonly,
-            image=None if scoring.image is None else Path(scoring.image),
-            unsafe=scoring.unsafe,
-        )
 
-    cores = len(os.sched_getaffinity(0))
-    return Facilities(clock, SessionPool(find, preload=needs.preload, cores=cores))
+def program_slots() -> int:
+    """Cores of this process: a time limit means something while each program has one of its own."""
+    return len(os.sched_getaffinity(0))
+
+
+def make_programs(
+    needs: SandboxNeeds, scoring: Scoring, env: Mapping[str, str], workers: int
+) -> ProgramPool:
+    """Programs in the sandbox that works here, so many `workers` at once. Starts nothing."""
+    return ProgramPool(
+        partial(find_for, needs, scoring, env), preload=needs.preload, workers=workers
+    )
+
+
+def find_for(needs: SandboxNeeds, scoring: Scoring, env: Mapping[str, str]) -> Sandbox:
+    """The best sandbox here for what a benchmark needs. Raises ScorerError."""
+    return find_sandbox(
+        env,
+        interpreter=needs.interpreter,
+        readonly=needs.readonly,
+        image=None if scoring.image is None else Path(scoring.image),
+        unsafe=scoring.unsafe,
+    )
 
 
 def load_works(
@@ -67,25 +92,27 @@ def load_works(
 
 
 async def check_sandboxes(works: Mapping[str, TaskWork]) -> None:
-    """A first cell in the Python sessions of each task that has them, before a server takes minutes.
+    """A first cell or program in the sandbox of each task that has one, before a server takes minutes.
 
     Raises ScorerError where a sandbox cannot be had here.
     """
-    for name, sessions in _sessions(works):
+    for name, pool in _pools(works):
         try:
-            await sessions.check()
+            await pool.check()
         except ScorerError as error:
             error.message = f"preflight of tasks.{name}: {error.message}"
             raise
 
 
 async def close_works(works: Mapping[str, TaskWork]) -> None:
-    """End all sessions and their sandboxes."""
-    for _, sessions in _sessions(works):
-        await sessions.close()
+    """End all sessions and programs, and their sandboxes."""
+    for _, pool in _pools(works):
+        await pool.close()
 
 
-def _sessions(works: Mapping[str, TaskWork]) -> Iterator[tuple[str, SessionPool]]:
+def _pools(works: Mapping[str, TaskWork]) -> Iterator[tuple[str, SessionPool | ProgramPool]]:
     for name, work in works.items():
-        if work.facilities is not None and work.facilities.sessions is not None:
-            yield name, work.facilities.sessions
+        if work.facilities is not None:
+            for pool in (work.facilities.sessions, work.facilities.programs):
+                if pool is not None:
+                    yield name, pool

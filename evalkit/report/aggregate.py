@@ -9,8 +9,8 @@ missing is the gather's affair and must be settled before.
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from evalkit.report import statistics as st
 
@@ -94,11 +94,22 @@ def prefix_lengths(repeats: int) -> list[int]:
     return [*powers, repeats]
 
 
+@dataclass(frozen=True, slots=True)
+class SubsetSums:
+    """Metrics that are weighted sums of one score's metric over subsets."""
+
+    score: str
+    weigh: Callable[[Mapping[str, float]], Mapping[str, Mapping[str, float]]]
+    """From the number of items (or of parts, where the score counts those) of each subset to the
+    weight of each subset, by metric."""
+
+
 def aggregate_scores(
     items: Sequence[ItemScores],
     *,
     weights: Mapping[str, str] | None = None,
     means: Mapping[str, Sequence[str]] | None = None,
+    sums: SubsetSums | None = None,
 ) -> Aggregate:
     """Metrics over all items, and the same for each subset.
 
@@ -106,6 +117,7 @@ def aggregate_scores(
     there are (``{"subtask_accuracy": "num_subtasks"}``): its value must be the same in all repeats,
     and the metric is the sum of counts over the sum of parts. ``means`` names, for a metric that is
     the mean of others, their scores; an item has no score of its own for it, so it has no statistics.
+    ``sums`` makes metrics of the subsets'; their errors are those of a sum of independent estimates.
     Raises ValueError, naming the item, where repeats or score names differ between items, and where
     there are no items.
     """
@@ -117,7 +129,52 @@ def aggregate_scores(
         if item.subset is not None:
             subsets[item.subset].append(item)
     parts = {name: _aggregate(part, weights, means, {}) for name, part in sorted(subsets.items())}
-    return _aggregate(items, weights, means, parts)
+    whole = _aggregate(items, weights, means, parts)
+    return whole if sums is None else _with_sums(whole, sums, weights.get(sums.score))
+
+
+def _with_sums(whole: Aggregate, sums: SubsetSums, weight: str | None) -> Aggregate:
+    """With the metrics of ``sums``, and their statistics."""
+    totals = {
+        name: part.n_items if weight is None else part.totals[weight]
+        for name, part in whole.subsets.items()
+    }
+    modes = {mode: dict(metrics) for mode, metrics in whole.metrics.items()}
+    statistics = dict(whole.statistics)
+    for name, of in sums.weigh(totals).items():
+        if name in statistics or not of or not whole.subsets.keys() >= of.keys():
+            raise ValueError(f"{name!r} is no sum of {sorted(of)}; subsets: {sorted(totals)}")
+        for mode, metrics in modes.items():
+            metrics[name] = math.fsum(
+                w * whole.subsets[subset].metrics[mode][sums.score] for subset, w in of.items()
+            )
+        parts = [(w, whole.subsets[subset].statistics[sums.score]) for subset, w in of.items()]
+        statistics[name] = _sum_statistics(parts)
+    return replace(whole, metrics=modes, statistics=statistics)
+
+
+def _sum_statistics(parts: Sequence[tuple[float, ScoreStatistics]]) -> ScoreStatistics:
+    """Of a weighted sum of independent estimates; runs of it are not the runs of its parts."""
+
+    def combined(name: str) -> float | None:
+        errors = [(w, getattr(stats, name)) for w, stats in parts]
+        if any(error is None for _, error in errors):
+            return None
+        return math.sqrt(math.fsum((w * error) ** 2 for w, error in errors))
+
+    average = math.fsum(w * stats.avg for w, stats in parts)
+    clustered = combined("se_items_clustered")
+    return ScoreStatistics(
+        avg=average,
+        std_dev_across_runs=None,
+        std_err_across_runs=None,
+        avg_sample_std_dev=None,
+        se_items_clustered=clustered,
+        se_sampling_fixed_items=combined("se_sampling_fixed_items"),
+        se_binomial_upper=combined("se_binomial_upper"),
+        interval=None if clustered is None else st.normal_interval(average, clustered, LEVEL),
+        interval_method=None if clustered is None else "normal, weighted sum of subsets",
+    )
 
 
 def _check(items: Sequence[ItemScores], weights: Mapping[str, str]) -> None:

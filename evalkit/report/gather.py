@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.errors import IncompleteError, ScorerError, StoreError, UsageError
-from evalkit.report.aggregate import Aggregate, ItemScores, aggregate_scores
+from evalkit.report.aggregate import Aggregate, ItemScores, SubsetSums, aggregate_scores
 from evalkit.report.artifacts import (
     find_complete,
     hash_lines,
@@ -25,7 +25,13 @@ from evalkit.report.artifacts import (
 from evalkit.report.collect import Collector
 from evalkit.report.facts import RunFacts, read_run_facts
 from evalkit.report.findings import Findings
-from evalkit.report.headline import find_bounds, make_headline
+from evalkit.report.headline import (
+    count_parts,
+    find_bounds,
+    find_sum_bounds,
+    make_headline,
+    split_by_subset,
+)
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
 from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
@@ -179,7 +185,10 @@ def _aggregate(
     ]
     try:
         return aggregate_scores(
-            items, weights=benchmark.score_weights, means=benchmark.metric_means
+            items,
+            weights=benchmark.score_weights,
+            means=benchmark.metric_means,
+            sums=SubsetSums(benchmark.metric, benchmark.subset_weights),
         )
     except ValueError as error:
         raise ScorerError(
@@ -198,7 +207,16 @@ def _make_results(
 ) -> Results:
     task = found.task
     weight = benchmark.score_weights.get(task.metric)
-    bounds = None if aggregate else find_bounds(found.scores, task.repeats, task.metric, weight)
+    subsets = (
+        split_by_subset(found.samples, found.scores, task.repeats) if benchmark.subsets else {}
+    )
+    totals = {name: count_parts(rows, task.repeats, weight) for name, rows in subsets.items()}
+    metric, of = next(iter(benchmark.subset_weights(totals).items()), (task.metric, None))
+    bounds = None
+    if aggregate is None and of is None:
+        bounds = find_bounds(found.scores, task.repeats, task.metric, weight)
+    elif aggregate is None and of is not None:
+        bounds = find_sum_bounds(subsets, of, task.repeats, task.metric, weight)
     whole = _breakdown(aggregate) if aggregate else None
     return Results(
         run=plan.run,
@@ -208,7 +226,8 @@ def _make_results(
         benchmark=task.benchmark,
         benchmark_version=task.benchmark_version,
         complete=aggregate is not None,
-        headline=make_headline(task, aggregate, bounds),
+        headline=make_headline(task, aggregate, bounds, metric),
+        not_run=tuple(name for name in benchmark.subsets if name not in subsets),
         metrics=whole.metrics if whole else None,
         statistics=whole.statistics if whole else None,
         totals=whole.totals if whole else None,

@@ -14,24 +14,27 @@ from evalkit.report.results import Headline
 from evalkit.report.statistics import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from evalkit.benchmarks.contract import Sample
     from evalkit.plan.model import TaskPlan
 
 STANDARD_ERROR = "se_items_clustered"
 
 
-def make_headline(task: TaskPlan, aggregate: Aggregate | None, bounds: Interval | None) -> Headline:
+def make_headline(
+    task: TaskPlan, aggregate: Aggregate | None, bounds: Interval | None, metric: str
+) -> Headline:
     """The headline of a complete task (`aggregate`), or of one with missing units (null)."""
     mode = headline_mode(task.repeats)
-    stats = aggregate.statistics[task.metric] if aggregate else None
+    stats = aggregate.statistics[metric] if aggregate else None
     # verdicts of two judges are two metrics
     judge = "" if task.judge is None else f"[{task.judge.deployment.served_model_name}]"
     error = stats.se_items_clustered if stats else None
     return Headline(
-        name=f"{mode} {task.metric}{judge}",
+        name=f"{mode} {metric}{judge}",
         mode=mode,
-        metric=task.metric,
+        metric=metric,
         value=stats.avg if stats else None,
         percent=100 * stats.avg if stats else None,
         standard_error=error,
@@ -67,6 +70,43 @@ def find_bounds(
     if total <= 0:
         return None
     return Interval(math.fsum(known) / total, math.fsum([*known, *possible]) / total)
+
+
+def split_by_subset(
+    samples: Sequence[Sample], scores: Sequence[RepeatScores | None], repeats: int
+) -> dict[str, list[RepeatScores | None]]:
+    """The scores of each subset, by sample, then repeat; samples of none are left out."""
+    subsets: dict[str, list[RepeatScores | None]] = {}
+    for number, sample in enumerate(samples):
+        if sample.subset is not None:
+            row = scores[number * repeats : (number + 1) * repeats]
+            subsets.setdefault(sample.subset, []).extend(row)
+    return subsets
+
+
+def count_parts(scores: Sequence[RepeatScores | None], repeats: int, weight: str | None) -> float:
+    """The number of samples, or of their parts. A sample of which no unit has a score counts as one,
+    so while units are missing this says only what there is; bounds do not rest on it then."""
+    rows = (scores[start : start + repeats] for start in range(0, len(scores), repeats))
+    return math.fsum(1.0 if (most := _highest(row, weight)) is None else most for row in rows)
+
+
+def find_sum_bounds(
+    subsets: Mapping[str, Sequence[RepeatScores | None]],
+    weights: Mapping[str, float],
+    repeats: int,
+    metric: str,
+    weight: str | None,
+) -> Interval | None:
+    """As `find_bounds`, of a sum of subsets' metrics by `weights`; null where one has no bounds."""
+    low, high = [], []
+    for name, share in weights.items():
+        bounds = find_bounds(subsets[name], repeats, metric, weight)
+        if bounds is None:
+            return None
+        low.append(share * bounds.low)
+        high.append(share * bounds.high)
+    return Interval(math.fsum(low), math.fsum(high))
 
 
 def _highest(row: Sequence[RepeatScores | None], weight: str | None) -> float | None:

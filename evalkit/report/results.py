@@ -216,6 +216,8 @@ class Results(Frozen):
     statistics: dict[str, ScoreStatistics] | None
     totals: dict[str, float] | None
     subsets: dict[str, Breakdown] | None
+    not_run: tuple[str, ...] = ()
+    """Subsets of the benchmark of which this task has no samples; the headline does not count them."""
     counts: Counts
     missing: Missing
     tokens: Tokens

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @contextlib.contextmanager
@@ -20,3 +20,11 @@ def kept_environment() -> Iterator[None]:
         for key in os.environ.keys() - before.keys():
             del os.environ[key]
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def with_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """`values` are set inside, and everything is as before afterwards."""
+    with kept_environment():
+        os.environ.update(values)
+        yield

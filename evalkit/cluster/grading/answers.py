@@ -6,9 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evalkit.cluster.grading.programs import ProgramRunner, program_slots
+from evalkit.cluster.facilities import make_programs, program_slots
 from evalkit.cluster.grading.unit import UnitTools
 from evalkit.errors import EvalkitError, ScorerError, UsageError
+from evalkit.recipe.schema import Scoring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,22 +44,27 @@ async def _grade(
     env: Mapping[str, str],
     on_progress: Callable[[int], None],
 ) -> list[Solution | ScorerError]:
-    slots, done = asyncio.Semaphore(program_slots() + 1), 0
-    with ProgramRunner(benchmark.sandbox(), env) as runner:
-        tools = UnitTools(benchmark.name, runner=runner.run)
+    slots, done = program_slots(), 0
+    places = asyncio.Semaphore(slots + 1)
+    programs = make_programs(benchmark.sandbox(), Scoring(), env, slots)
+    tools = UnitTools(benchmark.name, runner=programs.run)
 
-        async def one(sample: Sample, solution: Solution) -> Solution | ScorerError:
-            nonlocal done
-            async with slots:
-                try:
-                    found = await benchmark.grade(sample, solution, tools)
-                except ScorerError as error:
-                    return error
-                except EvalkitError as error:
-                    return ScorerError(error.message, hint=error.hint)
-                finally:
-                    done += 1
-                    on_progress(done)
-            return replace(solution, grading=found)
+    async def one(sample: Sample, solution: Solution) -> Solution | ScorerError:
+        nonlocal done
+        async with places:
+            try:
+                found = await benchmark.grade(sample, solution, tools)
+            except ScorerError as error:
+                return error
+            except EvalkitError as error:
+                return ScorerError(error.message, hint=error.hint)
+            finally:
+                done += 1
+                on_progress(done)
+        return replace(solution, grading=found)
 
+    try:
+        await programs.check()
         return await asyncio.gather(*(one(*item) for item in items))
+    finally:
+        await programs.close()

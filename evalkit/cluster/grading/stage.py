@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.cluster.attempts import begin_attempt
+from evalkit.cluster.facilities import make_programs, program_slots
 from evalkit.cluster.grading.judging import Grader, JudgeModel, with_judge
-from evalkit.cluster.grading.programs import ProgramRunner, program_slots
 from evalkit.cluster.grading.unit import UnitTools, grade_unit
 from evalkit.cluster.grading.work import (
     GradingProgress,
@@ -108,11 +108,16 @@ async def _grade_task(
 
 
 async def _run_programs(grader: Grader, pass_over: Pass) -> None:
-    benchmark = pass_over.grading.benchmark
-    with ProgramRunner(benchmark.sandbox(), grader.env) as runner:
-        tools = UnitTools(benchmark.name, runner=runner.run)
+    benchmark, slots = pass_over.grading.benchmark, program_slots()
+    scoring = pass_over.grading.plan.scoring
+    programs = make_programs(benchmark.sandbox(), scoring, grader.env, slots)
+    tools = UnitTools(benchmark.name, runner=programs.run)
+    try:
+        await programs.check()
         # one more than can run: the next is ready when a core is
-        await pass_over.grade(program_slots() + 1, lambda _item: tools)
+        await pass_over.grade(slots + 1, lambda _item: tools)
+    finally:
+        await programs.close()
 
 
 async def _ask_judge(grader: Grader, pass_over: Pass) -> None:

@@ -37,7 +37,7 @@ class UnitTools:
     """The judge."""
 
     async def run(self, program: Program) -> ProgramResult:
-        """Run a program in the sandbox. Raises ScorerError."""
+        """Run a program in the sandbox. Raises InfraError where the sandbox fails."""
         if self.runner is None:
             raise ScorerError(f"{self.name} runs a program, and its grader is not `sandbox`")
         return await self.runner(program)
@@ -69,8 +69,10 @@ async def grade_unit(
             raise ScorerError(f"grade of {benchmark.name} found nothing on sample {sample.id}")
     except (ServingError, StoreError):
         raise
-    except (InfraError, JudgeError) as error:
+    except JudgeError as error:
         return _failed(item, Outcome.JUDGE_ERROR, error.message)
+    except InfraError as error:
+        return _failed(item, failing, error.message)
     except ScorerError as error:
         return _failed(item, Outcome.SCORER_ERROR, error.message)
     except Exception as error:

@@ -13,6 +13,7 @@ docs/adr/0017-sandbox.md says what is kept from whom, and by what.
 from evalkit.scoring.sandbox.find import Finding, Sandbox, find_sandbox, probe
 from evalkit.scoring.sandbox.pool import SandboxPool
 from evalkit.scoring.sandbox.program import Ending, Limits, Program, ProgramResult
+from evalkit.scoring.sandbox.program_pool import ProgramPool
 from evalkit.scoring.sandbox.session import (
     CellEnding,
     CellOutput,
@@ -32,6 +33,7 @@ __all__ = [
     "Limits",
     "PooledSession",
     "Program",
+    "ProgramPool",
     "ProgramResult",
     "PythonSession",
     "Sandbox",

@@ -1,0 +1,259 @@
+"""Back ends of BFCL's web search: SerpAPI, DuckDuckGo through `ddgs`, an HTTP gateway, a recording.
+
+The first two reach the web from where they run. On a cluster whose nodes do not, a gateway on a login
+node does (`bfcl_gateway`), and whatever it answers it also records. A recording answers only what was
+asked when it was made; anything else is an InfraError and never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import aiohttp
+
+from evalkit.benchmarks.bfcl_web import NOT_REACHED, PassingSearchError
+from evalkit.benchmarks.env import variable
+from evalkit.errors import DataError, InfraError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.benchmarks.bfcl_web import WebBackend
+
+BackendName: TypeAlias = Literal["gateway", "serpapi", "ddgs", "replay"]
+
+GATEWAY = "EVALKIT_WEB_GATEWAY"
+SERPAPI_KEY = "SERPAPI_API_KEY"
+SERPAPI = "https://serpapi.com/search"
+SEARCH_S = 60.0
+FETCH_S = 20.0
+GATEWAY_S = 300.0
+"""The gateway tries again by itself."""
+EXTRA = "pip install 'evalkit[bfcl-web]'"
+_BUSY = (429, 500, 502, 503, 504)
+_UNREACHABLE = (aiohttp.ClientError, TimeoutError)
+_HEADERS = {
+    "User-Agent": "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 "
+    "(KHTML, like Gecko) Chrome/112.0.0.0 Safari/537.36",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
+    "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
+    "Accept-Language": "en-US,en;q=0.9",
+    "Accept-Encoding": "gzip, deflate",
+    "Upgrade-Insecure-Requests": "1",
+    "Referer": "https://www.google.com/",
+    "Sec-Fetch-Site": "same-origin",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-User": "?1",
+    "Sec-Fetch-Dest": "document",
+}
+"""A browser's, as in the original: many sites answer nothing else."""
+
+
+def why_not(name: BackendName, recording: str | None) -> str | None:
+    """What is missing for a back end here, or null."""
+    if name == "replay":
+        if recording is None:
+            return "params.web_recording must name the recording"
+        return None if Path(recording).expanduser().is_file() else f"there is no file {recording}"
+    if name == "gateway":
+        return None if variable(GATEWAY) else f"{GATEWAY} is not set to the gateway's address"
+    if name == "serpapi" and variable(SERPAPI_KEY) is None:
+        return f"{SERPAPI_KEY} is not set"
+    needed = ["bs4", "html2text", *(["ddgs"] if name == "ddgs" else [])]
+    missing = [module for module in needed if find_spec(module) is None]
+    return f"{', '.join(missing)} cannot be imported: {EXTRA}" if missing else None
+
+
+def make_backend(name: BackendName, recording: str | None) -> WebBackend:
+    """Raises InfraError where something is missing for it here."""
+    if (reason := why_not(name, recording)) is not None:
+        raise InfraError(f"web search with {name}: {reason}")
+    if name == "replay":
+        return Replay(Path(str(recording)).expanduser())
+    if name == "gateway":
+        return Gateway(str(variable(GATEWAY)))
+    return Serpapi(str(variable(SERPAPI_KEY))) if name == "serpapi" else Ddgs()
+
+
+class Fetching:
+    """Pages straight from the web."""
+
+    async def fetch(self, url: str, mode: str) -> dict[str, str]:
+        """The page, or what kept it away, in words close to the original's."""
+        try:
+            async with _session(FETCH_S) as session, session.get(url, headers=_HEADERS) as response:
+                if response.status >= 400:
+                    side = "Client" if response.status < 500 else "Server"
+                    reason = f"{response.status} {side} Error: {response.reason} for url: {url}"
+                    return _not_fetched(url, reason)
+                text = await response.text(errors="replace")
+        except (*_UNREACHABLE, ValueError, LookupError) as error:
+            return _not_fetched(url, str(error) or type(error).__name__)
+        return {"content": await asyncio.to_thread(render_page, text, mode)}
+
+
+class Serpapi(Fetching):
+    """DuckDuckGo's results through SerpAPI, as the official leaderboard has them."""
+
+    name = "serpapi"
+
+    def __init__(self, key: str, url: str = SERPAPI) -> None:
+        self._key = key
+        self._url = url
+
+    async def search(self, keywords: str, max_results: int | None, region: str) -> Any:
+        """All organic results; how many are wanted is the caller's affair."""
+        asked = {"engine": "duckduckgo", "q": keywords, "kl": region, "api_key": self._key}
+        try:
+            async with (
+                _session(SEARCH_S) as session,
+                session.get(self._url, params=asked) as response,
+            ):
+                if response.status in _BUSY:
+                    raise PassingSearchError(f"SerpAPI answered {response.status}")
+                if response.status in (401, 403):
+                    raise InfraError(f"SerpAPI refuses {SERPAPI_KEY} ({response.status})")
+                answer = await response.json(content_type=None)
+        except (*_UNREACHABLE, ValueError) as error:
+            # Its text may hold the address, and the address the key.
+            raise PassingSearchError(f"SerpAPI: {type(error).__name__}") from None
+        if not isinstance(answer, dict) or "organic_results" not in answer:
+            return {"error": NOT_REACHED}
+        return [
+            {"title": each["title"], "href": each["link"], "body": each.get("snippet", "")}
+            for each in answer["organic_results"]
+        ]
+
+
+class Ddgs(Fetching):
+    """DuckDuckGo's results without a key, as behind the card."""
+
+    name = "ddgs"
+
+    async def search(self, keywords: str, max_results: int | None, region: str) -> Any:
+        """Results; `No results found` is what it says when it is asked too often."""
+        from ddgs import DDGS
+        from ddgs.exceptions import DDGSException
+
+        def ask() -> Any:
+            return DDGS(timeout=int(SEARCH_S)).text(
+                keywords, region=region, max_results=max_results, backend="duckduckgo"
+            )
+
+        try:
+            return await asyncio.to_thread(ask)
+        except DDGSException as error:
+            raise PassingSearchError(str(error)) from error
+
+
+class Gateway:
+    """A `bfcl_gateway`, which has the web for us."""
+
+    name = "gateway"
+
+    def __init__(self, address: str) -> None:
+        self._address = address.rstrip("/")
+
+    async def search(self, keywords: str, max_results: int | None, region: str) -> Any:
+        """What the gateway's own back end found."""
+        return await self._ask(
+            {"tool": "search", "keywords": keywords, "max_results": max_results, "region": region}
+        )
+
+    async def fetch(self, url: str, mode: str) -> dict[str, str]:
+        """The page as the gateway got it."""
+        answer: dict[str, str] = await self._ask({"tool": "fetch", "url": url, "mode": mode})
+        return answer
+
+    async def _ask(self, request: Mapping[str, Any]) -> Any:
+        try:
+            async with (
+                _session(GATEWAY_S) as session,
+                session.post(f"{self._address}/ask", json=request) as response,
+            ):
+                if response.status != 200:
+                    raise PassingSearchError(f"{self._address} answered {response.status}")
+                return (await response.json())["answer"]
+        except (*_UNREACHABLE, ValueError, KeyError) as error:
+            raise PassingSearchError(f"{self._address}: {error!r}") from error
+
+
+class Replay:
+    """Answers from a recording: JSON Lines of `{"request": ..., "answer": ...}`, later ones first."""
+
+    name = "replay"
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataError for a file that is no recording."""
+        self._path = path
+        self._answers: dict[str, Any] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+                self._answers[request_key(record["request"])] = record["answer"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}:{number}: no record of a web search: {error!r}") from error
+
+    async def search(self, keywords: str, max_results: int | None, region: str) -> Any:
+        """What was found then."""
+        return self._find(
+            {"tool": "search", "keywords": keywords, "max_results": max_results, "region": region}
+        )
+
+    async def fetch(self, url: str, mode: str) -> dict[str, str]:
+        """The page as it was then."""
+        answer: dict[str, str] = self._find({"tool": "fetch", "url": url, "mode": mode})
+        return answer
+
+    def _find(self, request: Mapping[str, Any]) -> Any:
+        key = request_key(request)
+        if key not in self._answers:
+            raise InfraError(f"{self._path} has no answer to {key}")
+        return self._answers[key]
+
+
+def request_key(request: Mapping[str, Any]) -> str:
+    """One text for equal requests."""
+    return json.dumps(request, sort_keys=True, ensure_ascii=False)
+
+
+def recording_sha256(path: str) -> str:
+    """Checksum of a recording: its answers move scores. Raises DataError."""
+    try:
+        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def render_page(text: str, mode: str) -> str:
+    """A page's HTML as the model asked for it."""
+    if mode == "markdown":
+        import html2text
+
+        markdown: str = html2text.HTML2Text().handle(text)
+        return markdown
+    if mode == "truncate":
+        from bs4 import BeautifulSoup
+
+        soup = BeautifulSoup(text, "html.parser")
+        for each in soup(["script", "style"]):
+            each.extract()
+        return str(soup.get_text(separator="\n", strip=True))
+    return text
+
+
+def _not_fetched(url: str, reason: str) -> dict[str, str]:
+    return {"error": f"An error occurred while fetching {url}: {reason}"}
+
+
+def _session(timeout_s: float) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s))
