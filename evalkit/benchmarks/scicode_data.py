@@ -115,9 +115,13 @@ def _named_files(path: Path) -> tuple[Path, ...]:
     )
 
 
+def _search_path() -> list[str]:
+    return [*sys.path, str(WHEEL_FOLDER)]
+
+
 def _package_files() -> tuple[Path, ...] | None:
     """The files in the installed wheel, or None. Finding a package runs nothing of it."""
-    spec = PathFinder.find_spec(PACKAGE, [*sys.path, str(WHEEL_FOLDER)])
+    spec = PathFinder.find_spec(PACKAGE, _search_path())
     for folder in (spec and spec.submodule_search_locations) or ():
         found = tuple(Path(folder) / "data" / name for name in PACKAGE_FILES)
         if all(file.is_file() for file in found):
