@@ -20,7 +20,8 @@ def _run(namespace):
     job = json.load(sys.stdin)
     with h5py.File(job["targets"], "r", locking=False) as file:
         for number in range(1, job["tests"] + 1):
-            file[f"{job['step']}/test{number}"]
+            if (name := f"{job['step']}/test{number}") not in file:
+                raise FileNotFoundError(f"{name} is not in {job['targets']}")
     source = Path(job["program"]).read_bytes()
     # What tests judge with must be the same at the end: a replaced judge finds everything right.
     judges = {name: getattr(numpy, name) for name in ("all", "allclose", "array_equal", "isclose")}

@@ -195,7 +195,7 @@ def test_prompt_and_background_can_be_chosen(card: Dataset, tmp_path: Path) -> N
     mine = tmp_path / "mine.txt"
     mine.write_text("{dependencies}|{problem_steps_str}|{next_step_str}")
     text = load(benchmark=make(prompt=str(mine))).samples[0].messages[0]["content"]
-    assert text.startswith("import numpy as np||")
+    assert text.startswith(by_id(card, "10").data["dependencies"] + "||")
     mine.write_text("{problem_steps_str}")
     with pytest.raises(RecipeError, match="the template never shows"):
         load(benchmark=make(prompt=str(mine)))
