@@ -116,18 +116,23 @@ def _versions(path: Path) -> dict[str, str | None]:
     question = _QUESTION.replace("NAMES", repr(_PACKAGES))
     try:
         done = subprocess.run(
-            [path, "-I", "-c", question],
-            capture_output=True,
-            check=True,
-            timeout=_ANSWER_S,
-            cwd="/",
+            [path, "-I", "-c", question], capture_output=True, timeout=_ANSWER_S, cwd="/"
         )
         found: dict[str, str | None] = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise ScorerError(
-            f"scicode: {path} does not run: {error}", hint=_FROM_PATH, kind=FailureKind.CONFIG
-        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise _unusable(path, f"no answer within {_ANSWER_S} s") from error
+    except OSError as error:
+        raise _unusable(path, str(error.strerror)) from error
+    except ValueError as error:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _unusable(path, said[-1] if said else f"exit code {done.returncode}") from error
     return found
+
+
+def _unusable(path: Path, reason: str) -> ScorerError:
+    return ScorerError(
+        f"scicode: {path} does not run: {reason}", hint=_FROM_PATH, kind=FailureKind.CONFIG
+    )
 
 
 def _release(version: str) -> tuple[int, int]:
