@@ -118,11 +118,12 @@ def _versions(path: Path) -> dict[str, str | None]:
         done = subprocess.run(
             [path, "-I", "-c", question], capture_output=True, timeout=_ANSWER_S, cwd="/"
         )
-        found: dict[str, str | None] = json.loads(done.stdout)
     except subprocess.TimeoutExpired as error:
         raise _unusable(path, f"no answer within {_ANSWER_S} s") from error
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from error
+    try:
+        found: dict[str, str | None] = json.loads(done.stdout)
     except ValueError as error:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise _unusable(path, said[-1] if said else f"exit code {done.returncode}") from error
