@@ -76,7 +76,7 @@ class SciCodeParams(BenchmarkParams):
     python: str | None = None
     """Python that runs the programs, from / or ~; by default the one that
     `scripts/setup_env --extras scicode` installs."""
-    timeout_s: float = Field(30, ge=1, le=86_400)
+    timeout_s: float = Field(30.0, ge=1, le=86_400)
     """What the program of a step may take (s): 30 behind the card, 1800 in the authors' harness."""
 
     @field_validator("test_data", "python")
