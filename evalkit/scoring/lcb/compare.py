@@ -53,13 +53,13 @@ def same_result(encoded: bytes, expected: str) -> bool:
 
 
 def _same(found: Any, wanted: Any) -> bool:
-    if isinstance(found, list):
-        return (
-            isinstance(wanted, list)
-            and len(found) == len(wanted)
-            and all(map(_same, found, wanted))
-        )
     match found:
+        case list():
+            return (
+                isinstance(wanted, list)
+                and len(found) == len(wanted)
+                and all(map(_same, found, wanted))
+            )
         case {"array": _}:
             raise UndecidedError("the result is an array, whose comparison is no single truth")
         case {"dict": dict(content)}:
@@ -68,7 +68,8 @@ def _same(found: Any, wanted: Any) -> bool:
             return False
         case dict():
             return bool(_number(found) == wanted)
-    return bool(found == wanted)
+        case _:
+            return bool(found == wanted)
 
 
 def _same_dict(found: dict[str, Any], wanted: Any) -> bool:

@@ -21,11 +21,14 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Callable
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from .preamble import PREAMBLE
 from .values import encode_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 READY, RETURNED, RAISED = b"c", b"r", b"x"
 _MOST_DETAIL = 300
@@ -109,9 +112,8 @@ def _stdin_caller(job: dict[str, Any]) -> Callable[[int], bytes]:
         captured.close = _close_captured  # type: ignore[method-assign]
         sys.stdin, sys.stdout = make_stdin(job["inputs"][index]), captured  # type: ignore[assignment]
         try:
-            function()
-        except SystemExit:
-            pass
+            with suppress(SystemExit):
+                function()
         finally:
             sys.stdin, sys.stdout = sys.__stdin__, sys.__stdout__
         return captured.getvalue().encode(errors="surrogatepass")
@@ -152,22 +154,19 @@ def wrap_program(code: str) -> Callable[[], object]:
     So a module-level name is a local one, which `global` does not find. Raises what compiling raises.
     """
     body = ast.parse(code).body
-    if body and _is_main_guard(body[-1]):
-        body = body[:-1] + body[-1].body
+    last = body[-1] if body else None
+    if isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'":
+        body = body[:-1] + last.body
     imports = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
     tree = ast.parse(PREAMBLE + "def wrapped_function(): pass\n")
     function = tree.body[-1]
     assert isinstance(function, ast.FunctionDef)
-    function.body = [node for node in body if node not in imports]
+    function.body = [node for node in body if not isinstance(node, (ast.Import, ast.ImportFrom))]
     tree.body[-1:-1] = imports
     module = _module("tmp_sol")
     exec(compile(tree, "<string>", "exec", dont_inherit=True), module.__dict__)
     wrapped: Callable[[], object] = module.__dict__["wrapped_function"]
     return wrapped
-
-
-def _is_main_guard(node: ast.stmt) -> Any:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
 class MockStdin:
@@ -212,14 +211,37 @@ class MockBuffer:
 # As a program: one process per test.
 
 
-def run_one(job: dict[str, Any], index: int, frames: Frames) -> NoReturn:
+class Prepared(NamedTuple):
+    """What all processes of one program begin with."""
+
+    names: dict[str, Any]
+    """What the preamble has made."""
+    code: types.CodeType | None
+    """None where it does not compile, which its processes find out for themselves."""
+
+
+def prepare(source: str) -> Prepared:
+    """Done once, in the supervisor: it runs nothing of the model's."""
+    names: dict[str, Any] = {}
+    exec(PREAMBLE, names)
+    try:
+        return Prepared(names, _compile(source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return Prepared(names, None)
+
+
+def _compile(source: str) -> types.CodeType:
+    return compile(source, "main.py", "exec", dont_inherit=True)
+
+
+def run_one(job: dict[str, Any], prepared: Prepared, index: int, frames: Frames) -> NoReturn:
     """Run it on the descriptors 0, 1 and 2, or call its function, and end as an interpreter would."""
     code, content = 0, b""
     try:
         if job["function"] is None:
-            _run_main(job["code"])
+            _run_main(job, prepared)
         else:
-            content = _run_function(job, index)
+            content = _run_function(job, prepared, index)
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -231,28 +253,25 @@ def run_one(job: dict[str, Any], index: int, frames: Frames) -> NoReturn:
     os._exit(code)
 
 
-def _run_main(code: str) -> None:
-    module = _module("__main__")
-    module.__file__ = "main.py"
+def _run_main(job: dict[str, Any], prepared: Prepared) -> None:
     sys.argv = ["main.py"]
-    sys.modules["__main__"] = module
-    exec(PREAMBLE, module.__dict__)
-    try:
-        exec(compile(code, "main.py", "exec", dont_inherit=True), module.__dict__)
-    except SystemExit:
-        pass
+    module = sys.modules["__main__"] = _module("__main__", prepared)
+    module.__file__ = "main.py"
+    with suppress(SystemExit):
+        exec(prepared.code or _compile(job["code"]), module.__dict__)
 
 
-def _run_function(job: dict[str, Any], index: int) -> bytes:
-    module = _module("solution")
-    sys.modules["solution"] = module
-    exec(PREAMBLE, module.__dict__)
-    exec(compile(job["code"], "main.py", "exec", dont_inherit=True), module.__dict__)
+def _run_function(job: dict[str, Any], prepared: Prepared, index: int) -> bytes:
+    module = sys.modules["solution"] = _module("solution", prepared)
+    exec(prepared.code or _compile(job["code"]), module.__dict__)
     holder = module.__dict__["Solution"]() if "class Solution" in job["code"] else module
     return encode_value(getattr(holder, job["function"])(*_arguments(job["inputs"][index])))
 
 
-def _module(name: str) -> types.ModuleType:
+def _module(name: str, prepared: Prepared | None = None) -> types.ModuleType:
     module = types.ModuleType(name)
+    if prepared is not None:
+        module.__dict__.update(prepared.names)
+        module.__name__ = name
     module.__dict__["__builtins__"] = builtins
     return module

@@ -8,16 +8,28 @@ What was expected is not known here.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .child import Child, Frame, TooMuchError, shield
-from .runner import RAISED, READY, RETURNED, Frames, renew_streams, run_all, run_one
+from .runner import (
+    RAISED,
+    READY,
+    RETURNED,
+    Frames,
+    Prepared,
+    prepare,
+    renew_streams,
+    run_all,
+    run_one,
+)
 
 _FOLDER = "run"
 """Working folder of the program, made afresh for each process."""
@@ -70,9 +82,12 @@ class Supervisor:
         return kind == READY or self._report(index, "returned", started, child, frame.content)
 
     def _run_apart(self) -> str:
+        prepared = prepare(self._job["code"])
+        gc.collect()
+        gc.freeze()  # or each process's first collection copies our memory
         for index in range(len(self._job["inputs"])):
             try:
-                if not self._run_once(index):
+                if not self._run_once(prepared, index):
                     return "stopped"
             except OSError as error:  # only a test before can have used up what is missing now
                 if index == 0:
@@ -83,12 +98,14 @@ class Supervisor:
                 return "paused"
         return "done"
 
-    def _run_once(self, index: int) -> bool:
+    def _run_once(self, prepared: Prepared, index: int) -> bool:
         is_function = self._job["function"] is not None
         stdin = _input_file("" if is_function else self._job["inputs"][index])
         started = time.monotonic()
         child = self._start(
-            lambda frames: run_one(self._job, index, frames), stdin, streams=not is_function
+            lambda frames: run_one(self._job, prepared, index, frames),
+            stdin,
+            streams=not is_function,
         )
         frame: Frame | None = None
         timed_out = too_much = False
@@ -111,7 +128,7 @@ class Supervisor:
         return self._report(index, "died", started, child, detail=child.stderr[-300:])
 
     def _start(self, be: Any, stdin: int, *, streams: bool) -> Child:
-        os.mkdir(_FOLDER)
+        Path(_FOLDER).mkdir()
         reports = self._reports
 
         def go(descriptor: int) -> NoReturn:

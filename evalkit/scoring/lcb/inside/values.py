@@ -44,7 +44,7 @@ def _tagged(value: Any, depth: int) -> Any:  # noqa: PLR0911 - one line per kind
     return _tagged_other(value, depth)
 
 
-def _tagged_other(value: Any, depth: int) -> Any:
+def _tagged_other(value: Any, depth: int) -> Any:  # noqa: PLR0911 - one line per kind of value
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value):
             return {"dict": {key: _tagged(each, depth + 1) for key, each in value.items()}}
