@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from evalkit.errors import DataError, RecipeError
 from evalkit.plan.model import DataProvenance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from evalkit.recipe.schema import DataOverride
 
@@ -52,7 +52,7 @@ class DataSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Located:
+class Located:
     """A file, and what to call where it came from."""
 
     path: Path
@@ -121,15 +121,67 @@ class DataAccess:
         )
         return Rows(rows, provenance)
 
-    def _locate(self, source: DataSource) -> _Located:
+    def locate_all(self, source: DataSource, names: Sequence[str]) -> list[Located]:
+        """The files of a data set that is too large for `rows`, in the order of their names.
+
+        A local folder must hold all of them; a local file stands for itself alone. Raises DataError.
+        """
+        path = self._override.path and self.base / Path(self._override.path).expanduser()
+        if not path:
+            return [self._locate(replace(source, file=name)) for name in names]
+        if not path.is_dir():
+            return [Located(_local_file(path, source, self._task), path.name, None)]
+        found = {name: _plain_or_packed(path / name) for name in names}
+        missing = [name for name, file in found.items() if file is None]
+        if missing:
+            raise DataError(
+                f"tasks.{self._task}.data.path: {path} lacks {', '.join(missing)}",
+                hint=f"It must hold {', '.join(names)}, plain or as .gz; or name one file.",
+            )
+        return [Located(file, name, None) for name, file in found.items() if file is not None]
+
+    def check_all(
+        self, source: DataSource, files: Sequence[Located], digests: Sequence[str], licence: str
+    ) -> DataProvenance:
+        """Where files that `locate_all` gave come from, once they were read; `n_rows` is 0.
+
+        The checksum of several is that of their checksums, one a line. Raises DataError for a file
+        that is not known, unless the recipe accepts it.
+        """
+        several = "".join(f"{digest}\n" for digest in digests)
+        digest = digests[0] if len(digests) == 1 else hashlib.sha256(several.encode()).hexdigest()
+        if self._override.sha256 is not None:
+            altered = self._is_altered(replace(source, known={}), digest, files[0].origin)
+            altered = altered or any(each not in source.known for each in digests)
+        else:
+            altered = any(
+                not file.is_pinned and self._is_altered(source, each, file.origin)
+                for file, each in zip(files, digests, strict=True)
+            )
+        names = [file.origin for file in files]
+        return DataProvenance(
+            source=names[0] if len(set(names)) == 1 else " ".join(names),
+            revision=files[0].revision,
+            sha256=digest,
+            n_rows=0,
+            licence=licence,
+            altered=altered,
+        )
+
+    @property
+    def accepts_altered(self) -> bool:
+        """The recipe says that data other than the benchmark's own is meant."""
+        return self._override.allow_altered
+
+    def _locate(self, source: DataSource) -> Located:
         if self._override.path is not None:
             path = self.base / Path(self._override.path).expanduser()
-            return _Located(_local_file(path, source, self._task), Path(path).name, None)
+            return Located(_local_file(path, source, self._task), Path(path).name, None)
         if source.hub is not None and source.file is not None:
             from evalkit.benchmarks.hub import download
 
             revision = self._override.revision or source.revision
-            return _Located(
+            return Located(
                 download(source, revision, self._task),
                 source.hub,
                 revision,
@@ -139,7 +191,7 @@ class DataAccess:
         if source.url is not None and source.file is not None:
             from evalkit.benchmarks.web import fetch
 
-            return _Located(
+            return Located(
                 fetch(source.url, source.file, source.known, self._task), source.url, None
             )
         raise DataError(
@@ -244,6 +296,11 @@ def _local_file(path: Path, source: DataSource, task: str) -> Path:
             hint="A relative path starts at the recipe's folder.",
         )
     return path
+
+
+def _plain_or_packed(path: Path) -> Path | None:
+    packed = path.with_name(f"{path.name}.gz")
+    return next((each for each in (path, packed) if each.is_file()), None)
 
 
 def _is_data(path: Path) -> bool:

@@ -13,6 +13,7 @@ round begins in a new one.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import marshal
 import math
@@ -130,7 +131,7 @@ async def grade_code(task: Task, run: Run) -> Verdict:
         return tally.verdict(ResultCode.ERROR, "there is no program in the answer")
     while tally.n_passed < len(task.tests):
         inputs, outputs = _next_round(task.tests, tally.n_passed)
-        result = await run(_program(task, inputs, outputs))
+        result = await run(await asyncio.to_thread(_program, task, inputs, outputs))
         tally.cpu_s += result.cpu_s
         reports, end = read_reports(result.stdout)
         for report, content in reports:

@@ -110,7 +110,7 @@ def _stdin_caller(job: dict[str, Any]) -> Callable[[int], bytes]:
     def call(index: int) -> bytes:
         captured = io.StringIO()
         captured.close = _close_captured  # type: ignore[method-assign]
-        sys.stdin, sys.stdout = make_stdin(job["inputs"][index]), captured  # type: ignore[assignment]
+        sys.stdin, sys.stdout = make_stdin(job["inputs"][index]), captured
         try:
             with suppress(SystemExit):
                 function()
