@@ -24,7 +24,7 @@ import orjson
 from evalkit.benchmarks.data import DataSource
 from evalkit.benchmarks.fields import field, text_field
 from evalkit.errors import DataError
-from evalkit.scoring.lcb import Tests
+from evalkit.scoring.lcb import Cases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -198,7 +198,7 @@ def function_name(row: Mapping[str, Any], where: str) -> str | None:
     return name
 
 
-def read_tests(public: str, private: str, where: str) -> Tests:
+def read_tests(public: str, private: str, where: str) -> Cases:
     """All tests of a problem, public ones first. Raises DataError."""
     tests = [
         *_tests(_json(public, f"{where}: 'public_test_cases'"), where),
@@ -206,10 +206,10 @@ def read_tests(public: str, private: str, where: str) -> Tests:
     ]
     if not tests:
         raise DataError(f"{where}: there are no tests")
-    return Tests([given for given, _ in tests], [expected for _, expected in tests])
+    return Cases([given for given, _ in tests], [expected for _, expected in tests])
 
 
-def test_texts(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+def texts_of_tests(row: Mapping[str, Any], where: str) -> tuple[str, str]:
     """The two texts that `read_tests` takes."""
     texts = field(row, "public_test_cases", where), field(row, "private_test_cases", where)
     if not all(isinstance(text, str) for text in texts):

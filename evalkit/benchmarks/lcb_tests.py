@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from evalkit.scoring.lcb import Tests
+    from evalkit.scoring.lcb import Cases
 
 Place = Literal["staged", "frozen"]
 
@@ -45,7 +45,7 @@ def keep_tests(public: str, private: str, place: Place) -> dict[str, Any]:
     return {"sha256": digest}
 
 
-def find_tests(kept: Mapping[str, Any], where: str) -> Tests:
+def find_tests(kept: Mapping[str, Any], where: str) -> Cases:
     """The tests. Raises ScorerError where they are no longer there, or were changed."""
     try:
         if "sha256" not in kept:

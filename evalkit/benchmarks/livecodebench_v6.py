@@ -41,7 +41,7 @@ from evalkit.benchmarks.lcb_data import (
     Window,
     function_name,
     read_tests,
-    test_texts,
+    texts_of_tests,
 )
 from evalkit.benchmarks.lcb_tests import Place, find_tests, keep_tests
 from evalkit.benchmarks.prompt_templates import load_prompt
@@ -196,7 +196,7 @@ def _sample(row: Mapping[str, Any], where: str, template: PromptTemplate, place:
     difficulty = text_field(row, "difficulty", where)
     if difficulty not in _DIFFICULTIES:
         raise DataError(f"{where}: 'difficulty' is {difficulty!r}, not one of {_DIFFICULTIES}")
-    public, private = test_texts(row, where)
+    public, private = texts_of_tests(row, where)
     n_tests = len(read_tests(public, private, where))
     question = render_question(
         text_field(row, "question_content", where), row.get("starter_code") or ""

@@ -81,8 +81,8 @@ class ResultCode(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tests:
-    """Inputs and what is expected for them: texts of the streams, or JSON by line and of the result."""
+class Cases:
+    """Inputs of tests, and what is expected for them: texts of the streams, or JSON by line and of the result."""
 
     inputs: Sequence[str]
     outputs: Sequence[str]
@@ -97,7 +97,7 @@ class Task:
     """A program, and how it is to be judged."""
 
     code: str
-    tests: Tests
+    tests: Cases
     function: str | None
     """Name of the function to call; without, it is a program that reads and writes."""
     grader: Grader
@@ -111,7 +111,7 @@ class Verdict:
 
     code: ResultCode
     n_passed: int
-    """Tests passed before the first that was not; the later ones were not looked at."""
+    """Cases passed before the first that was not; the later ones were not looked at."""
     detail: str
     """A sentence for people; empty where all are passed."""
     wall_s: float
@@ -143,7 +143,7 @@ async def grade_code(task: Task, run: Run) -> Verdict:
     return tally.verdict(ResultCode.PASSED, "")
 
 
-def _next_round(tests: Tests, start: int) -> tuple[Sequence[str], Sequence[str]]:
+def _next_round(tests: Cases, start: int) -> tuple[Sequence[str], Sequence[str]]:
     stop, size = start, 0
     while stop < len(tests) and (stop == start or size < _ROUND_BYTES):
         size += len(tests.inputs[stop]) + len(tests.outputs[stop])

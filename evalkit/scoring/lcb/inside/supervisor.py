@@ -72,7 +72,7 @@ class Supervisor:
             frame = child.next_frame(started + self._limit_s, self._most(index))
         except TooMuchError:
             return self._report(index, "output_limit", started, child)
-        if frame is None and child.status is None:
+        if self._is_late(started):
             spent = child.spent_cpu_s() - cpu_s
             return self._report(index, "timeout", started, child, cpu_s=spent)
         if frame is None or frame.kind not in (kind, RAISED):
@@ -108,17 +108,17 @@ class Supervisor:
             streams=not is_function,
         )
         frame: Frame | None = None
-        timed_out = too_much = False
+        late = too_much = False
         try:
             frame = child.until_end(started + self._limit_s, self._most(index))
-            timed_out = child.status is None
+            late = self._is_late(started)
         except TooMuchError:
             too_much = True
         finally:
             _tidy(child)
         if too_much:
             return self._report(index, "output_limit", started, child)
-        if timed_out:
+        if late:
             return self._report(index, "timeout", started, child)
         if frame is not None and frame.kind == RAISED:
             return self._report(index, "raised", started, child, detail=frame.content)
@@ -144,6 +144,10 @@ class Supervisor:
 
     def _most(self, index: int) -> int:
         return int(self._job["most_bytes"][max(index, 0)])
+
+    def _is_late(self, started: float) -> bool:
+        """Also where it has ended since: it may have stopped us in order to be given more time."""
+        return time.monotonic() - started > self._limit_s
 
     def _is_time(self, index: int) -> bool:
         """Some results are to be looked at before more time is spent."""
