@@ -152,6 +152,58 @@ class DataAccess:
             is_pinned=revision == source.revision and self._override.sha256 is None,
         )
 
+    def locate_all(self, source: DataSource, names: Sequence[str]) -> list[Located]:
+        """The files of a data set that is too large for `rows`, in the order of their names.
+
+        A local folder must hold all of them; a local file stands for itself alone. Raises DataError.
+        """
+        path = self.path
+        if path is None:
+            return [self._locate(replace(source, file=name)) for name in names]
+        if not path.is_dir():
+            return [Located((_local_file(path, source, self._task),), path.name)]
+        found = {name: _plain_or_packed(path / name) for name in names}
+        missing = [name for name, file in found.items() if file is None]
+        if missing:
+            raise DataError(
+                f"tasks.{self._task}.data.path: {path} lacks {', '.join(missing)}",
+                hint=f"It must hold {', '.join(names)}, plain or as .gz; or name one file.",
+            )
+        return [Located((file,), name) for name, file in found.items() if file is not None]
+
+    def check_all(
+        self, source: DataSource, files: Sequence[Located], digests: Sequence[str], licence: str
+    ) -> DataProvenance:
+        """Where files that `locate_all` gave come from, once they were read; `n_rows` is 0.
+
+        The checksum of several is that of their checksums, one a line. Raises DataError for a file
+        that is not known, unless the recipe accepts it.
+        """
+        several = "".join(f"{digest}\n" for digest in digests)
+        digest = digests[0] if len(digests) == 1 else hashlib.sha256(several.encode()).hexdigest()
+        if self._override.sha256 is not None:
+            altered = self._is_altered(replace(source, known={}), digest, files[0].origin)
+            altered = altered or any(each not in source.known for each in digests)
+        else:
+            altered = any(
+                not file.is_pinned and self._is_altered(source, each, file.origin)
+                for file, each in zip(files, digests, strict=True)
+            )
+        names = [file.origin for file in files]
+        return DataProvenance(
+            source=names[0] if len(set(names)) == 1 else " ".join(names),
+            revision=files[0].revision,
+            sha256=digest,
+            n_rows=0,
+            licence=licence,
+            altered=altered,
+        )
+
+    @property
+    def accepts_altered(self) -> bool:
+        """The recipe says that data other than the benchmark's own is meant."""
+        return self._override.allow_altered
+
     def _locate(self, source: DataSource) -> Located:
         if self.path is not None:
             return Located((_local_file(self.path, source, self._task),), self.path.name)
@@ -263,6 +315,11 @@ def _local_file(path: Path, source: DataSource, task: str) -> Path:
             hint="A relative path starts at the recipe's folder.",
         )
     return path
+
+
+def _plain_or_packed(path: Path) -> Path | None:
+    packed = path.with_name(f"{path.name}.gz")
+    return next((each for each in (path, packed) if each.is_file()), None)
 
 
 def _is_data(path: Path) -> bool:
