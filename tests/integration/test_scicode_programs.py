@@ -166,6 +166,12 @@ TRICKS = {
         "print('0' * 32, 'ended'); print('ended'); print('OK'); __import__('os')._exit(0)",
         "early_exit",
     ),
+    "word on standard input": (
+        "import sys; os = __import__('os'); said = sys.stdin.read()\ntry: os.lseek(0, 0, 0)\n"
+        "except OSError: pass\n__import__('os').write(1, (said + os.read(0, 9999).decode() + "
+        "' ended').encode()); os._exit(0 if said == '' else 1)",
+        "early_exit",
+    ),
     "replaced judge": ("np.allclose = lambda *a, **k: True", "failed"),
     "swallowed assertion": ("discriminant = None", "failed"),
     "syntax error": ("def discriminant(a, b, c):", "failed"),
