@@ -80,8 +80,8 @@ def read_result(step: str, result: ProgramResult, word: str) -> dict[str, Any]:
         raise ScorerError(
             f"scicode: the program of step {step} could not begin ({result.ended}): "
             f"{_last_line(result.stderr) or 'it said nothing'}",
-            hint="The sandbox's Python needs numpy, scipy, sympy and h5py, and nobody's user the right "
-            "to read test_data.h5.",
+            hint="params.python needs numpy, scipy, sympy and h5py, and programs must be able to read "
+            "params.test_data: what root starts reads as nobody.",
         )
     found = _verdict(result, f"{word} ended\n".encode())
     error = _last_line(result.stderr) if found is StepResult.FAILED else ""

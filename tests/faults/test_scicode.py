@@ -38,7 +38,7 @@ def unit_records(place: Place) -> list[UnitRecord]:
     ]
 
 
-@pytest.mark.parametrize("answered", [5, 40])
+@pytest.mark.parametrize("answered", [40, pytest.param(5, marks=pytest.mark.long)])
 def test_a_killed_run_asks_for_no_finished_step_again(tmp_path: Path, answered: int) -> None:
     """Every step is in the journal once, in its chain's order; only what was in flight is sent twice."""
     place = Place(tmp_path)

@@ -7,26 +7,29 @@ import hashlib
 import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from evalkit.benchmarks.contract import Sample, Solution
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.benchmarks.scicode import SciCode
+from evalkit.benchmarks.scicode_data import WHEEL_FOLDER
 from evalkit.errors import ScorerError
 from evalkit.recipe.schema import DataOverride
-from evalkit.scoring import scicode_environment
+from evalkit.scoring import scicode_environment, scicode_inside
 from evalkit.scoring.sandbox import Program, ProgramResult, SandboxPool, find_sandbox
 from evalkit.scoring.scicode_environment import PRELOAD, PYTHON
 from tests.unit.vectors import SHARED, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 WRITER = TESTS / "integration" / "scicode_targets.py"
+AGAINST_WHEEL = TESTS / "integration" / "scicode_against_wheel.py"
 OWN = TESTS / "data" / "samples" / "scicode"
 ROOTS = {
     "902.1": "def discriminant(a, b, c):\n    return b**2 - 4 * a * c",
@@ -163,6 +166,12 @@ TRICKS = {
         "print('0' * 32, 'ended'); print('ended'); print('OK'); __import__('os')._exit(0)",
         "early_exit",
     ),
+    "word on standard input": (
+        "import sys; os = __import__('os'); said = sys.stdin.read()\ntry: os.lseek(0, 0, 0)\n"
+        "except OSError: pass\n__import__('os').write(1, (said + os.read(0, 9999).decode() + "
+        "' ended').encode()); os._exit(0 if said == '' else 1)",
+        "early_exit",
+    ),
     "replaced judge": ("np.allclose = lambda *a, **k: True", "failed"),
     "swallowed assertion": ("discriminant = None", "failed"),
     "syntax error": ("def discriminant(a, b, c):", "failed"),
@@ -238,6 +247,21 @@ def test_gold_of_the_wrong_kind_scores_nothing(
         assert {each["result"] for each in found.values()} == {"early_exit"}
 
 
+def test_helpers_do_what_the_wheels_functions_do(tmp_path: Path) -> None:
+    """On random targets and values of every kind: the same is read, and comparisons give the same
+    answer or raise the same. Each answer is met often."""
+    helpers = Path(scicode_inside.__file__).with_name("helpers.py")
+    done = subprocess.run(
+        [PYTHON, AGAINST_WHEEL, helpers, WHEEL_FOLDER, tmp_path / "targets.h5", "150"],
+        check=True,
+        capture_output=True,
+    )
+    found = orjson.loads(done.stdout)
+    assert found["differing"] == []
+    for name in ("cmp_tuple_or_list", "are_dicts_close"):
+        assert all(found["answers"][f"{name} {answer}"] > 50 for answer in ("True", "False"))
+
+
 def test_the_authors_solutions_run(pool: SandboxPool) -> None:
     """All code of the 15 dev problems runs together with its imports; the targets are not here."""
     n_steps = 0
@@ -254,10 +278,10 @@ def test_the_authors_solutions_run(pool: SandboxPool) -> None:
 
 def test_every_import_of_the_problems_works(pool: SandboxPool) -> None:
     """The pinned Python has all that the 80 problems import, `simps` and `mplot3d` among it."""
-    samples = load(SHARED / "scicode")
-    for sample in samples:
-        result = pool.run_one(Program(source=sample.data["dependencies"], wall_s=60, cpu_s=60))
-        assert result.exit_code == 0, (sample.id, result.stderr)
-    everything = "\n".join(sample.data["dependencies"] for sample in samples)
+    imports = {sample.data["dependencies"] for sample in load(SHARED / "scicode")}
+    for source in sorted(imports):
+        result = pool.run_one(Program(source=source, wall_s=60, cpu_s=60))
+        assert result.exit_code == 0, (source, result.stderr)
+    everything = "\n".join(imports)
     assert "import simps" in everything
     assert "mplot3d" in everything
