@@ -86,7 +86,7 @@ def answer_tokens(prompt: tuple[int, ...], *, thinks: bool) -> tuple[int, ...]:
             return (*characters(f"{thought} {answer_text(text, int(key, 16))}"), EOS)
     answer = answer_text(text, int(key, 16))
     if tools and int(key, 16) % 2:
-        call = json.dumps({"name": tools[0], "arguments": {"answer": answer}})
+        call = json.dumps({"name": tools[0], "arguments": arguments_for(tools[0], answer)})
         answer = f"I ask.<tool_call>{call}</tool_call>"
     return (*encode(f"<think>{thought}</think>{answer}" if thinks else answer), EOS)
 
@@ -117,6 +117,14 @@ def answer_text(text: str, number: int) -> str:
         letter = next((x for x, option in options.items() if option == str(total)), "A")
         return f"The answer is ({letter})." if options else rf"The answer is \boxed{{{total}}}."
     return rf"The answer is ({LETTERS[number % 4]}), that is \boxed{{{number % 1000}}}."
+
+
+def arguments_for(tool: str, answer: str) -> dict[str, str]:
+    """What a tool is called with; a Python tool gets code whose output needs all cells before it."""
+    if "python" not in tool:
+        return {"answer": answer}
+    code = f"seen = globals().get('seen', []) + [{len(answer)}]\nprint(seen)\n{answer!r}[-9:]"
+    return {"code": code}
 
 
 def count_thought(tokens: Sequence[int]) -> int:

@@ -60,7 +60,9 @@ def test_missing_file(write: Write) -> None:
         load_recipe("mime.yaml", env={})
     assert caught.value.message == "there is no recipe 'mime.yaml'"
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("Did you mean 'mine.yaml'? Shipped recipes: demo, nano")
+    assert caught.value.hint.startswith(
+        "Did you mean 'mine.yaml'? Shipped recipes: demo, nano-tools, nano"
+    )
     with pytest.raises(RecipeError, match="Did you mean 'demo'"):
         load_recipe("demmo", env={})
     with pytest.raises(RecipeError, match=r"zzz'\nShipped recipes: "):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_checkout() -> None:
     """The recipes of the checkout are found by name."""
-    assert {"demo", "nano"} <= set(shipped_recipes())
+    assert {"demo", "nano", "nano-tools"} <= set(shipped_recipes())
     assert all(path.parent.name == "recipes" for path in shipped_recipes().values())
     assert package_folder().name == "evalkit"
 
@@ -46,7 +46,8 @@ def test_each_recipe_resolves(name: str) -> None:
     for model in recipe.models:
         for task in recipe.tasks:
             assert resolve_serving(recipe, model, task).kind == recipe.serving.kind
-            assert resolve_generation({}, recipe, model, task).max_tokens is not None
+            generation = resolve_generation({}, recipe, model, task)
+            assert (generation.max_tokens is None) == (name == "nano-tools")
     assert recipe.description
 
 
@@ -71,6 +72,24 @@ def test_nano_is_the_published_recipe() -> None:
         "max_tokens": 131072,
     }
     assert recipe.serving.model_dump()["max_model_len"] == 262144
+
+
+def test_nano_tools_is_the_published_recipe() -> None:
+    """Sampling and repeats are the published ones, no token limit, and a server that parses tools."""
+    recipe, plain = (load_recipe(name, env={}).recipe for name in ("nano-tools", "nano"))
+    assert {name: task.repeats for name, task in recipe.tasks.items()} == {
+        "aime2025_tools": 64,
+        "gpqa_diamond_tools": 8,
+    }
+    assert recipe.generation.model_dump(exclude_unset=True) == {
+        "temperature": 0.99999,
+        "top_p": 0.99999,
+        "max_tokens": None,
+    }
+    assert recipe.serving == plain.serving
+    assert recipe.models == plain.models
+    assert recipe.serving.model_dump()["tool_call_parser"] == "qwen3_coder"
+    assert not recipe.scoring.unsafe
 
 
 def test_demo_checkpoint_is_in_the_checkout() -> None:
