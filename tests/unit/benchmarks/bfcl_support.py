@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -153,7 +154,11 @@ async def run_here(program: Program) -> ProgramResult:
         "memory": bfcl_driver.memory,
         "check": bfcl_driver.check,
     }[request["do"]]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         answer = operation(request)
     out = f"{bfcl_driver.READY}\n{json.dumps(answer)}".encode()
     return ProgramResult(Ending.OK, 0, None, out, b"", 0, 0, 0.0, 0.0)
