@@ -1,8 +1,7 @@
 """Right and wrong answers to BFCL as a model would give them, from its possible answers.
 
 A possible answer lists the values that each argument may have. Java and JavaScript values are wanted
-as source text. Of dialogues with gold calls the calls become the steps of a model that makes one call
-at a time.
+as source text. Gold calls of dialogues are Python text and become native tool calls.
 """
 
 from __future__ import annotations
@@ -175,13 +174,14 @@ IN_SOURCE: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
 
 
 def gold_turns(sample: Sample) -> list[list[Any]]:
-    """The steps of a model that makes the gold calls one by one, and says something after each turn."""
+    """The steps of a model that makes all gold calls of a turn at once, and then says something."""
     parameters = {
         tool["function"]["name"]: list(tool["function"]["parameters"]["properties"])
         for text in [sample.data["tools"], *sample.data["later_tools"].values()]
         for tool in json.loads(text)
     }
-    return [[*([gold_call(call, parameters)] for call in calls), DONE] for calls in sample.target]
+    steps = [[gold_call(call, parameters) for call in calls] for calls in sample.target]
+    return [[calls, DONE] if calls else [DONE] for calls in steps]
 
 
 def gold_call(call: str, parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -103,11 +103,14 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
     """The official verdict. Every exception on the way to it is the answer's, not right then."""
     checker: Any = importlib.import_module(f"{_CHECKERS}.multi_turn_checker")
     plain = checker.execute_multi_turn_func_call
+    methods: set[str] = set()
 
     def guarded(func_call_list: list[str], **options: Any) -> Any:
-        if options["model_name"] == MODEL:
-            return run_calls(plain, func_call_list, options)
-        return plain(func_call_list=func_call_list, **options)
+        if options["model_name"] != MODEL:
+            return plain(func_call_list=func_call_list, **options)
+        if not methods:
+            methods.update(_methods(plain(func_call_list=[], **options)[1]))
+        return run_calls(plain, func_call_list, methods, options)
 
     checker.execute_multi_turn_func_call = guarded
     entry = {
@@ -139,23 +142,23 @@ def replay(request: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     }
     plain = utils.execute_multi_turn_func_call
     results, instances = plain(func_call_list=[], **options)
+    methods = _methods(instances)
     for calls in request["steps"]:
-        results, instances = run_calls(plain, calls, options)
+        results, instances = run_calls(plain, calls, methods, options)
     return results, instances
 
 
-def run_calls(plain: Any, calls: list[str], options: dict[str, Any]) -> tuple[list[str], Any]:
+def run_calls(
+    plain: Any, calls: list[str], methods: set[str], options: dict[str, Any]
+) -> tuple[list[str], Any]:
     """Results of calls in order; those that are not plain are refused unevaluated."""
-    allowed = _methods(plain, options)
-    results: list[str] = []
-    _, instances = plain(func_call_list=[], **options)
-    for call in calls:
-        reason = refusal(call, allowed, plain.__globals__)
-        if reason is None:
-            found, instances = plain(func_call_list=[call], **options)
-            results += found
-        else:
-            results.append(f"Error during execution: {reason}")
+    reasons = [refusal(call, methods, plain.__globals__) for call in calls]
+    evaluated = [call for call, reason in zip(calls, reasons, strict=True) if reason is None]
+    found, instances = plain(func_call_list=evaluated, **options)
+    found.reverse()
+    results = [
+        found.pop() if reason is None else f"Error during execution: {reason}" for reason in reasons
+    ]
     return results, instances
 
 
@@ -205,8 +208,8 @@ def _is_value(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant)
 
 
-def _methods(plain: Any, options: dict[str, Any]) -> set[str]:
-    _, instances = plain(func_call_list=[], **options)
+def _methods(instances: dict[str, Any]) -> set[str]:
+    """Names of what may be called on them."""
     return {
         name
         for instance in instances.values()

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -135,10 +136,15 @@ def simulators_here(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[N
 
 
 async def run_here(program: Program) -> ProgramResult:
-    """A driver's program in this process, with the simulators of earlier ones forgotten."""
+    """A driver's program in this process. Before a verdict the modules of earlier programs are
+    forgotten, because simulators change what they share; before that only the simulators are, because
+    it takes time."""
     request = json.loads(program.stdin)
     if "bfcl_eval.utils" not in sys.modules:
         bfcl_driver.prepare(request["package"])
+    if request["do"] == "check":
+        for name in [name for name in sys.modules if ".multi_turn_eval." in name]:
+            del sys.modules[name]
     bfcl_driver.import_simulators(request["classes"])
     utils = sys.modules["bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils"]
     for name in [name for name in vars(utils) if name.endswith("_instance")]:
@@ -148,7 +154,11 @@ async def run_here(program: Program) -> ProgramResult:
         "memory": bfcl_driver.memory,
         "check": bfcl_driver.check,
     }[request["do"]]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         answer = operation(request)
     out = f"{bfcl_driver.READY}\n{json.dumps(answer)}".encode()
     return ProgramResult(Ending.OK, 0, None, out, b"", 0, 0, 0.0, 0.0)

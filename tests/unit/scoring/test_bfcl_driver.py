@@ -124,7 +124,7 @@ def test_refused_calls_answer_in_their_place() -> None:
     """The others are executed in order, and the results stay in the order of the calls."""
     evaluated: list[str] = []
     calls = ["cd(folder='a')", "exec(source='b')", "cd(folder='c')"]
-    results, instances = run_calls(official("Shell", evaluated), calls, {})
+    results, instances = run_calls(official("Shell", evaluated), calls, METHODS, {})
     assert evaluated == ["cd(folder='a')", "cd(folder='c')"]
     assert results == [
         "did cd(folder='a')",
