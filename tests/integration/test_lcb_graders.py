@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evalkit.errors import ScorerError
-from evalkit.scoring.lcb import Grader, ResultCode, Task, Cases, Verdict, grade_code, grader
+from evalkit.scoring.lcb import Cases, Grader, ResultCode, Task, Verdict, grade_code, grader
 from evalkit.scoring.sandbox import Ending, Program, ProgramResult, SandboxPool, find_sandbox
 from tests.unit.vectors import TESTS
 

@@ -7,14 +7,14 @@ Expected outputs never enter the sandbox: what a program gave comes out of it, a
 """
 
 from evalkit.scoring.lcb.extraction import CodeBlock, extract_code
-from evalkit.scoring.lcb.grader import Grader, ResultCode, Task, Cases, Verdict, grade_code
+from evalkit.scoring.lcb.grader import Cases, Grader, ResultCode, Task, Verdict, grade_code
 
 __all__ = [
+    "Cases",
     "CodeBlock",
     "Grader",
     "ResultCode",
     "Task",
-    "Cases",
     "Verdict",
     "extract_code",
     "grade_code",
