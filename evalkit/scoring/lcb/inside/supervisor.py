@@ -82,7 +82,7 @@ class Supervisor:
         return kind == READY or self._report(index, "returned", started, child, frame.content)
 
     def _run_apart(self) -> str:
-        prepared = prepare(self._job["code"])
+        prepared = prepare(self._job)
         gc.collect()
         gc.freeze()  # or each process's first collection copies our memory
         for index in range(len(self._job["inputs"])):
