@@ -23,8 +23,7 @@ import orjson
 import zstandard
 
 from bench.machine import describe
-from evalkit.scoring.lcb import Cases, Grader, ResultCode, Task, Verdict, grade_code
-from evalkit.scoring.lcb.grader import PRELOAD
+from evalkit.scoring.lcb import PRELOAD, Cases, Grader, ResultCode, Task, Verdict, grade_code
 from evalkit.scoring.sandbox import Program, ProgramResult, SandboxPool, find_sandbox
 
 GRADERS: tuple[Grader, ...] = ("ns-compat", "official", "strict-subprocess")
