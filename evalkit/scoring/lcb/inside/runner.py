@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import atexit
 import builtins
+import importlib
 import io
 import json
 import os
@@ -94,6 +95,8 @@ def run_all(job: dict[str, Any], frames: Frames) -> NoReturn:
 
 
 def _guard() -> None:
+    with suppress(ImportError):  # it cannot be imported any more afterwards, and was in the originals
+        importlib.import_module("numpy")
     for module, names in _GUARDED:
         for name in names.split():
             setattr(module, name, None)
