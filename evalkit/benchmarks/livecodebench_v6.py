@@ -46,8 +46,15 @@ from evalkit.benchmarks.lcb_data import (
 from evalkit.benchmarks.lcb_tests import Place, find_tests, keep_tests
 from evalkit.benchmarks.prompt_templates import load_prompt
 from evalkit.errors import DataError, ScorerError
-from evalkit.scoring.lcb import CodeBlock, Grader, ResultCode, Task, extract_code, grade_code
-from evalkit.scoring.lcb.grader import PRELOAD
+from evalkit.scoring.lcb import (
+    PRELOAD,
+    CodeBlock,
+    Grader,
+    ResultCode,
+    Task,
+    extract_code,
+    grade_code,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

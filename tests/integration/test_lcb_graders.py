@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evalkit.errors import ScorerError
-from evalkit.scoring.lcb import Cases, Grader, ResultCode, Task, Verdict, grade_code, grader
+from evalkit.scoring.lcb import (
+    PRELOAD,
+    Cases,
+    Grader,
+    ResultCode,
+    Task,
+    Verdict,
+    grade_code,
+    rounds,
+)
 from evalkit.scoring.sandbox import Ending, Program, ProgramResult, SandboxPool, find_sandbox
 from tests.unit.vectors import TESTS
 
@@ -29,7 +38,7 @@ VECTORS = [
 @pytest.fixture(scope="module")
 def pool() -> Iterator[SandboxPool]:
     """One warm pool, as a grading stage has it."""
-    with SandboxPool(find_sandbox(os.environ), workers=2, preload=grader.PRELOAD) as running:
+    with SandboxPool(find_sandbox(os.environ), workers=2, preload=PRELOAD) as running:
         yield running
 
 
@@ -313,26 +322,26 @@ def test_processes_of_one_test_do_not_see_the_next(pool: SandboxPool, by: Grader
 @pytest.mark.parametrize("by", GRADERS)
 def test_rounds(pool: SandboxPool, monkeypatch: pytest.MonkeyPatch, by: Grader) -> None:
     """What takes long is compared in between, and goes on where it was; a failure ends it there."""
-    rounds: list[Program] = []
+    sent: list[Program] = []
 
     async def run(program: Program) -> ProgramResult:
-        rounds.append(program)
+        sent.append(program)
         return await asyncio.to_thread(pool.run_one, program)
 
-    monkeypatch.setattr(grader, "PAUSE_S", 1e-9)
+    monkeypatch.setattr(rounds, "PAUSE_S", 1e-9)
     inputs = ["1", "2", "3", "4"]
     task = Task("print(input())", Cases(inputs, inputs), None, by, 20.0)
     found = asyncio.run(grade_code(task, run))
-    assert (found.code, found.n_passed, len(rounds)) == (ResultCode.PASSED, 4, 4)
-    rounds.clear()
+    assert (found.code, found.n_passed, len(sent)) == (ResultCode.PASSED, 4, 4)
+    sent.clear()
     wrong = Task("print(input())", Cases(inputs, ["1", "2", "9", "4"]), None, by, 20.0)
     found = asyncio.run(grade_code(wrong, run))
-    assert (found.code, found.n_passed, len(rounds)) == (ResultCode.WRONG_ANSWER, 2, 3)
+    assert (found.code, found.n_passed, len(sent)) == (ResultCode.WRONG_ANSWER, 2, 3)
 
 
 def test_large_inputs_are_parted(pool: SandboxPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round holds what the sandbox can take."""
-    monkeypatch.setattr(grader, "_ROUND_BYTES", 10)
+    monkeypatch.setattr(rounds, "_ROUND_BYTES", 10)
     inputs = ["12345678901234567890", "1", "2"]
     assert judge(pool, "print(input())", inputs, inputs, by="ns-compat").n_passed == 3
 
@@ -357,6 +366,7 @@ def test_no_program_needs_no_sandbox() -> None:
         (Ending.FAILED, None, b"", None),
         (Ending.OK, None, b"", None),
         (Ending.OK, None, b"nonsense\n", None),
+        (Ending.OK, None, b'{"end": "paused"}\n', None),
     ],
 )
 def test_ends_without_a_last_word(

@@ -38,7 +38,14 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_built_in_ones() -> None:
     """What evalkit brings is installed through the same door as anybody else's."""
-    assert {"addition", "aime2025", "gpqa_diamond", "ifbench", "mmlu_pro"} <= set(benchmark_names())
+    assert {
+        "addition",
+        "aime2025",
+        "gpqa_diamond",
+        "ifbench",
+        "livecodebench_v6",
+        "mmlu_pro",
+    } <= set(benchmark_names())
     for name in benchmark_names():
         assert benchmark_class(name).name == name
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import atexit
 import builtins
+import importlib
 import io
 import json
 import os
@@ -94,6 +95,10 @@ def run_all(job: dict[str, Any], frames: Frames) -> NoReturn:
 
 
 def _guard() -> None:
+    with suppress(
+        ImportError
+    ):  # it cannot be imported any more afterwards, and was in the originals
+        importlib.import_module("numpy")
     for module, names in _GUARDED:
         for name in names.split():
             setattr(module, name, None)
@@ -212,22 +217,22 @@ class MockBuffer:
 
 
 class Prepared(NamedTuple):
-    """What all processes of one program begin with."""
+    """What all processes of one program begin with; each is a copy, so each may change it."""
 
-    names: dict[str, Any]
-    """What the preamble has made."""
+    module: types.ModuleType
+    """What the preamble has made. Copying its names would touch a thousand pages in each process."""
     code: types.CodeType | None
     """None where it does not compile, which its processes find out for themselves."""
 
 
-def prepare(source: str) -> Prepared:
+def prepare(job: dict[str, Any]) -> Prepared:
     """Done once, in the supervisor: it runs nothing of the model's."""
-    names: dict[str, Any] = {}
-    exec(PREAMBLE, names)
+    module = _module("__main__" if job["function"] is None else "solution")
+    exec(PREAMBLE, module.__dict__)
     try:
-        return Prepared(names, _compile(source))
+        return Prepared(module, _compile(job["code"]))
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return Prepared(names, None)
+        return Prepared(module, None)
 
 
 def _compile(source: str) -> types.CodeType:
@@ -255,23 +260,24 @@ def run_one(job: dict[str, Any], prepared: Prepared, index: int, frames: Frames)
 
 def _run_main(job: dict[str, Any], prepared: Prepared) -> None:
     sys.argv = ["main.py"]
-    module = sys.modules["__main__"] = _module("__main__", prepared)
-    module.__file__ = "main.py"
+    prepared.module.__file__ = "main.py"
     with suppress(SystemExit):
-        exec(prepared.code or _compile(job["code"]), module.__dict__)
+        _execute(job, prepared)
 
 
 def _run_function(job: dict[str, Any], prepared: Prepared, index: int) -> bytes:
-    module = sys.modules["solution"] = _module("solution", prepared)
-    exec(prepared.code or _compile(job["code"]), module.__dict__)
-    holder = module.__dict__["Solution"]() if "class Solution" in job["code"] else module
-    return encode_value(getattr(holder, job["function"])(*_arguments(job["inputs"][index])))
+    _execute(job, prepared)
+    holder = prepared.module
+    solution = holder.__dict__["Solution"]() if "class Solution" in job["code"] else holder
+    return encode_value(getattr(solution, job["function"])(*_arguments(job["inputs"][index])))
 
 
-def _module(name: str, prepared: Prepared | None = None) -> types.ModuleType:
+def _execute(job: dict[str, Any], prepared: Prepared) -> None:
+    sys.modules[prepared.module.__name__] = prepared.module
+    exec(prepared.code or _compile(job["code"]), prepared.module.__dict__)
+
+
+def _module(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
-    if prepared is not None:
-        module.__dict__.update(prepared.names)
-        module.__name__ = name
     module.__dict__["__builtins__"] = builtins
     return module

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -82,7 +83,7 @@ class Supervisor:
         return kind == READY or self._report(index, "returned", started, child, frame.content)
 
     def _run_apart(self) -> str:
-        prepared = prepare(self._job["code"])
+        prepared = prepare(self._job)
         gc.collect()
         gc.freeze()  # or each process's first collection copies our memory
         for index in range(len(self._job["inputs"])):
@@ -191,7 +192,8 @@ def _tidy(child: Child) -> None:
 
 def _input_file(text: str) -> int:
     """A file without a name: a program may seek in it, as in a file that a shell gives it."""
-    descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600)
+    descriptor, path = tempfile.mkstemp(dir=".")
+    Path(path).unlink()
     data = memoryview(text.encode(errors="surrogatepass"))
     while data:
         data = data[os.write(descriptor, data) :]
