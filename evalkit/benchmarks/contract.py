@@ -208,6 +208,8 @@ class Benchmark(ABC, Generic[P]):
     """All subsets of the whole benchmark: those without samples in a run are named as not run."""
     metric_means: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Metrics that are the plain mean of the metrics of several scores, with those scores."""
+    calibration: ClassVar[tuple[str, str] | None] = None
+    """A score of right or wrong, and one of the confidence that the answer states (fraction)."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
     tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
@@ -225,7 +227,11 @@ class Benchmark(ABC, Generic[P]):
     judge_generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {}
     """How a judge is asked, by profile, below the recipe's own settings of that judge."""
     grading_params: ClassVar[Sequence[str]] = ()
-    """Parameters that `grade` reads: gradings of others are used again."""
+    """Parameters that `grade` reads: gradings of others are used again, and answers do not depend on
+    them, so a run goes on when they change."""
+    local_params: ClassVar[Sequence[str]] = ()
+    """Those of `grade` that only say where something is which is checked otherwise: no finding depends
+    on them either."""
     publishable: ClassVar[bool] = True
     """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
     params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams
@@ -245,6 +251,10 @@ class Benchmark(ABC, Generic[P]):
     @abstractmethod
     def load(self, access: DataAccess) -> Dataset:
         """Read the data set and render it. Raises DataError; runs where the plan is made."""
+
+    def n_calls(self, sample: Sample) -> int | None:
+        """How many calls a `solve` of the sample makes, where that is known: for people who plan."""
+        return 1 if self.single_call else None
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """Answer one sample. By default: one call with the frozen messages."""

@@ -83,6 +83,7 @@ class Hle(Benchmark[HleParams]):
         formats="JSON Lines, CSV or Parquet with id, question, answer, answer_type, category, image",
     )
     metric = "judge_correct"
+    calibration = ("judge_correct", "confidence")
     grader = "judge"
     grading_params = ("judge_prompt", "verdict")
     judge_generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
@@ -101,7 +102,6 @@ class Hle(Benchmark[HleParams]):
     def load(self, access: DataAccess) -> Dataset:
         """Questions without an image, in file order. Raises DataError."""
         user, system = load_prompt("generic/hle"), load_prompt("generic/hle-system")
-        judge = load_prompt(self.params.judge_prompt)
         data = access.rows(self.source, self.licence)
         samples = []
         for number, row in enumerate(data.rows, start=1):
@@ -120,7 +120,7 @@ class Hle(Benchmark[HleParams]):
             )
         require_unique_ids(samples, self.name)
         provenance = data.provenance.model_copy(update={"n_rows": len(samples)})
-        prompts = {each.name: each.sha256 for each in (user, system, judge)}
+        prompts = {each.name: each.sha256 for each in (user, system)}
         return Dataset(samples, provenance, prompts)
 
     async def grade(self, sample: Sample, solution: Solution, tools: GradingTools) -> Any:
@@ -146,7 +146,7 @@ class Hle(Benchmark[HleParams]):
             reply = await tools.judge([message], overrides={**overrides, **seed})
             texts.append(_text(reply))
             if self._read(texts[-1]) is not None:
-                return {"texts": texts}
+                return {"texts": texts, "prompt_sha256": template.sha256}
         raise JudgeError(
             f"the judge gave no verdict that can be read in {JUDGE_TRIES} answers; the last one: "
             f"{texts[-1][-200:]!r}"

@@ -104,7 +104,8 @@ class SciCode(Benchmark[SciCodeParams]):
     }
     single_call = False
     grader = "sandbox"
-    grading_params = ("test_data", "python", "timeout_s")
+    grading_params = ("timeout_s",)
+    local_params = ("test_data", "python")
     params_type = SciCodeParams
     generation = CARD_SAMPLING
     repeats = 8
@@ -121,6 +122,10 @@ class SciCode(Benchmark[SciCodeParams]):
         ]
         require_unique_ids(samples, self.name)
         return Dataset(samples, data.provenance, {template.name: template.sha256})
+
+    def n_calls(self, sample: Sample) -> int:
+        """One for each step that is not given."""
+        return sum(step["prefilled"] is None for step in sample.data["steps"])
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """One call per step, each with the code of those before; none after a full context window."""

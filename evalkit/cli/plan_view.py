@@ -30,7 +30,16 @@ def plan_table(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", overflow="fold")
     table.add_column("profile")
-    for name in ("samples", "repeats", "units", "shards", "max tokens", "tokens at most", "server"):
+    for name in (
+        "samples",
+        "repeats",
+        "units",
+        "calls",
+        "shards",
+        "max tokens",
+        "tokens at most",
+        "server",
+    ):
         table.add_column(name, justify="right")
     for task in plan.tasks:
         ceiling = token_ceiling(task)
@@ -40,6 +49,7 @@ def plan_table(plan: Plan) -> Table:
             f"{task.n_samples:,}",
             str(task.repeats),
             f"{task.n_units:,}",
+            "-" if task.n_calls is None else f"{task.n_calls:,}",
             str(task.n_shards),
             "-" if task.generation.max_tokens is None else f"{task.generation.max_tokens:,}",
             "-" if ceiling is None else f"{ceiling:,}",
@@ -67,9 +77,9 @@ def not_continued(plan: Plan, task: TaskPlan) -> list[str]:
 
 
 def token_ceiling(task: TaskPlan) -> int | None:
-    """Most completion tokens a single-call task can cost; null without a limit per answer."""
+    """Most completion tokens a task can cost; null without a limit per answer, or of their number."""
     tokens = task.generation.max_tokens
-    return None if tokens is None else tokens * task.n_units
+    return None if tokens is None or task.n_calls is None else tokens * task.n_calls
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -77,6 +87,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     counts = {
         task.name: {
             "units": task.n_units,
+            "calls": task.n_calls,
             "shards": task.n_shards,
             "tokens": token_ceiling(task),
             "not_continued": not_continued(plan, task),

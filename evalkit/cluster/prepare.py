@@ -77,6 +77,8 @@ class _Data:
     benchmark: Benchmark[Any]
     frozen: bytes
     n_samples: int
+    n_calls: int | None
+    """Of all samples, once each."""
     dataset: Dataset
 
 
@@ -169,7 +171,10 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
         raise PlanError(
             f"tasks.{name}: {benchmark.name} made a sample that is not JSON: {error}"
         ) from error
-    return _Data(benchmark, frozen, len(samples), dataset)
+    calls = [benchmark.n_calls(sample) for sample in samples]
+    known = [each for each in calls if each is not None]
+    n_calls = sum(known) if len(known) == len(calls) else None
+    return _Data(benchmark, frozen, len(samples), n_calls, dataset)
 
 
 def _plan_model(
@@ -291,7 +296,9 @@ def _prepare_task(
         data=data.dataset.provenance,
         requests_sha256=checksum(data.frozen),
         prompts=data.dataset.prompts,
+        n_calls=data.n_calls,
         judge=judge,
+        loose_params=frozenset((*benchmark.grading_params, *benchmark.local_params)),
     )
 
 

@@ -46,7 +46,11 @@ class PreparedTask:
     requests_sha256: str
     prompts: Mapping[str, str]
     """sha256 of each prompt template, by name."""
+    n_calls: int | None = None
+    """Calls of all samples, once each; null where that depends on the answers."""
     judge: JudgePlan | None = None
+    loose_params: frozenset[str] = frozenset()
+    """Names of parameters on which no answer depends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,7 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         **server,
         "benchmark": {"name": task.benchmark, "version": task.benchmark_version},
         "profile": task.profile,
-        "params": dict(task.params),
+        "params": {k: v for k, v in task.params.items() if k not in task.loose_params},
         "generation": task.generation.model_dump(mode="json", exclude_none=True),
         "repeats": task.repeats,
         "samples": task.n_samples,
@@ -172,6 +176,7 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         repeats=task.repeats,
         n_samples=task.n_samples,
         n_shards=shard_count(task.n_samples * task.repeats, task.expected_tokens),
+        n_calls=None if task.n_calls is None else task.n_calls * task.repeats,
         deployment=deployment,
         data=task.data,
         requests_sha256=task.requests_sha256,

@@ -113,13 +113,16 @@ class TaskPlan(Frozen):
     benchmark_version: str
     profile: Profile
     params: dict[str, Any]
-    """The benchmark's parameters, all of them, resolved for the profile."""
+    """The benchmark's parameters, all of them, resolved for the profile. Those that are not in
+    `identity` move no answer."""
     metric: str
     """Name of the score the headline is made of."""
     generation: Generation
     repeats: int
     n_samples: int
     n_shards: int
+    n_calls: int | None = None
+    """Calls of all units together; null where that depends on the answers."""
     deployment: int
     """Index into `Plan.deployments`."""
     data: DataProvenance
@@ -136,6 +139,17 @@ class TaskPlan(Frozen):
     def n_units(self) -> int:
         """Planned units: samples times repeats."""
         return self.n_samples * self.repeats
+
+    def executed_as(self, other: TaskPlan) -> TaskPlan:
+        """This task on the server, with the judge and the parameters of grading of another plan of it."""
+        bound = self.identity.get("params", self.params)
+        loose = {name: value for name, value in other.params.items() if name not in bound}
+        update = {
+            "deployment": other.deployment,
+            "judge": other.judge,
+            "params": {**self.params, **loose},
+        }
+        return self.model_copy(update=update)
 
     def unit(self, number: int) -> UnitKey:
         """Unit by number: sample by sample within a repeat, repeat after repeat."""
@@ -185,15 +199,14 @@ class Plan(Frozen):
         return sum(task.n_units for task in self.tasks)
 
     def executed_as(self, other: Plan) -> Plan:
-        """This plan on the servers, with the client and scoring settings and the judges of another one.
+        """This plan on the servers, with the client and scoring settings and the graders of another one.
 
         Tasks, their order, shards and units stay this plan's. A plan of another fingerprint changes
         nothing.
         """
         if other.fingerprint != self.fingerprint:
             return self
-        places = {t.name: {"deployment": t.deployment, "judge": t.judge} for t in other.tasks}
-        tasks = (task.model_copy(update=places[task.name]) for task in self.tasks)
+        tasks = (task.executed_as(other.task(task.name)) for task in self.tasks)
         update = {
             "tasks": tuple(tasks),
             "deployments": other.deployments,

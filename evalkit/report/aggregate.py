@@ -94,6 +94,10 @@ def prefix_lengths(repeats: int) -> list[int]:
     return [*powers, repeats]
 
 
+CALIBRATION_ERROR = "calibration_error"
+CALIBRATION_BIN = 100
+
+
 @dataclass(frozen=True, slots=True)
 class SubsetSums:
     """Metrics that are weighted sums of one score's metric over subsets."""
@@ -110,6 +114,7 @@ def aggregate_scores(
     weights: Mapping[str, str] | None = None,
     means: Mapping[str, Sequence[str]] | None = None,
     sums: SubsetSums | None = None,
+    calibration: tuple[str, str] | None = None,
 ) -> Aggregate:
     """Metrics over all items, and the same for each subset.
 
@@ -118,6 +123,8 @@ def aggregate_scores(
     and the metric is the sum of counts over the sum of parts. ``means`` names, for a metric that is
     the mean of others, their scores; an item has no score of its own for it, so it has no statistics.
     ``sums`` makes metrics of the subsets'; their errors are those of a sum of independent estimates.
+    ``calibration`` names a score of right or wrong and one of the confidence that was stated: the
+    metric `calibration_error` of all repeats is made of them.
     Raises ValueError, naming the item, where repeats or score names differ between items, and where
     there are no items.
     """
@@ -130,7 +137,26 @@ def aggregate_scores(
             subsets[item.subset].append(item)
     parts = {name: _aggregate(part, weights, means, {}) for name, part in sorted(subsets.items())}
     whole = _aggregate(items, weights, means, parts)
+    if calibration is not None:
+        whole = _with_calibration(whole, items, *calibration)
     return whole if sums is None else _with_sums(whole, sums, weights.get(sums.score))
+
+
+def _with_calibration(
+    whole: Aggregate, items: Sequence[ItemScores], right: str, confidence: str
+) -> Aggregate:
+    """With the calibration error over all answers."""
+    if missing := {right, confidence} - whole.statistics.keys():
+        raise ValueError(f"calibration names {sorted(missing)}; scores: {sorted(whole.statistics)}")
+    values = [repeat.values for item in items for repeat in item.repeats]
+    error = st.calibration_error(
+        [each[confidence] for each in values],
+        [each[right] for each in values],
+        bin_size=CALIBRATION_BIN,
+    )
+    modes = {mode: dict(metrics) for mode, metrics in whole.metrics.items()}
+    modes[headline_mode(whole.repeats)][CALIBRATION_ERROR] = error
+    return replace(whole, metrics=modes)
 
 
 def _with_sums(whole: Aggregate, sums: SubsetSums, weight: str | None) -> Aggregate:

@@ -189,6 +189,7 @@ def _aggregate(
             weights=benchmark.score_weights,
             means=benchmark.metric_means,
             sums=SubsetSums(benchmark.metric, benchmark.subset_weights),
+            calibration=benchmark.calibration,
         )
     except ValueError as error:
         raise ScorerError(

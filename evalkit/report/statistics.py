@@ -228,3 +228,26 @@ def _quantile(level: float) -> float:
     if not 0.0 < level < 1.0:
         raise ValueError(f"a confidence level lies between 0 and 1, not {level}")
     return NormalDist().inv_cdf(0.5 + level / 2)
+
+
+def calibration_error(
+    confidences: Sequence[float], correct: Sequence[float], *, bin_size: int
+) -> float:
+    """Root mean square difference of stated confidence and accuracy over bins of equal size.
+
+    Both are fractions, one pair for each answer. Answers are sorted by confidence, equal ones in the
+    order given; the last bin takes the rest. As Humanity's Last Exam reports it (Phan et al. 2025), with
+    bins of 100.
+    """
+    pairs = sorted(zip(confidences, correct, strict=True), key=lambda pair: pair[0])
+    if not pairs:
+        raise ValueError("no answers, so no calibration")
+    n_bins = max(1, len(pairs) // bin_size)
+    ends = [*range(bin_size, n_bins * bin_size, bin_size), len(pairs)]
+    total, start = 0.0, 0
+    for end in ends:
+        part = pairs[start:end]
+        gap = mean([stated for stated, _ in part]) - mean([right for _, right in part])
+        total += len(part) / len(pairs) * gap**2
+        start = end
+    return math.sqrt(total)

@@ -282,3 +282,16 @@ def test_changed_answer_is_graded_again(place: Place, model: Server, judge: Serv
     assert answers[0] < answers[1]
     assert len(after) - len(before) == 3 * len(answers[1] - answers[0])
     assert results_of(place, "judged")["complete"]
+
+
+def test_another_question_to_the_judge(place: Place, model: Server, judge: Server) -> None:
+    """A parameter that only `grade` reads is no other run: the answers are there, and judged anew."""
+    place.evalkit("run", recipe_of(place, model, judge, tasks=JUDGED))
+    asked = model.counts()["received"]
+    other = {"judged": {"params": {"n": N, "question": "Is it wrong?"}}}
+    place.evalkit("run", recipe_of(place, model, judge, tasks=other))
+    assert model.counts()["received"] == asked
+    assert judge.counts()["received"] == 4 * N
+    results = results_of(place, "judged")
+    assert results["complete"]
+    assert results["settings"]["params"]["question"] == "Is it wrong?"

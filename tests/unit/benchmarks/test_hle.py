@@ -109,7 +109,7 @@ def test_rows_with_an_image_are_left_out() -> None:
     assert [sample.id for sample in dataset.samples] == ["sample-1", "sample-2"]
     assert [sample.subset for sample in dataset.samples] == ["Math", "Physics"]
     assert dataset.provenance.n_rows == 2
-    assert set(dataset.prompts) == {"generic/hle", "generic/hle-system", "judge/hle"}
+    assert set(dataset.prompts) == {"generic/hle", "generic/hle-system"}
     assert [message["role"] for message in dataset.samples[0].messages] == ["system", "user"]
 
 
@@ -166,7 +166,8 @@ def test_fixed_asks_again() -> None:
     benchmark = make("fixed")
     found, judge = graded(benchmark, SAMPLE, "101", "Hm.", "Well.", "**Judgement:** yes")
     assert [overrides for _, overrides in judge.asked] == [{}, {"seed": 1}, {"seed": 2}]
-    assert found == {"texts": ["Hm.", "Well.", "**Judgement:** yes"]}
+    assert found["texts"] == ["Hm.", "Well.", "**Judgement:** yes"]
+    assert found["prompt_sha256"] == load_prompt("judge/hle").sha256
     assert benchmark.score(SAMPLE, Solution("101", grading=found)).values["judge_correct"] == 1.0
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
+import pytest
 
 from tests.unit.vectors import SHARED, TESTS
 
@@ -38,6 +40,7 @@ def test_nano_tools(shell: Shell) -> None:
     plan, counts = document["plan"], document["counts"]
     assert counts["aime2025_tools"] == {
         "units": 1920,
+        "calls": None,
         "shards": 44,
         "tokens": None,
         "not_continued": [],
@@ -51,3 +54,63 @@ def test_nano_tools(shell: Shell) -> None:
         assert (task["params"]["timeout_s"], task["params"]["round_limit"]) == (10, 200)
     assert len(plan["deployments"]) == 1
     assert plan["scoring"] == {"unsafe": False, "image": None}
+
+
+def repeated_jsonl(source: Path, target: Path, key: str, count: int) -> Path:
+    """So many rows like the first one of a sample, told apart by a key."""
+    row = orjson.loads(source.read_bytes().splitlines()[0])
+    lines = (orjson.dumps({**row, key: f"{key}-{n}"}) for n in range(count))
+    target.write_bytes(b"\n".join(lines))
+    return target
+
+
+def repeated_csv(source: Path, target: Path, count: int) -> Path:
+    """So many rows like the first one of a sample, each with another question."""
+    with source.open(newline="") as file:
+        reader = csv.DictReader(file)
+        row = next(reader)
+    with target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, reader.fieldnames or [])
+        writer.writeheader()
+        writer.writerows({**row, "Question": f"{n}: {row['Question']}"} for n in range(count))
+    return target
+
+
+@pytest.mark.timeout(180)
+def test_nano_at_full_size(shell: Shell, tmp_path: Path) -> None:
+    """All eight tasks: 26,382 generations, and BFCL. Data that is not at hand has stand-ins of the same size."""
+    samples = TESTS / "data" / "samples"
+    overrides = local(
+        mmlu_pro=SHARED / "mmlu_pro" / "mmlu_pro_test_2024-10.jsonl.gz",
+        aime2025=SHARED / "aime2025" / "aime2025.jsonl",
+        ifbench=SHARED / "ifbench" / "IFBench_test_294.jsonl",
+        scicode=SHARED / "scicode",
+        gpqa_diamond=repeated_csv(samples / "gpqa_diamond.csv", tmp_path / "gpqa.csv", 198),
+        hle=repeated_jsonl(samples / "hle.jsonl", tmp_path / "hle.jsonl", "id", 2158),
+        livecodebench_v6=repeated_jsonl(
+            samples / "livecodebench_v6.jsonl", tmp_path / "lcb.jsonl", "question_id", 454
+        ),
+    )
+    more = ["-o", "ifbench.params.without_tagger=true"]
+    said = shell("prepare", "nano", "--dry-run", "--json", *overrides, *more)
+    assert said.code == 0, said.err
+    [document] = orjson.loads(said.out)
+    counts = document["counts"]
+    calls = {name: task["calls"] for name, task in counts.items()}
+    bfcl = calls.pop("bfcl_v4")
+    assert calls == {
+        "mmlu_pro": 12_032,
+        "livecodebench_v6": 3_632,
+        "scicode": 2_704,
+        "ifbench": 2_352,
+        "hle": 2_158,
+        "aime2025": 1_920,
+        "gpqa_diamond": 1_584,
+    }
+    assert sum(calls.values()) == 26_382
+    assert bfcl is None
+    assert counts["scicode"]["units"] == 80 * 8
+    judges = {task["name"]: task["judge"] for task in document["plan"]["tasks"]}
+    assert judges.pop("hle")["model"]["source"] == "gpt-4o"
+    assert set(judges.values()) == {None}
+    assert len(document["plan"]["deployments"]) == 1

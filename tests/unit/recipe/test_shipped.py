@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_checkout() -> None:
     """The recipes of the checkout are found by name."""
-    assert {"demo", "nano", "nano-tools"} <= set(shipped_recipes())
+    assert {"demo", "nano", "nano-nvfp4", "nano-tools"} <= set(shipped_recipes())
     assert all(path.parent.name == "recipes" for path in shipped_recipes().values())
     assert package_folder().name == "evalkit"
 
@@ -64,8 +64,16 @@ def test_nano_is_the_published_recipe() -> None:
         "mmlu_pro": 1,
         "gpqa_diamond": 8,
         "aime2025": 64,
+        "livecodebench_v6": 8,
+        "scicode": 8,
         "ifbench": 8,
+        "hle": 1,
+        "bfcl_v4": 1,
     }
+    bfcl = resolve_generation({}, recipe, "nano-bf16", "bfcl_v4")
+    assert (bfcl.temperature, bfcl.top_p, bfcl.max_tokens) == (0.6, 0.95, 8192)
+    judge = recipe.judges["gpt-4o"]
+    assert (judge.id, judge.parallelism, recipe.tasks["hle"].judge) == ("gpt-4o", 16, "gpt-4o")
     assert recipe.generation.model_dump(exclude_unset=True) == {
         "temperature": 0.99999,
         "top_p": 0.99999,
@@ -96,3 +104,13 @@ def test_demo_checkpoint_is_in_the_checkout() -> None:
     """The demo's path leads to a checkpoint."""
     loaded = load_recipe("demo", env={})
     assert (loaded.base / loaded.recipe.models["demo"].source / "config.json").is_file()
+
+
+def test_nano_nvfp4_differs_in_the_checkpoint_alone() -> None:
+    """The published recipe for the quantised checkpoint: the same tasks, fewer requests at once."""
+    recipe, plain = (load_recipe(name, env={}).recipe for name in ("nano-nvfp4", "nano"))
+    [model] = recipe.models.values()
+    assert model.hub == "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4"
+    assert recipe.client.parallelism == 32
+    same = ("serving", "generation", "tasks", "judges", "profile", "scoring")
+    assert [getattr(recipe, key) for key in same] == [getattr(plain, key) for key in same]
