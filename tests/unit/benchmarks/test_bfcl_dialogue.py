@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from evalkit.benchmarks.bfcl_dialogue import (
@@ -16,7 +17,9 @@ from evalkit.benchmarks.bfcl_dialogue import (
     step_of,
 )
 from evalkit.benchmarks.bfcl_worlds import SimulatedWorld
+from evalkit.client.request import RequestBuilder
 from evalkit.errors import ScorerError
+from evalkit.recipe.schema import Generation
 from evalkit.scoring.bfcl_simulators import Answer
 from evalkit.store.records import Outcome, Reply
 from tests.unit.benchmarks.bfcl_support import (
@@ -233,3 +236,24 @@ async def test_the_recursive_summary_is_shown_as_it_is(
     assert text in model.asked[-1][0][0]["content"]
     assert solution.outcome is Outcome.CONTEXT_OVERFLOW
     assert solution.data["questions"][sample.data["questions"][0]["id"]] == [[]]
+
+
+async def test_a_resumed_dialogue_asks_the_very_same_questions() -> None:
+    """Replies from a journal have their keys in another order; requests have the same hash."""
+
+    def journaled(told: Reply) -> Reply:
+        calls = tuple(
+            orjson.loads(orjson.dumps(c, option=orjson.OPT_SORT_KEYS)) for c in told.tool_calls
+        )
+        return replace(told, tool_calls=calls)
+
+    live = [reply([{"cd": '{"b": 1, "a": 2}'}], reasoning="hm"), reply("done"), reply("bye")]
+    _, first = await hold(live)
+    _, second = await hold([journaled(told) for told in live])
+    builder = RequestBuilder(Generation(), "m")
+    digests = [
+        [builder.chat(messages, 0, tools).digest for messages, tools in model.asked]
+        for model in (first, second)
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 3

@@ -114,3 +114,21 @@ def test_tools_are_sent_when_there_are_some() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     assert body_of(Generation(), tools=tools)["tools"] == tools
     assert "tools" not in body_of(Generation(), tools=[])
+
+
+def test_tools_keep_the_order_of_their_keys() -> None:
+    """A chat template shows parameters in it: sorted, the model would read another prompt."""
+    properties = {"b": {"type": "string"}, "a": {"type": "string", "description": "x"}}
+    tools = [{"type": "function", "function": {"parameters": {"properties": properties}}}]
+    payload = RequestBuilder(Generation(), "tiny").chat(ASK, 0, tools).payload
+    assert orjson.dumps(tools) in payload
+    other = [
+        {
+            "type": "function",
+            "function": {"parameters": {"properties": dict(reversed(properties.items()))}},
+        }
+    ]
+    digests = {
+        RequestBuilder(Generation(), "tiny").chat(ASK, 0, each).digest for each in (tools, other)
+    }
+    assert len(digests) == 2

@@ -13,7 +13,7 @@ from evalkit.client.steps import MOST_ARGUMENTS, Facilities
 from evalkit.errors import InfraError, ScorerError
 from evalkit.plan.model import UnitKey
 from evalkit.recipe.schema import Generation
-from evalkit.scoring.sandbox import CellEnding, CellOutput, CellResult
+from evalkit.scoring.sandbox import CellEnding, CellOutput, CellResult, Program
 from tests.unit.client.test_durable import FakeClient, FakeUnit, say
 
 if TYPE_CHECKING:
@@ -296,3 +296,31 @@ async def test_one_session_at_a_time() -> None:
             model.session()
     async with model.session() as session:
         assert (await session.execute("x", 10)).text == "x"
+
+
+class Programs:
+    """A pool whose programs say what they were given."""
+
+    async def run(self, program: Program) -> str:
+        """The program's source."""
+        await asyncio.sleep(0)
+        return f"ran {program.source}"
+
+
+async def test_programs_run_within_steps_only() -> None:
+    """There their result is journaled as what the step makes of it; outside nothing would be."""
+    unit = Unit()
+    model = make_model(unit)
+    model._facilities = Facilities(programs=Programs())  # type: ignore[arg-type]
+    program = Program(source="1")
+
+    async def run() -> Any:
+        return [await model.run(program)]
+
+    assert await model.step("simulate", {}, run) == ["ran 1"]
+    assert [record.result for record in unit.steps] == [["ran 1"]]
+    with pytest.raises(ScorerError, match="a program outside of a step"):
+        await model.run(program)
+    without = make_model(Unit())
+    with pytest.raises(ScorerError, match="does not say `uses_programs`"):
+        await without.run(program)

@@ -1,6 +1,7 @@
 """Metrics of a task, under the field's names."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from evalkit.report.aggregate import (
     Aggregate,
     ItemScores,
     RepeatScores,
+    SubsetSums,
     aggregate_scores,
     exported_name,
     headline_mode,
@@ -243,3 +245,51 @@ def test_a_weight_must_be_a_score_and_constant() -> None:
     repeats = [RepeatScores("1", {"correct": 1.0, "parts": parts}) for parts in (2.0, 3.0)]
     with pytest.raises(ValueError, match="'a': 'parts' differs between its repeats"):
         aggregate_scores([ItemScores("a", repeats)], weights={"correct": "parts"})
+
+
+def make_subsets() -> list[ItemScores]:
+    """Subset `a` of two items with 2 of 4 and 1 of 1 parts right, subset `b` with 0 and 1 of 1."""
+    parts = [("a", 2.0, 4.0), ("a", 1.0, 1.0), ("b", 0.0, 1.0), ("b", 1.0, 1.0)]
+    return [
+        ItemScores(str(n), [RepeatScores("x", {"c": c, "w": w})], subset)
+        for n, (subset, c, w) in enumerate(parts)
+    ]
+
+
+def test_weighted_sums_of_subsets_are_metrics_with_errors() -> None:
+    """0.7 of 3/5 and 0.3 of 1/2; the errors are those of independent estimates."""
+    seen: list[dict[str, float]] = []
+
+    def weigh(totals: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        seen.append(dict(totals))
+        return {"overall": {"a": 0.7, "b": 0.3}}
+
+    found = aggregate_scores(make_subsets(), weights={"c": "w"}, sums=SubsetSums("c", weigh))
+    assert seen == [{"a": 5.0, "b": 2.0}]
+    assert found.metrics["pass@1"]["overall"] == pytest.approx(0.7 * 0.6 + 0.3 * 0.5)
+    statistics = found.statistics["overall"]
+    errors = [found.subsets[name].statistics["c"].se_items_clustered for name in "ab"]
+    assert statistics.avg == found.metrics["pass@1"]["overall"]
+    assert statistics.se_items_clustered == pytest.approx(
+        math.hypot(0.7 * (errors[0] or 0.0), 0.3 * (errors[1] or 0.0))
+    )
+    assert statistics.interval is not None
+    assert statistics.interval_method == "normal, weighted sum of subsets"
+    assert "overall" not in found.subsets["a"].metrics["pass@1"]
+
+
+def test_a_sum_with_a_subset_of_one_item_has_no_error() -> None:
+    """Nobody knows how other items would differ from it."""
+    sums = SubsetSums("c", lambda _totals: {"overall": {"a": 0.5, "b": 0.5}})
+    found = aggregate_scores(make_subsets()[:3], weights={"c": "w"}, sums=sums)
+    assert found.statistics["overall"].se_items_clustered is None
+    assert found.statistics["overall"].interval is None
+
+
+@pytest.mark.parametrize("sums", [{"c": {"a": 1.0}}, {"o": {"x": 1.0}}, {"o": {}}])
+def test_a_sum_needs_subsets_and_a_name_of_its_own(sums: dict[str, dict[str, float]]) -> None:
+    """A score's name, an unknown subset and none at all are refused."""
+    with pytest.raises(ValueError, match="is no sum of"):
+        aggregate_scores(
+            make_subsets(), weights={"c": "w"}, sums=SubsetSums("c", lambda _totals: sums)
+        )

@@ -2,8 +2,14 @@
 
 import pytest
 
+from evalkit.benchmarks.contract import Sample
 from evalkit.report.aggregate import RepeatScores
-from evalkit.report.headline import find_bounds
+from evalkit.report.headline import (
+    count_parts,
+    find_bounds,
+    find_sum_bounds,
+    split_by_subset,
+)
 from evalkit.report.statistics import Interval
 
 
@@ -40,3 +46,23 @@ def test_no_bounds_where_the_range_is_not_known() -> None:
     assert find_bounds(scores(7.0, None), 2, "c", None) is None
     assert find_bounds(scores(None, None), 2, "c", "w") is None
     assert find_bounds(scores(0.0, 0.0, weight=0.0), 2, "c", "w") is None
+
+
+def test_bounds_of_a_sum_are_the_sum_of_bounds() -> None:
+    """Each subset has its share; one without bounds leaves the whole without."""
+    subsets = {"a": scores(1.0, None), "b": scores(0.0, 0.0)}
+    found = find_sum_bounds(subsets, {"a": 0.6, "b": 0.4}, 1, "c", None)
+    assert found == Interval(0.3, 0.6)
+    assert (
+        find_sum_bounds({**subsets, "b": scores(7.0)}, {"a": 0.6, "b": 0.4}, 1, "c", None) is None
+    )
+
+
+def test_scores_are_split_by_subset_with_all_repeats() -> None:
+    """In order; samples of no subset are left out. A sample without any score counts as one part."""
+    samples = [Sample("1", subset="a"), Sample("2"), Sample("3", subset="a")]
+    all_scores = scores(1.0, 2.0, weight=4.0) + scores(9.0, 9.0) + scores(None, None)
+    subsets = split_by_subset(samples, all_scores, 2)
+    assert subsets == {"a": [*all_scores[:2], None, None]}
+    assert count_parts(subsets["a"], 2, "w") == 5.0
+    assert count_parts(subsets["a"], 2, None) == 2.0
