@@ -95,7 +95,9 @@ def run_all(job: dict[str, Any], frames: Frames) -> NoReturn:
 
 
 def _guard() -> None:
-    with suppress(ImportError):  # it cannot be imported any more afterwards, and was in the originals
+    with suppress(
+        ImportError
+    ):  # it cannot be imported any more afterwards, and was in the originals
         importlib.import_module("numpy")
     for module, names in _GUARDED:
         for name in names.split():
