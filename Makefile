@@ -64,11 +64,12 @@ unit: ## the fast tests only: no server, no Slurm
 
 bench: ## measure engine, scheduling, commands, sandbox and a real vLLM (installs nginx; half an hour)
 	@scripts/install_system_packages --bench
-	@$(SETUP) --extras bench,cpu
+	@$(SETUP) --extras bench,cpu,livecodebench
 	$(BIN)/python -m bench.engine --peers
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.commands
 	$(BIN)/python -m bench.sandbox
+	$(BIN)/python -m bench.livecodebench
 	$(BIN)/python -m bench.real_vllm
 
 docs: ## build the documentation into site/

@@ -17,7 +17,7 @@ import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import orjson
 
@@ -54,7 +54,6 @@ WINDOWS: Mapping[tuple[str, str, str], int] = {
 SOURCE = DataSource(
     hub="livecodebench/code_generation_lite",
     revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
-    file="test6.jsonl",
     known={digest: f"{name}, {rows} rows" for name, (rows, digest) in FILES.items()},
     formats="a folder with test.jsonl to test6.jsonl, or one of these files",
 )
@@ -70,6 +69,12 @@ class Window:
     first: date | None
     last: date | None
     """Both days belong to it."""
+
+    @classmethod
+    def of(cls, release: Release, first: str | None, last: str | None) -> Self:
+        """With days as YYYY-MM-DD."""
+        days = [None if day is None else date.fromisoformat(day) for day in (first, last)]
+        return cls(release, *days)
 
     @property
     def files(self) -> list[str]:

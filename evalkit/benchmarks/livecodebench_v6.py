@@ -18,10 +18,10 @@ from datetime import date
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from evalkit.benchmarks.card_sampling import CARD_SAMPLING
 from evalkit.benchmarks.contract import (
@@ -69,6 +69,19 @@ PARTS_SHA256 = "e93c6fce0766c2251fda29ff9499c2227d750dc0cb9f37caefa8a55b3d417937
 _DIFFICULTIES = ("easy", "medium", "hard")
 
 
+def _as_text(value: object) -> object:
+    """YAML reads a day as a date."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _is_day(value: str) -> str:
+    return date.fromisoformat(value).isoformat()
+
+
+Day = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_day)]
+"""YYYY-MM-DD."""
+
+
 class LiveCodeBenchV6Params(BenchmarkParams):
     """Which problems are asked, and how programs are found and judged."""
 
@@ -76,9 +89,9 @@ class LiveCodeBenchV6Params(BenchmarkParams):
     """Name of a shipped prompt template, or the path of a text file with `{question}` in it."""
     release: Release = "v6"
     """Release vN of the data is its first N files: 400, 511, 612, 713, 880 or 1055 problems."""
-    from_date: date | None = date(2024, 8, 1)
+    from_date: Day | None = "2024-08-01"
     """Day of the first contest (included); null for all there are."""
-    to_date: date | None = date(2025, 5, 31)
+    to_date: Day | None = "2025-05-31"
     """Day of the last contest (included); null for all there are."""
     code_block: CodeBlock = "first_ns"
     """Which block of the answer is the program: `first_ns` as behind the card, `last_ns2512` as the same
@@ -135,7 +148,7 @@ class LiveCodeBenchV6(Benchmark[LiveCodeBenchV6Params]):
         """Samples in file order. Raises DataError for rows, counts or files that are not as published."""
         template = load_prompt(self.params.prompt, access.base)
         template.require("question")
-        window = Window(self.params.release, self.params.from_date, self.params.to_date)
+        window = Window.of(self.params.release, self.params.from_date, self.params.to_date)
         problems = Problems(access, window, self.licence)
         samples = [_sample(row, where, template, self.params.tests) for where, row in problems]
         if not samples or problems.provenance is None:

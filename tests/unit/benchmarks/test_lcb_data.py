@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.benchmarks import lcb_data
-from evalkit.benchmarks.data import DataAccess
+from evalkit.benchmarks import hub, lcb_data
+from evalkit.benchmarks.data import DataAccess, DataSource
 from evalkit.benchmarks.lcb_data import FILES, Problems, Window, contest_day, read_tests
 from evalkit.errors import DataError
 from evalkit.recipe.schema import DataOverride
@@ -194,6 +194,24 @@ def test_packed_files(folder: Path) -> None:
     assert len(rows) == 6
     assert problems.provenance is not None
     assert not problems.provenance.altered
+
+
+def test_files_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is fetched at the pinned commit, which names the content."""
+    asked: list[tuple[Any, ...]] = []
+
+    def download(source: DataSource, revision: str | None, task: str) -> Path:
+        asked.append((source.hub, revision, source.file, task))
+        return folder / str(source.file)
+
+    monkeypatch.setattr(hub, "download", download)
+    problems = Problems(DataAccess("lcb", DataOverride(), folder), ALL, "CC")
+    assert len(list(problems)) == 6
+    at = ("livecodebench/code_generation_lite", "0fe84c3912ea0c4d4a78037083943e8f0c4dd505")
+    assert asked == [(*at, name, "lcb") for name in FILES]
+    found = problems.provenance
+    assert found is not None
+    assert (found.source, found.revision, found.altered) == (*at, False)
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -133,6 +134,8 @@ def test_other_windows() -> None:
         load(make(from_date="2030-01-01", to_date=None))
     with pytest.raises(RecipeError, match="is after to_date"):
         make(from_date="2025-06-01")
+    with pytest.raises(RecipeError, match=r"params\.to_date: .* found '2025-13-01'"):
+        make(to_date="2025-13-01")
 
 
 def test_a_plan_keeps_the_window() -> None:
@@ -141,6 +144,7 @@ def test_a_plan_keeps_the_window() -> None:
     kept = benchmark.params.model_dump(mode="json")
     assert kept["from_date"] == "2024-09-01"
     assert make("fixed", **kept).params == benchmark.params
+    assert make("fixed", from_date=date(2024, 9, 1)).params == benchmark.params
 
 
 def test_profiles() -> None:
