@@ -208,12 +208,12 @@ class BfclV4(Benchmark[BfclParams]):
         return subset_weights(totals)
 
     def gold(self, sample: Sample) -> Solution | None:
-        """The first of the possible answers."""
-        return gold_solution(sample)
+        """The first of the possible answers; none of a dialogue, which is right only once graded."""
+        return None if sample.subset in MULTI_TURN else gold_solution(sample)
 
     def wrong(self, sample: Sample) -> Solution | None:
-        """An answer that calls or says something else."""
-        return wrong_solution(sample)
+        """An answer that calls or says something else; none of a dialogue."""
+        return None if sample.subset in MULTI_TURN else wrong_solution(sample)
 
     def _folder(self) -> Path:
         try:

@@ -136,13 +136,13 @@ def simulators_here(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[N
 
 
 async def run_here(program: Program) -> ProgramResult:
-    """A driver's program in this process. Before a verdict the modules of earlier programs are
-    forgotten, because simulators change what they share; before that only the simulators are, because
-    it takes time."""
+    """A driver's program in this process. When a dialogue begins and before a verdict, the modules of
+    earlier programs are forgotten, because simulators change what they share; otherwise only the
+    simulators are, because it takes time."""
     request = json.loads(program.stdin)
     if "bfcl_eval.utils" not in sys.modules:
         bfcl_driver.prepare(request["package"])
-    if request["do"] == "check":
+    if request["do"] == "check" or len(request["steps"]) == 1:
         for name in [name for name in sys.modules if ".multi_turn_eval." in name]:
             del sys.modules[name]
     bfcl_driver.import_simulators(request["classes"])
@@ -154,11 +154,11 @@ async def run_here(program: Program) -> ProgramResult:
         "memory": bfcl_driver.memory,
         "check": bfcl_driver.check,
     }[request["do"]]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.chdir(folder),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        if "memory" in request:  # only memories are files
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.enter_context(contextlib.chdir(folder))
         answer = operation(request)
     out = f"{bfcl_driver.READY}\n{json.dumps(answer)}".encode()
     return ProgramResult(Ending.OK, 0, None, out, b"", 0, 0, 0.0, 0.0)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evalkit.benchmarks.bfcl_gold import IMPOSSIBLE, gold_turns
+from evalkit.benchmarks import bfcl_v4
+from evalkit.benchmarks.bfcl_gold import IMPOSSIBLE, gold_solution, gold_turns, wrong_solution
 from evalkit.benchmarks.contract import Sample, Solution
 from evalkit.errors import DataError, RecipeError, ScorerError
 from evalkit.report.aggregate import ItemScores, RepeatScores, SubsetSums, aggregate_scores
@@ -193,9 +194,7 @@ def test_all_gold_dialogues_are_right_and_empty_ones_are_not(
         verdicts[str(sample.subset), "gold", graded["valid"]] += 1
 
     async def fail(sample: Sample) -> None:
-        wrong = benchmark.wrong(sample)
-        assert wrong is not None
-        graded = await benchmark.grade(sample, wrong, Tools(run_here))
+        graded = await benchmark.grade(sample, wrong_solution(sample), Tools(run_here))
         verdicts[str(sample.subset), "wrong", graded["valid"]] += 1
 
     async def play_all() -> None:
@@ -254,7 +253,8 @@ def test_a_dialogue_that_was_not_graded_has_no_score() -> None:
     """It is a failure of ours, and says what to type."""
     benchmark = make()
     sample = by_id("card", "multi_turn_base")["multi_turn_base_0"]
-    gold = benchmark.gold(sample)
+    assert (benchmark.gold(sample), benchmark.wrong(sample)) == (None, None)
+    gold = gold_solution(sample)
     assert gold is not None
     with pytest.raises(ScorerError, match="multi_turn_base_0 has not been graded") as caught:
         benchmark.score(sample, gold)
@@ -363,3 +363,21 @@ def test_another_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has checksum [0-9a-f]{64}, that of bfcl-eval") as caught:
         load(make(package_path=str(tmp_path)))
     assert "bfcl_packages.txt" in str(caught.value.hint)
+
+
+def test_the_sandbox_shows_the_package_and_what_it_imports(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the extra it says what to type; a package elsewhere is shown instead."""
+    needs = make().sandbox()
+    assert needs.preload == ("mpmath", "numpy", "overrides", "rank_bm25")
+    [shown] = needs.readonly
+    assert (shown / "bfcl_eval").is_dir()
+    (tmp_path / "bfcl_eval").mkdir()
+    assert make(package_path=str(tmp_path)).sandbox().readonly == (tmp_path,)
+    with pytest.raises(ScorerError, match="there is no package bfcl_eval"):
+        make(package_path="/nowhere").sandbox()
+    monkeypatch.setattr(bfcl_v4, "find_spec", lambda name: None if name == "mpmath" else object())
+    with pytest.raises(ScorerError, match=r"BFCL's simulators need mpmath") as caught:
+        make().sandbox()
+    assert "evalkit[bfcl]" in str(caught.value.hint)
