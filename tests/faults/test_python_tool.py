@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from evalkit.benchmarks.frozen import load_frozen
+from evalkit.benchmarks.python_tool import PYTHON_TOOL
+from evalkit.client.request import RequestBuilder
 from evalkit.report.frames import iter_samples
 from evalkit.store.records import CallRecord, StepRecord
+from evalkit.store.run import load_plan
 from tests.faults.fault_options import write_vllm
+from tests.faults.fault_server import body_hash
 from tests.faults.harness import (
     Place,
     differing,
@@ -149,3 +154,18 @@ def test_interrupted_answers_go_on(place: Place, undisturbed: dict[str, Any]) ->
     assert continued > 0
     calls = [call for calls in journaled(place.folder, CallRecord).values() for call in calls]
     assert any(call.continued and call.reply.tool_calls for call in calls), "a call over both parts"
+
+
+def test_preflight_offers_the_tool(place: Place) -> None:
+    """The request that tries a server has the tool in it: one that parses none would refuse it."""
+    with serving(*THINKS) as server:
+        place.evalkit("run", place.external(server, **SETTINGS))
+        received = server.counts()["received_by_hash"]
+    plan = load_plan(place.folder)
+    for task in plan.tasks:
+        samples = load_frozen(place.folder, task)
+        longest = max((s.messages for s in samples), key=lambda m: len(m[0]["content"]))
+        builder = RequestBuilder(task.generation, "m")
+        request = orjson.loads(builder.chat(longest, 0, [PYTHON_TOOL]).payload)
+        assert received[body_hash(request | {"stream": True})] == 1
+        assert received[body_hash(request)] == 1

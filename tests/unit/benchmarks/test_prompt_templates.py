@@ -15,6 +15,10 @@ SHIPPED = Path(prompt_templates.__file__).parent / "prompts"
 CARD_PROMPTS = {"eval/aai/mcq-10choices-boxed", "eval/aai/mcq-4choices", "gpt-oss/math"}
 
 
+LICENCES = {"judge/hle-official": "MIT"}
+RENAMED = {"judge/hle-official": "hle-official-judge"}
+
+
 def test_index_and_folder_agree() -> None:
     """Every shipped file is in the index once, with its checksum, origin and licence."""
     entries = yaml.safe_load((SHIPPED / "index.yaml").read_text())
@@ -23,17 +27,19 @@ def test_index_and_folder_agree() -> None:
         content = (SHIPPED / entry["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == entry["sha256"], entry["name"]
         assert not content.endswith(b"\n"), entry["name"]
-        assert entry["licence"] == "Apache-2.0"
+        assert entry["licence"] == LICENCES.get(entry["name"], "Apache-2.0")
         assert load_prompt(entry["name"]).fields == set(entry["fields"])
 
 
 def test_shipped_prompts_are_the_original_bytes() -> None:
     """The files equal those of the original harness, by its own index."""
     originals = {
-        entry["name"]: entry["user"]["sha256"]
+        entry["name"] + suffix: entry[role]["sha256"]
         for entry in yaml.safe_load((SHARED / "prompts" / "index.yaml").read_text())
-        if "user" in entry
+        for role, suffix in (("user", ""), ("system", "-system"))
+        if role in entry
     }
+    originals |= {ours: originals[theirs] for ours, theirs in RENAMED.items()}
     assert set(prompt_names()) >= CARD_PROMPTS
     assert {n: load_prompt(n).sha256 for n in prompt_names()} == {
         n: originals[n] for n in prompt_names()

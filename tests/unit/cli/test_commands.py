@@ -112,7 +112,7 @@ def test_dry_run_writes_nothing(shell: Shell) -> None:
         assert f"would be {shell.folder}/runs/test" in said.out
         assert "addition" in said.out
     [document] = orjson.loads(shell("prepare", "recipe.yaml", "--dry-run", "--json").out)
-    counts = {"units": 4, "shards": 4, "tokens": None, "not_continued": []}
+    counts = {"units": 4, "calls": 4, "shards": 4, "tokens": None, "not_continued": []}
     assert document["counts"] == {"addition": counts}
     assert shell.files() == before
 
