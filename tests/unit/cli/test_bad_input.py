@@ -38,7 +38,7 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"tasks": {"additon": {}}},
         2,
         "loading additon\nerror: tasks.additon: unknown benchmark 'additon'. Did you mean "
-        "'addition'?\nInstalled benchmarks: addition, aime2025, gpqa_diamond, ifbench, mmlu_pro.\n",
+        "'addition'?\nInstalled benchmarks: addition, aime2025, aime2025_tools, gpqa_diamond, gpqa_diamond_tools, ifbench, mmlu_pro.\n",
     ),
     "unknown parameter": (
         {"tasks": {"addition": {"params": {"digit": 3}}}},
