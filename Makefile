@@ -70,6 +70,7 @@ bench: ## measure engine, scheduling, commands, sandbox and a real vLLM (install
 	$(BIN)/python -m bench.commands
 	$(BIN)/python -m bench.sandbox
 	$(BIN)/python -m bench.livecodebench
+	$(BIN)/python -m bench.suite
 	$(BIN)/python -m bench.real_vllm
 
 docs: ## build the documentation into site/
