@@ -26,6 +26,7 @@ from bench.machine import ROOT, describe
 from bench.nginx import MODEL, instant_mock
 
 PARALLELISM = 256
+PORT = 18764
 
 
 def write_recipe(folder: Path, shared: Path, base_url: str) -> Path:
@@ -91,7 +92,7 @@ def main() -> None:
     print(describe("evalkit"))
     with tempfile.TemporaryDirectory(prefix="evalkit-suite-") as name:
         folder = Path(name)
-        with instant_mock(folder, free_port(), None) as mock:
+        with instant_mock(folder, PORT, None) as mock:
             recipe = str(write_recipe(folder, shared, f"{mock}/checked/v1"))
             show("prepare", stage("prepare", recipe))
             run = str(folder / "runs" / "suite")
