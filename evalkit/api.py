@@ -16,12 +16,14 @@ package that plans are made in, so that function is called `evalkit.make_plans` 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.cancel import Cancelled, cancel_run
 from evalkit.cluster.env import read_environment
+from evalkit.cluster.grading import Watching, grade_run
 from evalkit.cluster.prepare import plan_runs, prepare_runs
 from evalkit.cluster.runs import find_runs
 from evalkit.cluster.status import RunStatus, run_status
@@ -31,7 +33,8 @@ from evalkit.recipe.load import LoadedRecipe
 from evalkit.recipe.load import load_recipe as _load_recipe
 from evalkit.report.artifacts import read_results
 from evalkit.report.frames import samples_frame, samples_table
-from evalkit.report.gather import RunResults, gather_run
+from evalkit.report.gather import RunResults, choose_tasks, gather_run
+from evalkit.report.rescore import rescored
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from evalkit.plan.model import Plan
+    from evalkit.recipe.schema import Profile
     from evalkit.report.results import Results
     from evalkit.store.layout import RunFolder
 
@@ -131,7 +135,10 @@ class Run:
         return run_status(self.folder, clock=SYSTEM_CLOCK)
 
     def gather(self, tasks: Sequence[str] = (), *, allow_partial: bool = False) -> RunResults:
-        """Score and write artifacts. Raises IncompleteError unless complete or `allow_partial`."""
+        """Score what needs no grading or has it, and write artifacts.
+
+        Raises IncompleteError unless complete or `allow_partial`.
+        """
         return gather_run(
             self.folder,
             self.plan,
@@ -140,6 +147,33 @@ class Run:
             on_progress=_quiet,
             clock=SYSTEM_CLOCK.wall,
         )
+
+    def score(self, tasks: Sequence[str] = (), *, profile: Profile | None = None) -> RunResults:
+        """Grade (sandbox, judge) what is not graded, then score what is there, complete or not.
+
+        With a `profile` the same answers are scored by it, and the artifacts lie in `rescored/`. Raises
+        what kept a whole task, or single answers, from being graded, after all others were scored.
+        """
+        plan = self.plan if profile is None else rescored(self.plan, profile)
+        failures = grade_run(
+            self.folder,
+            plan,
+            tasks=choose_tasks(plan, list(tasks) or None),
+            env=read_environment(),
+            clock=SYSTEM_CLOCK,
+            watching=Watching(_quiet, _quiet),
+        )
+        found = gather_run(
+            replace(self.folder, profile=profile),
+            plan,
+            tasks=list(tasks) or None,
+            allow_partial=True,
+            on_progress=_quiet,
+            clock=SYSTEM_CLOCK.wall,
+        )
+        for failure in failures:
+            raise failure
+        return found
 
     def results(self) -> dict[str, Results]:
         """Published results by task; tasks that were not gathered yet are left out."""

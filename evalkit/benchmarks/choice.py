@@ -33,6 +33,7 @@ class ChoiceBenchmark(Benchmark[ChoiceParams]):
     """Score one letter per sample; a subclass loads the samples."""
 
     metric = "symbolic_correct"
+    scoring_params = ("mcq_order",)
     knobs: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
         "card": {"mcq_order": "regex_then_boxed"},
         "fixed": {"mcq_order": "answer_line_first"},

@@ -229,6 +229,9 @@ class Benchmark(ABC, Generic[P]):
     grading_params: ClassVar[Sequence[str]] = ()
     """Parameters that `grade` reads: gradings of others are used again, and answers do not depend on
     them, so a run goes on when they change."""
+    scoring_params: ClassVar[Sequence[str]] = ()
+    """Parameters that `score` reads and neither `load` nor `solve` do: these, and those of `grade`, are
+    another profile's when the same answers are scored by it."""
     local_params: ClassVar[Sequence[str]] = ()
     """Those of `grade` that only say where something is which is checked otherwise: no finding depends
     on them either."""

@@ -11,6 +11,7 @@ import csv
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,10 +145,11 @@ class DataAccess:
         from evalkit.benchmarks.hub import download
 
         revision = self._override.revision or source.revision
+        paths = tuple(download(replace(source, file=file), revision, self._task) for file in files)
         return Located(
-            tuple(download(replace(source, file=file), revision, self._task) for file in files),
+            paths,
             str(source.hub),
-            revision,
+            _commit_of(paths[0]) or revision,
             # A commit names the content as surely as a checksum of ours would.
             is_pinned=revision == source.revision and self._override.sha256 is None,
         )
@@ -236,6 +238,15 @@ class DataAccess:
                 "data.allow_altered: true; the result will say that the data is altered.",
             )
         return True
+
+
+def _commit_of(path: Path) -> str | None:
+    """The commit that a file in the hub's cache is of, whatever was asked for; null elsewhere."""
+    parts = path.parts
+    if "snapshots" not in parts[:-1]:
+        return None
+    name = parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
+    return name if re.fullmatch(r"[0-9a-f]{40}", name) else None
 
 
 def parse_rows(content: bytes, name: str) -> list[dict[str, Any]]:

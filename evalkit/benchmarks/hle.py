@@ -147,10 +147,7 @@ class Hle(Benchmark[HleParams]):
             texts.append(_text(reply))
             if self._read(texts[-1]) is not None:
                 return {"texts": texts, "prompt_sha256": template.sha256}
-        raise JudgeError(
-            f"the judge gave no verdict that can be read in {JUDGE_TRIES} answers; the last one: "
-            f"{texts[-1][-200:]!r}"
-        )
+        raise JudgeError(f"the judge gave no verdict that can be read in {JUDGE_TRIES} answers")
 
     def score(self, sample: Sample, solution: Solution) -> Score:
         """Whether the judge accepted the answer, and how confident it was stated."""
@@ -164,7 +161,12 @@ class Hle(Benchmark[HleParams]):
         stated = (
             read_confidence(solution.text) if official is None else official["confidence"] / 100
         )
-        values = {self.metric: float(verdict), "confidence": min(max(stated, 0.0), 1.0)}
+        values = {
+            self.metric: float(verdict),
+            "confidence": min(max(stated, 0.0), 1.0),
+            # counted by the rule that can tell, since the card takes them for a no
+            "no_verdict": float(official is None and read_verdict(text, "tolerant") is None),
+        }
         return Score(values, _stated_answer(solution.text))
 
     @property

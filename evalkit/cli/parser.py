@@ -210,6 +210,7 @@ def _add_score(command: argparse.ArgumentParser) -> None:
         choices=["card", "fixed"],
         help="score the same answers by another profile; its artifacts lie apart, in rescored/",
     )
+    _add_env_file(command)
 
 
 def _add_gather(command: argparse.ArgumentParser) -> None:

@@ -8,9 +8,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from evalkit.benchmarks.registry import benchmark_class
 from evalkit.cli.console import out
 from evalkit.client.continuable import find_obstacles
 from evalkit.client.request import fixed_fields
+from evalkit.cluster.executor import serving_gpus
 from evalkit.recipe.serving import VllmServing
 from evalkit.serving.vllm import can_load_plugin
 
@@ -60,12 +62,29 @@ def plan_table(plan: Plan) -> Table:
 
 def plan_notes(plan: Plan) -> list[str]:
     """What of the plan a person may not expect, a sentence each."""
-    return [
+    notes = [
         f"{task.name}: an answer that is interrupted begins anew, for its requests have "
         f"{' and '.join(obstacles)}"
         for task in plan.tasks
         if (obstacles := not_continued(plan, task))
     ]
+    return [*notes, *(note for task in plan.tasks if (note := grading_note(task)))]
+
+
+def grading_note(task: TaskPlan) -> str | None:
+    """What follows the generation of a task before it is scored."""
+    if benchmark_class(task.benchmark).grader == "sandbox":
+        return f"{task.name}: programs of its answers run in a sandbox behind the generation"
+    if task.judge is None:
+        return None
+    deployment = task.judge.deployment
+    serving = deployment.serving
+    if serving.kind == "external":
+        where = f"at {serving.base_url}"
+    else:
+        gpus = serving_gpus(serving)
+        where = f"served behind the generation on {gpus} GPU{'' if gpus == 1 else 's'}"
+    return f"{task.name}: its answers are judged by {deployment.served_model_name}, {where}"
 
 
 def not_continued(plan: Plan, task: TaskPlan) -> list[str]:

@@ -48,7 +48,7 @@ GATHER_TIME_MIN = 120
 """A gather of a million records takes about a minute; graders that run code or judges take longer."""
 GATHER_MEMORY = "2GB"
 GRADING_TIME_MIN = 720
-GRADING_MEMORY = "16GB"
+GRADING_MEMORY = "32GB"
 GRADING_CPUS = 8
 """For a gather that runs programs first: as many at once as it has cores, up to 4 GiB each."""
 OWN_OPTIONS = {
@@ -192,7 +192,9 @@ def render_gather_parameters(
     judge that it serves."""
     extra: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
     extra["signal"] = f"{SIGNAL}@{GATHER_WARNING_S}"
-    time_min = cluster.gather.get("time", shape.time_min)
+    # a site's limits are seldom below that of the replicas
+    longest = max(GATHER_TIME_MIN, min(shape.time_min, cluster.time_min))
+    time_min = cluster.gather.get("time", longest)
     if not isinstance(time_min, int) or isinstance(time_min, bool) or time_min < 1:
         raise ClusterError(
             f"cluster.gather.time is {time_min!r}", hint="It is a whole number of minutes."
@@ -215,11 +217,26 @@ def render_gather_parameters(
         "srun_args": [EXPORT, *cluster.srun_args],
     }
     if shape.judge_gpus:
-        on_one_node = cluster.model_copy(update={"nodes": 1})
-        parameters |= gpu_parameters(on_one_node, shape.judge_gpus)
-        parameters |= {"cpus_per_task": cluster.cpus_per_task, "mem": cluster.mem}
+        parameters |= _judge_parameters(cluster, shape)
     options = {key: value for key, value in cluster.gather.items() if key != "time"}
-    return apply_options(parameters, extra, options, "cluster.gather")
+    merged = apply_options(parameters, extra, options, "cluster.gather")
+    given = {k.replace("-", "_"): v for k, v in merged["additional_parameters"].items()}
+    cpus = given.get("cpus_per_task", merged.get("cpus_per_task"))
+    if cpus not in (None, 1):
+        merged["srun_args"] = [*merged["srun_args"], f"--cpus-per-task={cpus}"]
+    return merged
+
+
+def _judge_parameters(cluster: Cluster, shape: GatherShape) -> dict[str, Any]:
+    """What a judge that is served needs: GPUs of one node, and at least the host of a replica."""
+    on_one_node = cluster.model_copy(update={"nodes": 1})
+    least = GRADING_CPUS if shape.runs_programs else 1
+    return gpu_parameters(on_one_node, shape.judge_gpus) | {
+        "cpus_per_task": max(cluster.cpus_per_task or 1, least),
+        "mem": cluster.mem or (GRADING_MEMORY if shape.runs_programs else None),
+        "constraint": cluster.constraint,
+        "exclude": cluster.exclude,
+    }
 
 
 def apply_options(

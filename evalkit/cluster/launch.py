@@ -192,6 +192,8 @@ class SlurmLaunch(Launch):
             with self._refusals("gather"):
                 job = executor.submit(GatherJob(str(order.folder.root.absolute())))
         except ClusterError as error:
+            if order.only_gathers:
+                raise
             return (f"{error.message}. Type `evalkit gather` when the replicas have ended.",)
         self.record(job.job_id, range(0))
         for old in gathers:

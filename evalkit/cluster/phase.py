@@ -123,7 +123,7 @@ def _done(
         return Phase(
             "failed",
             f"every unit is done, but gather job {failed[0].job_id} ended as {failed[0].state}{log}; "
-            "`evalkit gather` tries again",
+            "`evalkit score` grades what it could not, and gathers again",
             True,
         )
     return Phase("gathering", "every unit is done; `evalkit gather` writes the results", True)

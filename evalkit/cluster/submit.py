@@ -154,13 +154,15 @@ class Submitter:
             return Submission("already_running", {}, running)
         if not running:
             forget_leases(self.folder)
+            for grading in self.folder.gradings():
+                forget_leases(grading)
         single = {t.name: benchmark_class(t.benchmark).single_call for t in self.plan.tasks}
         survey = survey_run(self.folder, self.plan, single)
         owed, damage = survey.owed, tuple(survey.problems[:MOST_PROBLEMS])
         only_gathers = not survey.total
-        if only_gathers and (
-            running or not ungraded_tasks(self.folder, self.plan, self.plan.tasks)
-        ):
+        if only_gathers and running:
+            return Submission("already_running", owed, running, damage)
+        if only_gathers and not ungraded_tasks(self.folder, self.plan, self.plan.tasks):
             return Submission("nothing_owed", owed, warnings=damage)
         count = max(1, min(self.replicas or self.cluster.replicas, survey.total))
         last = max((job.submission for job in running or known), default=0)

@@ -69,21 +69,35 @@ def render_json(value: Mapping[str, Any]) -> bytes:
 
 def render_metrics(results: Results) -> dict[str, Any]:
     """Every metric, flat, by the name other tools know it by; fractions."""
+    judged = judged_name(results)
     subsets = {
-        name: _flat(results.task, part.metrics) for name, part in (results.subsets or {}).items()
+        name: _flat(results.task, part.metrics, judged)
+        for name, part in (results.subsets or {}).items()
     }
     return {
         "task": results.task,
         "unit": "fraction",
         "complete": results.complete,
-        "metrics": None if results.metrics is None else _flat(results.task, results.metrics),
+        "metrics": None
+        if results.metrics is None
+        else _flat(results.task, results.metrics, judged),
         "subsets": None if results.subsets is None else subsets,
     }
 
 
-def _flat(task: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def judged_name(results: Results) -> dict[str, str]:
+    """The headline's metric with the judge's id, for verdicts of two judges are two metrics."""
+    if results.settings.judge is None:
+        return {}
+    judge = results.settings.judge["deployment"]["served_model_name"]
+    return {results.headline.metric: f"{results.headline.metric}[{judge}]"}
+
+
+def _flat(
+    task: str, metrics: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+) -> dict[str, float]:
     return {
-        exported_name(task, mode, score): value
+        exported_name(task, mode, names.get(score, score)): value
         for mode, scores in metrics.items()
         for score, value in scores.items()
     }
@@ -122,11 +136,9 @@ def read_results(path: Path) -> Results | None:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def find_complete(
-    folder: RunFolder, plan: Plan, task: TaskPlan, grader: str | None
-) -> Results | None:
-    """Complete results of this very task, graded by this grader, that an earlier gather published, if
-    they can be read."""
+def find_complete(folder: RunFolder, plan: Plan, task: TaskPlan) -> Results | None:
+    """Complete results of this very task that an earlier gather published, if they can be read; by
+    whatever grader, which they name."""
     try:
         results = read_results(folder.results(task.name))
     except StoreError:
@@ -134,8 +146,8 @@ def find_complete(
     if results is None or not results.complete:
         return None
     settings = results.settings
-    found = (settings.fingerprint, settings.plan_fingerprint, settings.grader)
-    return results if found == (task.fingerprint, plan.fingerprint, grader) else None
+    found = (settings.fingerprint, settings.plan_fingerprint)
+    return results if found == (task.fingerprint, plan.fingerprint) else None
 
 
 def write_summary(folder: RunFolder, plan: Plan, gpu_seconds: float | None) -> Summary:

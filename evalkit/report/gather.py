@@ -109,8 +109,7 @@ def gather_run(
     for task in chosen:
         results = gather_task(folder, plan, task, benchmark_for(task), facts, on_progress)
         gathered.append(results)
-        grader = results.settings.grader
-        if not results.complete and find_complete(folder, plan, task, grader) is not None:
+        if not results.complete and find_complete(folder, plan, task) is not None:
             kept.append(task.name)
     summary = write_summary(folder, plan, facts.gpu_seconds)
     run = RunResults(tuple(gathered), summary, tuple(kept))
@@ -150,8 +149,7 @@ def gather_task(
             found.take(shard, union, findings.read(shard), scorer, spill)
             on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
         aggregate = _aggregate(task, samples, found, benchmark)
-        before = find_complete(folder, plan, task, findings.grader)
-        publishes = aggregate is not None or before is None
+        publishes = aggregate is not None or find_complete(folder, plan, task) is None
         if publishes:
             samples_sha256 = write_samples(folder.samples(task.name), spill.lines())
         else:

@@ -59,7 +59,8 @@ def render_sample_line(
         "detail": missed.message if missed else unit.detail,
         "content": unit.text,
         "data": unit.data,
-        "grading": grading,
+        # what a judge says about an answer tells the right one
+        "grading": grading if publishable else None,
         "reasoning": reply.reasoning if reply else None,
         "tool_calls": reply.tool_calls if reply else (),
         "finish_reason": reply.finish_reason if reply else None,

@@ -9,10 +9,10 @@ from evalkit.report.results import Difference, Settings
 from evalkit.store.gradings import grading_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from evalkit.benchmarks.contract import Benchmark
-    from evalkit.plan.model import Plan, TaskPlan
+    from evalkit.plan.model import JudgePlan, Plan, TaskPlan
 
 
 def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> Settings:
@@ -58,10 +58,19 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
     for key, value in generation.items():
         if value != profile[key]:
             yield Difference(key=f"generation.{key}", profile=profile[key], value=value)
+    if task.judge is not None:
+        yield from _judge_differences(task.judge, benchmark.judge_generation.get(task.profile, {}))
     if task.repeats != benchmark.repeats:
         yield Difference(key="repeats", profile=benchmark.repeats, value=task.repeats)
     if task.n_samples < task.data.n_rows:
         yield Difference(key="limit", profile=task.data.n_rows, value=task.n_samples)
+
+
+def _judge_differences(judge: JudgePlan, profile: Mapping[str, Any]) -> Iterator[Difference]:
+    wanted = Generation.model_validate(profile).model_dump(mode="json")
+    for key, value in judge.generation.model_dump(mode="json").items():
+        if value != wanted[key]:
+            yield Difference(key=f"judge.generation.{key}", profile=wanted[key], value=value)
 
 
 def _json(value: Any) -> Any:

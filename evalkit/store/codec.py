@@ -303,6 +303,8 @@ def _encode_grading(record: GradingRecord) -> dict[str, Any]:
         payload["found"] = record.found
     if record.detail is not None:
         payload["detail"] = record.detail
+    if record.anew:
+        payload["anew"] = True
     return payload
 
 
@@ -314,6 +316,7 @@ def _decode_grading(payload: dict[str, Any]) -> GradingRecord:
         outcome=Outcome(payload["outcome"]),
         found=payload.get("found"),
         detail=payload.get("detail"),
+        anew=payload.get("anew", False),
     )
 
 

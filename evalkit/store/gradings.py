@@ -79,6 +79,8 @@ class ShardGradings:
         return gradings
 
     def _add(self, key: UnitKey, record: object) -> None:
+        if isinstance(record, GradingRecord) and record.anew:
+            self.calls.pop(key, None)
         match record:
             case CallRecord():
                 calls = self.calls.setdefault(key, {})

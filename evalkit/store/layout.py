@@ -79,6 +79,10 @@ class RunFolder:
         logs, laid out as those of a run."""
         return RunFolder(self.root / "gradings" / task / identity[:12])
 
+    def gradings(self) -> list[RunFolder]:
+        """All gradings that are there."""
+        return [RunFolder(path) for path in sorted(self.root.glob("gradings/*/*"))]
+
     @property
     def grader(self) -> Path:
         """In the folder of a grading: what its grader was, by key (JSON)."""

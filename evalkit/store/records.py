@@ -158,6 +158,8 @@ class GradingRecord:
     found: Any = None
     """JSON that the scorer reads."""
     detail: str | None = None
+    anew: bool = False
+    """The judge's calls about it were of no use: they are made again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Judged(Chain):
     async def grade(self, sample: Sample, solution: Solution, tools: GradingTools) -> Any:
         """Both answers of the judge."""
         first = await tools.judge(ask(f"{self.params.question} {solution.text}"))
-        if "no verdict" in first.content:
+        if not first.content:
             raise JudgeError("no verdict")
         second = await tools.judge(ask(f"Sure? {first.content}"), overrides={"top_p": 0.5})
         return {"said": [first.content, second.content]}

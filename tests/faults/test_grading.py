@@ -193,8 +193,12 @@ def test_outage_is_no_verdict(place: Place, model: Server) -> None:
         assert 0 < failed < N
         assert results["counts"]["scored"] == N - failed
         assert results["headline"]["value"] is None
-        for _ in range(4):
-            place.evalkit("score", place.folder.root)
+        text = place.evalkit("score", place.folder.root, code=8)  # bodies that fail twice
+        assert "tasks.judged: " in text
+        assert "answers could not be graded; the last: " in text
+        for _ in range(3):
+            finished = place.start("score", place.folder.root)
+            finished.communicate()
         assert results_of(place, "judged")["complete"]
 
 
@@ -295,3 +299,28 @@ def test_another_question_to_the_judge(place: Place, model: Server, judge: Serve
     results = results_of(place, "judged")
     assert results["complete"]
     assert results["settings"]["params"]["question"] == "Is it wrong?"
+
+
+def test_useless_verdict_is_asked_for_anew(place: Place, model: Server, judge: Server) -> None:
+    """What the judge said about an answer that it gave no verdict on is not taken for its next word."""
+    judge.switch(empty_every=1)  # the plug-in wants some text
+    recipe = recipe_of(place, model, judge, tasks=JUDGED)
+    text = place.evalkit("run", recipe, code=10)
+    assert f"{N} answers could not be graded" in text
+    missing = results_of(place, "judged")["missing"]["by_reason"]
+    assert missing["judge_error"]["count"] == N
+    judge.switch(empty_every=0)
+    place.evalkit("score", place.folder.root)
+    assert results_of(place, "judged")["complete"]
+
+
+def test_several_nodes_are_the_replicas_affair(place: Place, model: Server, judge: Server) -> None:
+    """A grader needs one node, however many a replica has."""
+    recipe = recipe_of(place, model, judge, tasks=JUDGED)
+    place.evalkit("prepare", recipe)
+    finish(place.start_worker("r0"))
+    settings = place.folder.cluster_settings
+    cluster = orjson.loads(settings.read_bytes())
+    settings.write_bytes(orjson.dumps({**cluster, "nodes": 2}))
+    place.evalkit("score", place.folder.root)
+    assert results_of(place, "judged")["complete"]

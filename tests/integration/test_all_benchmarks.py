@@ -194,5 +194,5 @@ def test_judge_that_evalkit_serves(
     assert results["complete"]
     assert results["headline"]["name"] == "pass@1 judge_correct[local-judge]"
     assert results["settings"]["judge"]["model"]["weights"]
-    [log] = (run.root / "gradings" / "hle").glob("*/logs/r0/attempt-1/server.log")
+    [log] = (run.root / "gradings" / "hle").glob("*/logs/r900/attempt-1/server.log")
     assert "vLLM" in log.read_text(errors="replace")

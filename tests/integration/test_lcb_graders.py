@@ -336,7 +336,8 @@ def test_rounds(pool: SandboxPool, monkeypatch: pytest.MonkeyPatch, by: Grader) 
         sent.append(program)
         return await asyncio.to_thread(pool.run_one, program)
 
-    monkeypatch.setattr(rounds, "PAUSE_S", 1e-9)
+    for name in ("PAUSE_S", "TOGETHER_PAUSE_S"):
+        monkeypatch.setattr(rounds, name, 1e-9)
     inputs = ["1", "2", "3", "4"]
     task = Task("print(input())", Cases(inputs, inputs), None, by, 20.0)
     found = asyncio.run(grade_code(task, run))

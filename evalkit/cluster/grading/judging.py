@@ -6,6 +6,7 @@ tree that never outlives us, health checks, a watchdog, restarts.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from evalkit.cluster.session import until_done
 from evalkit.errors import ServerDiedError
 from evalkit.recipe.serving import LocalServing, VllmServing
 from evalkit.serving.deployment import make_deployment
+from evalkit.serving.leftovers import end_leftovers
 from evalkit.serving.watchdog import ProgressWatchdog
 from evalkit.store.publish import publish
 
@@ -87,6 +89,7 @@ async def with_judge(
     contexts = Contexts(grader.attempt, plan.run_id, grader.job, grader.cluster, grader.env)
     number = 0
     try:
+        await _clear_node(grader, contexts)
         while True:
             server = make_deployment(judge.deployment, contexts.make(number, grader.tell))
             try:
@@ -105,6 +108,13 @@ async def with_judge(
                 await server.stop()
     finally:
         contexts.clean()
+
+
+async def _clear_node(grader: Grader, contexts: Contexts) -> None:
+    """End judges of graders that were killed here."""
+    root = grader.attempt.folder.root
+    for text in await asyncio.to_thread(end_leftovers, contexts.marker(0), root):
+        log.warning("%s", text)
 
 
 async def _note_facts(grader: Grader, server: Deployment) -> None:

@@ -7,11 +7,13 @@ stays found, and what failed is tried again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.cluster.attempts import begin_attempt
+from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.facilities import make_programs, program_slots
 from evalkit.cluster.grading.judging import Grader, JudgeModel, with_judge
 from evalkit.cluster.grading.unit import UnitTools, grade_unit
@@ -23,7 +25,9 @@ from evalkit.cluster.grading.work import (
     describe_place,
 )
 from evalkit.cluster.job import current_job
-from evalkit.errors import EvalkitError, ScorerError
+from evalkit.cluster.runlog import attempt_logging
+from evalkit.errors import EvalkitError, JudgeError, ScorerError
+from evalkit.redaction import redact
 from evalkit.store.journal import JournalSet
 from evalkit.store.run import load_cluster
 
@@ -38,7 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GradingProgress", "Watching", "grade_run", "ungraded_tasks"]
 
-REPLICA = "r0"
+log = logging.getLogger("evalkit.grading")
+
+REPLICA = "r900"
+"""Graders and replicas of a run are told apart by their names, on a node that has both."""
 
 
 def ungraded_tasks(folder: RunFolder, plan: Plan, tasks: Sequence[TaskPlan]) -> list[TaskPlan]:
@@ -82,20 +89,48 @@ def grade_run(
         watching.tell(f"grading {task.name}")
         describe_place(grading)
         attempt = begin_attempt(grading.place, REPLICA)
-        grader = Grader(attempt, current_job(), load_cluster(folder), env, clock, watching.tell)
-        try:
-            asyncio.run(_grade_task(grader, grading, watching.on_progress))
-        except EvalkitError as error:
-            if not error.message.startswith("tasks."):
-                error.message = f"tasks.{task.name} cannot be graded: {error.message}"
-            failures.append(error)
+        # a judge that we serve is on this node, however many a replica has
+        cluster = load_cluster(folder).model_copy(update={"nodes": 1})
+        grader = Grader(attempt, current_job(), cluster, env, clock, watching.tell)
+        hidden = run_secrets(plan, env)
+        with attempt_logging(grading.place.worker_log(REPLICA, attempt.number), hidden):
+            failure = _try_task(grader, grading, watching)
+        if failure is not None:
+            failure.message = redact(failure.message, hidden)
+            failures.append(failure)
     return failures
+
+
+def _try_task(grader: Grader, grading: GradingTask, watching: Watching) -> EvalkitError | None:
+    """Grade a task; why it, or some of its units, could not be."""
+    name = grading.task.name
+    last = GradingProgress(name, 0, 0, 0)
+
+    def follow(progress: GradingProgress) -> None:
+        nonlocal last
+        last = progress
+        watching.on_progress(progress)
+
+    try:
+        asyncio.run(_grade_task(grader, grading, follow))
+    except EvalkitError as error:
+        log.exception("%s cannot be graded", name)
+        if not error.message.startswith("tasks."):
+            error.message = f"tasks.{name} cannot be graded: {error.message}"
+        return error
+    if not last.failed:
+        return None
+    kind = JudgeError if grading.benchmark.grader == "judge" else ScorerError
+    return kind(
+        f"tasks.{name}: {last.failed:,} answers could not be graded; the last: {last.message}",
+        hint="They have no score, and are none wrong: `evalkit score` tries them again.",
+    )
 
 
 async def _grade_task(
     grader: Grader, grading: GradingTask, on_progress: Callable[[GradingProgress], None]
 ) -> None:
-    pass_over = Pass(grader.attempt.id, grading, on_progress)
+    pass_over = Pass(grader.attempt.id, grading, on_progress, grader.tell)
     match grading.benchmark.grader:
         case "sandbox":
             await _run_programs(grader, pass_over)
@@ -145,6 +180,7 @@ class Pass:
     attempt: str
     grading: GradingTask
     on_progress: Callable[[GradingProgress], None]
+    tell: Callable[[str], None]
     count: int = 0
 
     async def grade(self, at_once: int, tools_for: Callable[[GradingItem], UnitTools]) -> None:
@@ -152,7 +188,7 @@ class Pass:
         journals = JournalSet()
         name = f"{self.attempt}.{self.count}"
         self.count += 1
-        queue = GradingQueue(self.grading, name, journals, self.on_progress)
+        queue = GradingQueue(self.grading, name, journals, self.on_progress, self.tell)
         syncing = asyncio.create_task(journals.sync_forever())
         try:
             await self._work_off(queue, at_once, tools_for)
@@ -188,10 +224,10 @@ class Pass:
 
     async def _grade_one(self, queue: GradingQueue, item: GradingItem, tools: UnitTools) -> None:
         sample = self.grading.samples[item.unit.key.sample]
-        found = await grade_unit(self.grading.benchmark, sample, item, tools)
+        failure = await grade_unit(self.grading.benchmark, sample, item, tools)
         if queue.journals.failure is not None:
             raise queue.journals.failure
-        await queue.done(item, found=found)
+        await queue.done(item, failure)
 
 
 def _first(failures: ExceptionGroup[Exception]) -> Exception:

@@ -53,8 +53,8 @@ class UnitTools:
 
 async def grade_unit(
     benchmark: Benchmark[Any], sample: Sample, item: GradingItem, tools: UnitTools
-) -> bool:
-    """Grade one unit and append what came of it to its journal; whether something was found.
+) -> str | None:
+    """Grade one unit and append what came of it to its journal; why nothing was found, or null.
 
     Raises ServingError when the judge is of no use any more, StoreError.
     """
@@ -70,7 +70,8 @@ async def grade_unit(
     except (ServingError, StoreError):
         raise
     except JudgeError as error:
-        return _failed(item, Outcome.JUDGE_ERROR, error.message)
+        # what the judge said is of no use, so it is asked anew the next time
+        return _failed(item, Outcome.JUDGE_ERROR, error.message, anew=True)
     except InfraError as error:
         return _failed(item, failing, error.message)
     except ScorerError as error:
@@ -84,11 +85,11 @@ async def grade_unit(
             unit.key.sample, unit.key.repeat, item.solution, Outcome.OK, found, detail=None
         )
     )
-    return True
+    return None
 
 
-def _failed(item: GradingItem, outcome: Outcome, detail: str) -> bool:
+def _failed(item: GradingItem, outcome: Outcome, detail: str, *, anew: bool = False) -> str:
     key = item.unit.key
-    record = GradingRecord(key.sample, key.repeat, item.solution, outcome, detail=detail)
+    record = GradingRecord(key.sample, key.repeat, item.solution, outcome, detail=detail, anew=anew)
     item.work.shard.writer.append(record)
-    return False
+    return detail

@@ -7,7 +7,6 @@ graders of one shard find the same twice.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from evalkit.store.layout import RunFolder
     from evalkit.store.union import FinishedUnit
 
-log = logging.getLogger("evalkit.grading")
-
 FOREIGN_POLL_S = 5.0
 
 
@@ -46,6 +43,8 @@ class GradingProgress:
     """Units on which this grader failed."""
     expected: int
     """Planned units."""
+    message: str = ""
+    """Of the last failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,10 @@ class GradingQueue:
     attempt: str
     journals: JournalSet
     on_progress: Callable[[GradingProgress], None]
+    tell: Callable[[str], None]
     graded: int = 0
     failed: int = 0
+    message: str = ""
     _leases: Leases = field(init=False)
     _open: dict[OpenShard, int] = field(default_factory=dict)
     """Units of leased shards that are not done."""
@@ -134,11 +135,11 @@ class GradingQueue:
 
     async def items(self) -> AsyncGenerator[GradingItem]:
         """All that is owed; shards that others hold come last. Raises StoreError."""
-        waiting: list[Shard] = self.task.task.shards()
+        waiting, told = self.task.task.shards(), False
         while waiting:
             foreign = []
             for shard in waiting:
-                found = await asyncio.to_thread(self._lease, shard)
+                found = await self._in_thread(shard)
                 if found is None:
                     foreign.append(shard)
                     continue
@@ -146,11 +147,27 @@ class GradingQueue:
                     yield item
             waiting = foreign
             if waiting:
-                log.info("%d shards are graded by somebody else: waiting", len(waiting))
+                if not told:
+                    self.tell(f"{len(waiting)} shards are graded by somebody else: waiting")
+                told = True
                 await asyncio.sleep(FOREIGN_POLL_S)
 
-    def _lease(self, shard: Shard) -> tuple[ShardGradings, list[tuple[FinishedUnit, str]]] | None:
-        """What a shard owes, leased where that is something; None while somebody else holds it."""
+    async def _in_thread(
+        self, shard: Shard
+    ) -> tuple[ShardGradings, list[tuple[FinishedUnit, str]], int] | None:
+        """`_lease`, which has ended when this is cancelled: no lease comes after `close`."""
+        leasing = asyncio.ensure_future(asyncio.to_thread(self._lease, shard))
+        try:
+            return await asyncio.shield(leasing)
+        except asyncio.CancelledError:
+            await asyncio.wait([leasing])
+            raise
+
+    def _lease(
+        self, shard: Shard
+    ) -> tuple[ShardGradings, list[tuple[FinishedUnit, str]], int] | None:
+        """What a shard owes, leased where that is something, and how many are graded; None while
+        somebody else holds it."""
         union, gradings = self.task.read(shard)
         owed = gradings.owed(union.finished)
         if owed:
@@ -161,12 +178,16 @@ class GradingQueue:
             owed = gradings.owed(union.finished)
             if not owed:
                 self._leases.release(shard)
-        self.graded += len(union.finished) - len(owed)
-        return gradings, owed
+        return gradings, owed, len(union.finished) - len(owed)
 
     def _begin(
-        self, shard: Shard, gradings: ShardGradings, owed: list[tuple[FinishedUnit, str]]
+        self,
+        shard: Shard,
+        gradings: ShardGradings,
+        owed: list[tuple[FinishedUnit, str]],
+        graded: int,
     ) -> list[GradingItem]:
+        self.graded += graded
         self._tell()
         if not owed:
             return []
@@ -177,12 +198,13 @@ class GradingQueue:
         self._open[opened] = len(owed)
         return [GradingItem(unit, name, WorkItem(unit.key, opened)) for unit, name in owed]
 
-    async def done(self, item: GradingItem, *, found: bool) -> None:
+    async def done(self, item: GradingItem, failure: str | None) -> None:
         """Count a unit; with its last one a shard is given back. Raises StoreError."""
-        if found:
+        if failure is None:
             self.graded += 1
         else:
             self.failed += 1
+            self.message = failure
         self._tell()
         opened = item.work.shard
         self._open[opened] -= 1
@@ -198,7 +220,9 @@ class GradingQueue:
 
     def _tell(self) -> None:
         task = self.task.task
-        self.on_progress(GradingProgress(task.name, self.graded, self.failed, task.n_units))
+        self.on_progress(
+            GradingProgress(task.name, self.graded, self.failed, task.n_units, self.message)
+        )
 
 
 def describe_place(task: GradingTask) -> None:

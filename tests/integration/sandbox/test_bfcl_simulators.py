@@ -32,7 +32,7 @@ def find() -> Sandbox:
 @pytest.fixture
 async def programs() -> AsyncIterator[ProgramPool]:
     """A pool as a worker has it."""
-    pool = ProgramPool(find, preload=NEEDS.preload, cores=2)
+    pool = ProgramPool(find, preload=NEEDS.preload, workers=2)
     yield pool
     await pool.close()
 
@@ -157,7 +157,7 @@ async def test_no_sandbox_is_said_at_the_check_and_owed_by_units() -> None:
     def none() -> Sandbox:
         raise ScorerError("no sandbox here")
 
-    pool = ProgramPool(none, cores=1)
+    pool = ProgramPool(none, workers=1)
     with pytest.raises(ScorerError, match="no sandbox here"):
         await pool.check()
     with pytest.raises(InfraError, match="no sandbox here"):

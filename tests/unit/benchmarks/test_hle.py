@@ -141,7 +141,7 @@ def test_gold_and_wrong_verdicts() -> None:
     for said, value in (("Judgement: yes", 1.0), ("Judgement: no", 0.0)):
         found, _ = graded(benchmark, SAMPLE, gold.text, said)
         score = benchmark.score(SAMPLE, Solution(gold.text, grading=found))
-        assert score.values == {"judge_correct": value, "confidence": 1.0}
+        assert score.values == {"judge_correct": value, "confidence": 1.0, "no_verdict": 0.0}
         assert score.answer == "101"
 
 
@@ -158,7 +158,8 @@ def test_card_takes_silence_for_a_no() -> None:
     benchmark = make()
     found, judge = graded(benchmark, SAMPLE, "101", "I like it.")
     assert len(judge.asked) == 1
-    assert benchmark.score(SAMPLE, Solution("101", grading=found)).values["judge_correct"] == 0.0
+    values = benchmark.score(SAMPLE, Solution("101", grading=found)).values
+    assert (values["judge_correct"], values["no_verdict"]) == (0.0, 1.0)
 
 
 def test_fixed_asks_again() -> None:
@@ -202,7 +203,7 @@ def test_official_judge_answers_in_json() -> None:
     assert first["response_format"]["json_schema"]["strict"] is True
     assert second == {**first, "seed": 1}
     score = benchmark.score(SAMPLE, Solution("101", grading=found))
-    assert score.values == {"judge_correct": 1.0, "confidence": 0.7}
+    assert score.values == {"judge_correct": 1.0, "confidence": 0.7, "no_verdict": 0.0}
 
 
 @pytest.mark.parametrize(

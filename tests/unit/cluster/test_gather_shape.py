@@ -27,15 +27,28 @@ def rendered(shape: GatherShape, after: tuple[str, ...] = ("7",), **cluster: Any
     ("shape", "expected"),
     [
         (GatherShape(), {"time": 120, "cpus_per_task": 1, "mem": "2GB"}),
-        (GRADES, {"time": 720, "cpus_per_task": 8, "mem": "16GB"}),
+        (GRADES, {"time": 720, "cpus_per_task": 8, "mem": "32GB"}),
         (JUDGES, {"time": 720, "cpus_per_task": 1, "mem": "2GB"}),
     ],
 )
 def test_time_and_size(shape: GatherShape, expected: Mapping[str, Any]) -> None:
     """A plain gather is small; programs get cores and memory; no GPU for any of them."""
-    found = rendered(shape)
+    found = rendered(shape, time_min=2000)
     assert {key: found[key] for key in expected} == expected
     assert "gpus_per_node" not in found
+
+
+def test_no_longer_than_replicas() -> None:
+    """Where jobs of replicas may last so long, a grading may, too."""
+    assert rendered(GRADES, time_min=240)["time"] == 240
+    assert rendered(GRADES, time_min=30)["time"] == 120
+
+
+def test_steps_get_the_cores_of_their_job() -> None:
+    """srun does not take over what sbatch was told, so both are told."""
+    assert "--cpus-per-task=8" in rendered(GRADES)["srun_args"]
+    assert "--cpus-per-task=2" in rendered(GRADES, gather={"cpus-per-task": 2})["srun_args"]
+    assert not any("cpus" in word for word in rendered(GatherShape())["srun_args"])
 
 
 def test_site_decides() -> None:
@@ -51,6 +64,10 @@ def test_judge_of_ours_gets_gpus() -> None:
     found = rendered(SERVES, nodes=2, mem="64GB", cpus_per_task=12, gpu_request="gpus_per_node")
     assert (found["gpus_per_node"], found["nodes"]) == ("2", 1)
     assert (found["mem"], found["cpus_per_task"]) == ("64GB", 12)
+    both = GatherShape(runs_programs=True, asks_judge=True, judge_gpus=2)
+    found = rendered(both, gpu_request="gpus_per_node", constraint="big", exclude="n1")
+    assert (found["mem"], found["cpus_per_task"]) == ("32GB", 8)
+    assert (found["constraint"], found["exclude"]) == ("big", "n1")
 
 
 def test_nothing_to_wait_for() -> None:
