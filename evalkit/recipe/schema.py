@@ -215,7 +215,8 @@ class Cluster(Section):
     env: dict[EnvName, Text] = Field(default_factory=dict)
     """Environment variables of the job."""
     gather: dict[str, Scalar | None] = Field(default_factory=dict)
-    """sbatch options of the gather job (CPU only), such as its partition."""
+    """sbatch options of the job behind the replicas, which grades and gathers, such as its partition; it
+    asks for GPUs only where it serves a judge."""
 
 
 class Scoring(Section):
