@@ -10,13 +10,15 @@ skip is reported as a failure with its reason, whether a test asked for it or a 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 IN_CI = os.environ.get("EVALKIT_CI") == "1"
 
@@ -28,27 +30,33 @@ settings.load_profile("evalkit")
 
 
 SLURM = "tests/slurm"
-VLLM = "tests/integration"
+VLLM = "vllm_server"
 
 
-def _group(item: pytest.Item) -> str:
+@cache
+def _group(path: Path) -> str:
     """What must run in one process."""
-    path = item.path.relative_to(item.config.rootpath).as_posix()
-    if path.startswith(SLURM):
+    if path.parent.name == "slurm":
         return SLURM
-    return VLLM if "vllm_server" in getattr(item, "fixturenames", ()) else path
+    return VLLM if VLLM in path.read_text(encoding="utf-8") else str(path)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put tests into groups, and those of Slurm and vLLM in front."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    groups = {item: _group(item) for item in items}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of Slurm and vLLM in front."""
     order = {SLURM: 0, VLLM: 1}
-    items.sort(key=lambda item: order.get(groups[item], 2))
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: order.get(_group(item.path), 2))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands tests out by group. (xdist's own groups are not seen by every pytest.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(config.rootpath / nodeid.split("::")[0])
+
+    return GroupScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
