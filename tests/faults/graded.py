@@ -37,6 +37,7 @@ class Judged(Chain):
     description = "Answers that a judge reads."
     grader = "judge"
     grading_params = ("question",)
+    scoring_params = ("wanted",)
     judge_generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
         "card": {"temperature": 0.0},
         "fixed": {"temperature": 0.0},

@@ -170,7 +170,9 @@ def test_a_lost_part_is_the_end_of_the_server(slurm_cluster: SlurmCluster, tmp_p
     assert f"the part on node {second} ended first, with exit code 137 (SIGKILL)" in said
     assert f"the part on node {first} ended first, with exit code 137 (SIGKILL)" in said
     for name in ("server.log", "server-node1.log"):
-        assert (logs / name).read_text().count("devices 0,1") == 3, name
+        told = [x for x in (logs / name).read_text().splitlines() if x.startswith("devices")]
+        assert len(told) >= 3, name  # one more where a port was taken in the last moment
+        assert set(told) == {"devices 0,1"}, name
     assert results_of(run)["complete"]
     slurm_cluster.wait_for("no process", lambda: not processes(run))
 

@@ -14,6 +14,7 @@ from evalkit.plan.model import DeploymentPlan
 from evalkit.recipe.serving import AnyServing, CommandServing
 from evalkit.serving import tree
 from evalkit.serving.deployment import ServerContext
+from evalkit.serving.ports import is_free, plan_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,12 +25,13 @@ MODEL = "tiny"
 
 
 def make_context(folder: Path, **changes: Any) -> ServerContext:
-    """A context whose ports differ between test processes."""
+    """A context whose ports differ between test processes, and begin with one that is free now."""
+    first = 20000 + os.getpid() * 16 % 12000
     values: dict[str, Any] = {
         "log_path": folder / "server.log",
         "attempt": f"test-{os.getpid()}-{folder.name}",
         "host": "127.0.0.1",
-        "port_base": 20000 + os.getpid() * 16 % 12000,
+        "port_base": next(port for port in plan_ports(first) if is_free("127.0.0.1", port)),
         "prefix": (),
         "env": dict(os.environ),
         "run_dir": folder,
