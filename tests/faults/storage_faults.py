@@ -41,7 +41,11 @@ def read_only(path: Path) -> Iterator[None]:
     Files that are open already can still be written, as on a real remount.
     """
     mount("--bind", str(path), str(path))
-    mount("-o", "remount,bind,ro", str(path))
+    while (said := try_mount("-o", "remount,bind,ro", str(path))) is not None:
+        # somebody has opened a file for writing in between, and keeps it open
+        assert "busy" in said, said
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        mount("--bind", str(path), str(path))
     try:
         yield
     finally:
@@ -50,8 +54,14 @@ def read_only(path: Path) -> Iterator[None]:
 
 def mount(*arguments: str) -> None:
     """Run mount(8), which must succeed."""
+    said = try_mount(*arguments)
+    assert said is None, f"mount {' '.join(arguments)} (needs root): {said}"
+
+
+def try_mount(*arguments: str) -> str | None:
+    """What mount(8) says when it does not succeed."""
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"mount {' '.join(arguments)} (needs root): {done.stderr}"
+    return None if done.returncode == 0 else done.stderr
 
 
 def fill(disk: Path, room: int) -> Path:
