@@ -91,7 +91,9 @@ def test_dialogues(place: Place) -> None:
     assert results["metrics"]["pass@1[avg-of-3]"]["tool_timeouts"] == 0
 
 
-@pytest.mark.parametrize("answered", [4, 20, 40])
+@pytest.mark.parametrize(
+    "answered", [20, *(pytest.param(n, marks=pytest.mark.long) for n in (4, 40))]
+)
 def test_killed_worker(place: Place, undisturbed: dict[str, Any], answered: int) -> None:
     """SIGKILL at any point: no journaled call or cell is made again, and nothing differs."""
     with serving(*THINKS) as server:

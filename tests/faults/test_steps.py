@@ -66,7 +66,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return place.artifacts(TASKS)
 
 
-@pytest.mark.parametrize("answered", [5, 30, 50])
+@pytest.mark.parametrize(
+    "answered", [30, *(pytest.param(n, marks=pytest.mark.long) for n in (5, 50))]
+)
 def test_killed_worker(place: Place, undisturbed: dict[str, Any], answered: int) -> None:
     """SIGKILL at any point: no journaled step runs again, sessions have their state, nothing differs."""
     with serving() as server:

@@ -41,6 +41,7 @@ def _has_groups() -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_faults_in_control_groups(
     launch_cluster: Callable[..., SlurmCluster], tmp_path: Path
 ) -> None:

@@ -101,7 +101,11 @@ async def test_session_that_is_closed_under_a_cell(pool: SessionPool) -> None:
 
 async def until_started(session: PooledSession) -> None:
     """Until its interpreter is there, and a cell on its way."""
-    while session._session is None or session._session._channel is None:
+    while (
+        session._session is None
+        or session._session._channel is None
+        or not session._turn.locked()  # a cell before it made the interpreter
+    ):
         await asyncio.sleep(0.01)
 
 
