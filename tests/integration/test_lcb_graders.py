@@ -27,6 +27,8 @@ from tests.unit.vectors import TESTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.timeout(180)
+
 GRADERS: tuple[Grader, ...] = ("ns-compat", "official", "strict-subprocess")
 SUM = "3\n1 2 3\n"
 VECTORS = [
@@ -50,7 +52,7 @@ def judge(
     *,
     by: Grader,
     function: str | None = None,
-    limit_s: float = 20.0,
+    limit_s: float = 60.0,
 ) -> Verdict:
     """The verdict of one grader."""
 

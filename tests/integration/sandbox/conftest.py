@@ -58,6 +58,7 @@ def kill_all(processes: set[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(processes, timeout=GONE_S)
 
 
 def expect_gone(before: set[psutil.Process]) -> None:

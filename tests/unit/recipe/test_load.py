@@ -61,7 +61,7 @@ def test_missing_file(write: Write) -> None:
     assert caught.value.message == "there is no recipe 'mime.yaml'"
     assert caught.value.hint is not None
     assert caught.value.hint.startswith(
-        "Did you mean 'mine.yaml'? Shipped recipes: demo, nano-tools, nano"
+        f"Did you mean 'mine.yaml'? Shipped recipes: {', '.join(shipped_recipes())}"
     )
     with pytest.raises(RecipeError, match="Did you mean 'demo'"):
         load_recipe("demmo", env={})
