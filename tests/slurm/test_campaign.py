@@ -33,6 +33,7 @@ def test_every_fault_of_slurm(launch_cluster: Callable[..., SlurmCluster], tmp_p
 
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_a_preempted_vllm(launch_cluster: Callable[..., SlurmCluster], tmp_path: Path) -> None:
     """Long generations of a real vLLM, preempted: continued to the byte, with tokens saved."""
     cluster = launch_cluster(*OPTIONS)
