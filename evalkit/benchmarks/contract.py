@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from evalkit.base import Frozen
+from evalkit.errors import ScorerError
 from evalkit.store.records import Outcome, Reply
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ class Benchmark(ABC, Generic[P]):
         Raises ScorerError or JudgeError where that could not be found out, which is never a wrong
         answer. Its judge calls are durable, as those of `solve` are.
         """
-        raise NotImplementedError(f"{self.name} has a grader and no grade")
+        raise ScorerError(f"the benchmark {self.name} has a grader and no grade")
 
     def sandbox(self) -> SandboxNeeds:
         """What its programs need. Raises ScorerError for something that is not there."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from evalkit.recipe.schema import Client
     from evalkit.serving.deployment import Deployment, ServerContext
     from evalkit.serving.endpoint import Endpoint
+    from evalkit.serving.trouble import Trouble
     from evalkit.store.journal import JournalSet
     from evalkit.store.queue import WorkQueue
 
@@ -167,13 +168,7 @@ class Session:
             except InfraError as error:
                 if (trouble := server.failure()) is None:
                     raise
-                raise ServerDiedError(
-                    f"the server died in the {error.message}: {trouble}",
-                    hint=trouble.hint,
-                    kind=trouble.kind,
-                    evidence=trouble.evidence,
-                    node=trouble.node,
-                ) from error
+                raise death_of(f"the server died in the {error.message}", trouble) from error
             self._checked.add(name)
         self._all.report.detail = None
 
@@ -232,13 +227,7 @@ class Session:
             server.failure,
         )
         trouble = await watchdog.watch(lambda: client.in_flight, lambda: client.progress)
-        raise ServerDiedError(
-            f"the server failed while calls were in flight: {trouble}",
-            hint=trouble.hint,
-            kind=trouble.kind,
-            evidence=trouble.evidence,
-            node=trouble.node,
-        )
+        raise death_of("the server failed while calls were in flight", trouble)
 
     async def _tally(self, client: CallClient) -> None:
         """Carry the client's counters into the report, up to its end."""
@@ -263,6 +252,17 @@ class Session:
         if client.in_flight and (silent := await client.interrupt(self._all.drain.times.salvage_s)):
             log.warning("%d calls in flight did not give their last tokens", silent)
         raise DrainedError(f"interrupted: {self._all.drain.reason}")
+
+
+def death_of(what: str, trouble: Trouble) -> ServerDiedError:
+    """The error that says what happened to a server, and why."""
+    return ServerDiedError(
+        f"{what}: {trouble}",
+        hint=trouble.hint,
+        kind=trouble.kind,
+        evidence=trouble.evidence,
+        node=trouble.node,
+    )
 
 
 async def until_done(

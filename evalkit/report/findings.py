@@ -63,11 +63,6 @@ class Findings:
         own = grading_plan(plan, task, benchmark.grading_params)
         return cls(folder.grading(task.name, own.fingerprint), own)
 
-    @property
-    def grader(self) -> str | None:
-        """Fingerprint of the grader."""
-        return None if self.plan is None else self.plan.fingerprint
-
     def read(self, shard: Shard) -> ShardFindings:
         """Those of one shard. Raises StoreError."""
         if self.plan is None:

@@ -19,7 +19,7 @@ from evalkit.client.request import RequestBuilder
 from evalkit.client.target import Target
 from evalkit.cluster.contexts import Contexts
 from evalkit.cluster.failures import is_retryable
-from evalkit.cluster.session import until_done
+from evalkit.cluster.session import death_of, until_done
 from evalkit.errors import ServerDiedError
 from evalkit.recipe.serving import LocalServing, VllmServing
 from evalkit.serving.deployment import make_deployment
@@ -155,10 +155,4 @@ async def _ask(
 
 async def _guard(watchdog: ProgressWatchdog, client: CallClient) -> None:
     trouble = await watchdog.watch(lambda: client.in_flight, lambda: client.progress)
-    raise ServerDiedError(
-        f"the judge failed while calls were in flight: {trouble}",
-        hint=trouble.hint,
-        kind=trouble.kind,
-        evidence=trouble.evidence,
-        node=trouble.node,
-    )
+    raise death_of("the judge failed while calls were in flight", trouble)

@@ -81,9 +81,7 @@ async def grade_unit(
         log.exception("grade of %s failed on sample %s", benchmark.name, sample.id)
         return _failed(item, failing, f"grade failed: {error!r}")
     item.work.shard.writer.append(
-        GradingRecord(
-            unit.key.sample, unit.key.repeat, item.solution, Outcome.OK, found, detail=None
-        )
+        GradingRecord(unit.key.sample, unit.key.repeat, item.solution, Outcome.OK, found)
     )
     return None
 
