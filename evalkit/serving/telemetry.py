@@ -84,14 +84,30 @@ class Telemetry:
         self._env = env
         self._gpu_command = _gpu_command(env)
         self._is_written = True
+        self._tokens: tuple[float, float] | None = None
+        self.tokens_per_s: float | None = None
+        """Tokens a second that the engine generated between the last two looks; null where it does not say."""
 
     async def record(self, endpoint: Endpoint, server: int, every_s: float = EVERY_S) -> None:
         """Write until cancelled. `server` is the number of the attempt's server."""
-        async with Wire(endpoint) as wire:
-            while True:
-                if line := await self._look(wire, endpoint):
-                    await self._write({"time": self._wall(), "server": server, **line})
-                await asyncio.sleep(every_s)
+        self._tokens = None
+        try:
+            async with Wire(endpoint) as wire:
+                while True:
+                    if line := await self._look(wire, endpoint):
+                        line = {"time": self._wall(), "server": server, **line}
+                        self._count(line["time"], line.get("generation_tokens"))
+                        await self._write(line)
+                    await asyncio.sleep(every_s)
+        finally:
+            self.tokens_per_s = None
+
+    def _count(self, now: float, tokens: float | None) -> None:
+        before, self._tokens = self._tokens, None if tokens is None else (now, tokens)
+        if before is None or tokens is None or now <= before[0] or tokens < before[1]:
+            self.tokens_per_s = None
+        else:
+            self.tokens_per_s = (tokens - before[1]) / (now - before[0])
 
     async def _look(self, wire: Wire, endpoint: Endpoint) -> dict[str, Any]:
         line: dict[str, Any] = {}

@@ -143,3 +143,26 @@ async def test_a_full_disk_costs_lines_only(
         await asyncio.wait({task})
     assert orjson.loads(path.read_bytes().splitlines()[0])["running"] == 7
     assert caplog.text.count("telemetry is not written") == 1
+
+
+async def test_the_engine_says_how_fast_it_is(tmp_path: Path) -> None:
+    """From the counters of two looks; a new server's counter begins at nothing and is no rate."""
+    tokens, times = iter([10, 110, 40, 60]), iter([0.0, 2.0, 4.0, 8.0])
+    rates: list[float | None] = []
+
+    async def answer(_: web.Request) -> web.Response:
+        rates.append(telemetry.tokens_per_s)
+        return web.Response(text=f"vllm:generation_tokens_total {next(tokens, 0)}\n")
+
+    app = web.Application()
+    app.router.add_get("/metrics", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    root = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    path = tmp_path / "telemetry.jsonl"
+    telemetry = Telemetry(path, {"PATH": ""}, lambda: next(times, 9.0))
+    await lines_of(telemetry, path, root, lambda found: len(found) > 4)
+    await runner.cleanup()
+    assert rates[:5] == [None, None, 50.0, None, 5.0]
+    assert telemetry.tokens_per_s is None
