@@ -124,7 +124,8 @@ class Telemetry:
         try:
             return read_gpus(await _output_of(self._gpu_command, self._env))
         except (OSError, ValueError, TimeoutError) as error:
-            log.warning("GPUs are not recorded any more: %s", error or "nvidia-smi does not answer")
+            said = str(error) or "nvidia-smi does not answer"
+            log.warning("GPUs are not recorded any more: %s", said)
             self._gpu_command = None
             return []
 
