@@ -56,8 +56,18 @@ CONTINUES = "What is finished is kept: `evalkit submit` continues the run."
 class Departure:
     """The end of one attempt of one replica, as far as its job goes."""
 
-    def __init__(self, folder: RunFolder, replica: str, cluster: Cluster, job: JobInfo) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        replica: str,
+        cluster: Cluster,
+        job: JobInfo,
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        """`goes_on`: other runs wait for the job."""
         self._folder = folder
+        self._goes_on = goes_on
         self._replica = replica
         self._cluster = cluster
         self._job = job
@@ -114,7 +124,7 @@ class Departure:
         ended the job.
         """
         own, job = self.own(), self._job
-        if own is not None and own.end == "done":
+        if own is not None and own.end == "done" and not self._goes_on:
             return
         refusal = spent or refuse(self.history(), self._cluster)
         if self.is_cancelled():

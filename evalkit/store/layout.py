@@ -128,6 +128,10 @@ class RunFolder:
         """Number of the last submission that was cancelled (text)."""
         return self.cluster / "cancelled"
 
+    def turn(self, job_id: str) -> Path:
+        """Which of several runs a shared job works for; in the folder of the first of them."""
+        return self.cluster / f"{job_id}.turn"
+
     def job_log(self, element: str) -> Path:
         """What a job itself wrote, all its executions: `123`, `123_4` for an element of an array."""
         return self.cluster / f"{element}_0_log.out"
