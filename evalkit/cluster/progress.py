@@ -63,6 +63,7 @@ class TaskProgress:
     scored: int = 0
     """Units of finished shards whose score the worker wrote down."""
     score_sum: float = 0.0
+    score_weight: float = 0.0
     shards_done: int = 0
     details: dict[str, UnitDetail] = field(default_factory=dict)
     """By outcome that is ours: the last such failure."""
@@ -261,6 +262,7 @@ def _add_marker(progress: TaskProgress, marker: dict[str, Any]) -> None:
     progress.outcomes.update(marker.get("outcomes", {}))
     progress.scored += marker.get("scored", 0)
     progress.score_sum += marker.get("score_sum", 0.0)
+    progress.score_weight += marker.get("score_weight", marker.get("scored", 0))
 
 
 def read_missing(folder: RunFolder, task: str) -> dict[str, tuple[int, str]]:

@@ -29,17 +29,22 @@ class TaskTally:
     done: int = 0
     scored: int = 0
     score_sum: float = 0.0
+    score_weight: float = 0.0
+    """What `score_sum` is a share of: `scored`, or the parts that the scores count."""
     outcomes: dict[str, int] = field(default_factory=dict)
     rate_per_s: float = 0.0
     """Units per second since the attempt's first unit of the task, as of the last heartbeat."""
 
-    def add(self, outcome: Outcome, score: float | None) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Count one unit."""
         self.outcomes[outcome.value] = self.outcomes.get(outcome.value, 0) + 1
         self.done += outcome.is_models_own
-        if score is not None:
-            self.scored += 1
-            self.score_sum += score
+
+    def add_score(self, value: float, weight: float) -> None:
+        """Count the score of one unit."""
+        self.scored += 1
+        self.score_sum += value
+        self.score_weight += weight
 
 
 @dataclass(slots=True)

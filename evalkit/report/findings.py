@@ -52,6 +52,7 @@ class Findings:
     place: RunFolder
     plan: Plan | None
     """What the gradings' journals are of; null for a benchmark without a grader."""
+    benchmark: Benchmark[Any]
 
     @classmethod
     def of(
@@ -59,12 +60,14 @@ class Findings:
     ) -> Findings:
         """Where those of a task are."""
         if benchmark.grader is None:
-            return cls(folder, None)
+            return cls(folder, None, benchmark)
         own = grading_plan(plan, task, benchmark.grading_params)
-        return cls(folder.grading(task.name, own.fingerprint), own)
+        return cls(folder.grading(task.name, own.fingerprint), own, benchmark)
 
     def read(self, shard: Shard) -> ShardFindings:
         """Those of one shard. Raises StoreError."""
         if self.plan is None:
             return ShardFindings(None)
-        return ShardFindings(ShardGradings.read(self.place, self.plan, shard))
+        return ShardFindings(
+            ShardGradings.read(self.place, self.plan, shard, self.benchmark.suffices)
+        )

@@ -7,26 +7,42 @@ graders of one shard find the same twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalkit.benchmarks.contract import Solution
 from evalkit.benchmarks.frozen import load_frozen
+from evalkit.cluster.running_score import ScoreBudget, UnitScore, try_score
 from evalkit.errors import StoreError
-from evalkit.store.gradings import ShardGradings, grader_identity, grading_plan
+from evalkit.store.gradings import (
+    GradingCounters,
+    ShardGradings,
+    grader_identity,
+    grading_plan,
+    mark_graded,
+    read_graded,
+    scored_as,
+    solution_hash,
+)
 from evalkit.store.leases import Leases
 from evalkit.store.publish import publish_once
 from evalkit.store.queue import OpenShard, WorkItem
+from evalkit.store.run import load_plan
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Sample
+    from evalkit.cluster.drain import Drain
+    from evalkit.cluster.replica_report import TaskTally
     from evalkit.plan.model import Plan, Shard, TaskPlan
     from evalkit.store.journal import JournalSet
     from evalkit.store.layout import RunFolder
+    from evalkit.store.records import GradingRecord
     from evalkit.store.union import FinishedUnit
 
 FOREIGN_POLL_S = 5.0
@@ -45,6 +61,10 @@ class GradingProgress:
     """Planned units."""
     message: str = ""
     """Of the last failure."""
+    now: int = 0
+    """Those of `graded` that this grader found something about."""
+    score: float | None = None
+    """Mean of those that were scored so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,8 @@ class Watching:
     """After each unit."""
     tell: Callable[[str], None]
     """Says what is waited for, in a few words."""
+    drain: Drain | None = None
+    """Where a request to stop comes from; null: nobody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +93,8 @@ class GradingTask:
     """Of the grading."""
     journal_plan: Plan
     """What its journals are of."""
+    is_shown: bool = True
+    """Its scores are those that the run's status shows: they are not another profile's."""
 
     @classmethod
     def load(
@@ -80,7 +104,8 @@ class GradingTask:
         own = grading_plan(plan, task, benchmark.grading_params)
         place = folder.grading(task.name, own.fingerprint)
         samples = load_frozen(folder, task)
-        return cls(folder, plan, task, benchmark, samples, place, own)
+        is_shown = scored_as(task) == scored_as(load_plan(folder).task(task.name))
+        return cls(folder, plan, task, benchmark, samples, place, own, is_shown)
 
     def describe(self) -> dict[str, Any]:
         """What the grader is, for people who find the folder."""
@@ -92,7 +117,11 @@ class GradingTask:
         union = ShardUnion.read(
             self.folder, self.plan, shard, single_call=self.benchmark.single_call
         )
-        return union, ShardGradings.read(self.place, self.journal_plan, shard)
+        return union, self.read_findings(shard)
+
+    def read_findings(self, shard: Shard) -> ShardGradings:
+        """What was found about a shard's units. Raises StoreError."""
+        return ShardGradings.read(self.place, self.journal_plan, shard, self.benchmark.suffices)
 
     def is_done(self) -> bool:
         """Whether no finished unit is left without a finding. Raises StoreError."""
@@ -115,6 +144,23 @@ class GradingItem:
 
 
 @dataclass(slots=True)
+class LeasedShard:
+    """A shard with what is known of its units."""
+
+    shard: Shard
+    gradings: ShardGradings
+    owed: list[tuple[FinishedUnit, str]]
+    """Units, with the hash of their answer, that nothing was found about yet."""
+    counters: GradingCounters
+    """Of its graded units."""
+    is_whole: bool
+    """Every planned unit is finished."""
+    left: int = 0
+    """Units that this grader is not done with."""
+    failed: int = 0
+
+
+@dataclass(slots=True)
 class GradingQueue:
     """Owed units of one task for one grader. Used from one event loop."""
 
@@ -123,28 +169,44 @@ class GradingQueue:
     journals: JournalSet
     on_progress: Callable[[GradingProgress], None]
     tell: Callable[[str], None]
+    tally: TaskTally
+    """What status is told: the scores of all graded units, and what this grader did."""
     graded: int = 0
+    now: int = 0
     failed: int = 0
     message: str = ""
+    is_dry: bool = False
+    """Nothing was left to hand out before anybody asked to stop."""
     _leases: Leases = field(init=False)
-    _open: dict[OpenShard, int] = field(default_factory=dict)
-    """Units of leased shards that are not done."""
+    _open: dict[OpenShard, LeasedShard] = field(default_factory=dict)
+    _budget: ScoreBudget = field(default_factory=ScoreBudget)
+    _is_stopped: bool = False
 
     def __post_init__(self) -> None:
         self._leases = Leases(self.task.place)
 
     async def items(self) -> AsyncGenerator[GradingItem]:
         """All that is owed; shards that others hold come last. Raises StoreError."""
+        async for leased in self._shards():
+            for item in self._begin(leased):
+                if self._is_stopped:
+                    return
+                yield item
+        self.is_dry = not self._is_stopped
+
+    async def _shards(self) -> AsyncGenerator[LeasedShard]:
+        """One after the other, until all were had or somebody asked to stop."""
         waiting, told = self.task.task.shards(), False
         while waiting:
             foreign = []
             for shard in waiting:
+                if self._is_stopped:
+                    return
                 found = await self._in_thread(shard)
                 if found is None:
                     foreign.append(shard)
-                    continue
-                for item in self._begin(shard, *found):
-                    yield item
+                else:
+                    yield found
             waiting = foreign
             if waiting:
                 if not told:
@@ -152,9 +214,11 @@ class GradingQueue:
                 told = True
                 await asyncio.sleep(FOREIGN_POLL_S)
 
-    async def _in_thread(
-        self, shard: Shard
-    ) -> tuple[ShardGradings, list[tuple[FinishedUnit, str]], int] | None:
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        self._is_stopped = True
+
+    async def _in_thread(self, shard: Shard) -> LeasedShard | None:
         """`_lease`, which has ended when this is cancelled: no lease comes after `close`."""
         leasing = asyncio.ensure_future(asyncio.to_thread(self._lease, shard))
         try:
@@ -163,65 +227,122 @@ class GradingQueue:
             await asyncio.wait([leasing])
             raise
 
-    def _lease(
-        self, shard: Shard
-    ) -> tuple[ShardGradings, list[tuple[FinishedUnit, str]], int] | None:
-        """What a shard owes, leased where that is something, and how many are graded; None while
-        somebody else holds it."""
+    def _lease(self, shard: Shard) -> LeasedShard | None:
+        """A shard, leased where something of it is owed; None while somebody else holds it."""
         union, gradings = self.task.read(shard)
         owed = gradings.owed(union.finished)
         if owed:
             if not self._leases.take(shard):
                 return None
             # whoever held it before may have found something since
-            gradings = ShardGradings.read(self.task.place, self.task.journal_plan, shard)
+            gradings = self.task.read_findings(shard)
             owed = gradings.owed(union.finished)
             if not owed:
                 self._leases.release(shard)
-        return gradings, owed, len(union.finished) - len(owed)
+        n_planned = sum(1 for _ in self.task.task.units(shard))
+        is_whole = len(union.finished) == n_planned
+        counters = self._count(shard, union, gradings)
+        leased = LeasedShard(shard, gradings, owed, counters, is_whole, len(owed))
+        if not owed and self._marker(shard) is None:
+            self._mark(leased)
+        return leased
 
-    def _begin(
+    def _marker(self, shard: Shard) -> dict[str, Any] | None:
+        """A marker that can be believed, with scores as they are of this task."""
+        marker = read_graded(self.task.folder, self.task.place, shard)
+        same = marker is not None and marker.get("as") == scored_as(self.task.task)
+        return marker if same else None
+
+    def _count(self, shard: Shard, union: ShardUnion, gradings: ShardGradings) -> GradingCounters:
+        """What was found before, counted as a status will show it."""
+        if (marker := self._marker(shard)) is not None:
+            names = ("units", "scored", "score_sum", "score_weight")
+            return GradingCounters(**{name: marker[name] for name in names})
+        counters = GradingCounters()
+        for unit in union.finished.values():
+            name = (unit.key, solution_hash(unit))
+            if name in gradings.found:
+                score = self._score(unit, gradings.found[name], try_score)
+                counters.add(*(score or (None,)))
+        return counters
+
+    def _score(
         self,
-        shard: Shard,
-        gradings: ShardGradings,
-        owed: list[tuple[FinishedUnit, str]],
-        graded: int,
-    ) -> list[GradingItem]:
-        self.graded += graded
+        unit: FinishedUnit,
+        found: Any,
+        score: Callable[[Benchmark[Any], Sample, Solution], UnitScore | None],
+    ) -> UnitScore | None:
+        benchmark = self.task.benchmark
+        if not self.task.is_shown or benchmark.parallel_scoring:
+            return None
+        solution = Solution(unit.text, unit.outcome, unit.data, unit.detail, found)
+        return score(benchmark, self.task.samples[unit.key.sample], solution)
+
+    def _begin(self, leased: LeasedShard) -> list[GradingItem]:
+        counters = leased.counters
+        self.graded += counters.units
+        self.tally.scored += counters.scored
+        self.tally.score_sum += counters.score_sum
+        self.tally.score_weight += counters.score_weight
         self._tell()
-        if not owed:
+        if not leased.owed:
             return []
+        shard = leased.shard
         path = self.task.place.journal(shard, self.attempt)
         writer = self.journals.open(path, self.task.journal_plan, shard, self.attempt)
-        keys = {unit.key for unit, _ in owed}
-        opened = OpenShard(shard, writer, keys, gradings.calls, {}, {})
-        self._open[opened] = len(owed)
-        return [GradingItem(unit, name, WorkItem(unit.key, opened)) for unit, name in owed]
+        keys = {unit.key for unit, _ in leased.owed}
+        opened = OpenShard(shard, writer, keys, leased.gradings.calls, {}, {})
+        self._open[opened] = leased
+        return [GradingItem(unit, name, WorkItem(unit.key, opened)) for unit, name in leased.owed]
 
-    async def done(self, item: GradingItem, failure: str | None) -> None:
+    async def done(self, item: GradingItem, record: GradingRecord) -> None:
         """Count a unit; with its last one a shard is given back. Raises StoreError."""
-        if failure is None:
+        opened = item.work.shard
+        leased = self._open[opened]
+        self.tally.add(record.outcome)
+        if record.outcome.is_models_own:
             self.graded += 1
+            self.now += 1
+            score = self._score(item.unit, record.found, self._budget.score)
+            leased.counters.add(*(score or (None,)))
+            if score is not None:
+                self.tally.add_score(*score)
         else:
             self.failed += 1
-            self.message = failure
+            leased.failed += 1
+            self.message = record.detail or ""
         self._tell()
-        opened = item.work.shard
-        self._open[opened] -= 1
-        if not self._open[opened]:
+        leased.left -= 1
+        if not leased.left:
             del self._open[opened]
             await self.journals.sync()
             self.journals.release(opened.writer)
-            await asyncio.to_thread(self._leases.release, opened.shard)
+            await asyncio.to_thread(self._give_back, leased)
+
+    def _give_back(self, leased: LeasedShard) -> None:
+        if not leased.failed:
+            self._mark(leased)
+        self._leases.release(leased.shard)
+
+    def _mark(self, leased: LeasedShard) -> None:
+        """Leave a marker for status at a shard that is graded as a whole, as the run itself reads it."""
+        task = self.task
+        if leased.is_whole and task.is_shown:
+            label = scored_as(task.task)
+            with contextlib.suppress(StoreError):  # a hint: status reads the journals then
+                mark_graded(task.folder, task.place, leased.shard, leased.counters, label)
 
     def close(self) -> None:
         """Give all leases back; the journals stay the caller's."""
         self._leases.release_all()
 
     def _tell(self) -> None:
-        task = self.task.task
+        task, tally = self.task.task, self.tally
+        score = tally.score_sum / tally.score_weight if tally.score_weight else None
         self.on_progress(
-            GradingProgress(task.name, self.graded, self.failed, task.n_units, self.message)
+            GradingProgress(
+                task.name, self.graded, self.failed, task.n_units, self.message, self.now, score
+            )
         )
 
 
