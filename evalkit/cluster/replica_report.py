@@ -105,6 +105,16 @@ def read_reports(folder: RunFolder) -> dict[str, ReplicaReport]:
     return {report.replica: report for report in reports if report is not None}
 
 
+def read_reports_by_file(folder: RunFolder) -> list[ReplicaReport]:
+    """All readable reports where each execution has a file of its own (graders), the latest first."""
+    try:
+        found = [read_report(path) for path in folder.replicas.glob("*.json")]
+    except OSError:
+        return []
+    reports = [report for report in found if report is not None]
+    return sorted(reports, key=lambda report: (report.started, report.attempt), reverse=True)
+
+
 def read_report(path: Path) -> ReplicaReport | None:
     """One report; None when it is not readable as one."""
     try:

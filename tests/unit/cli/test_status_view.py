@@ -11,7 +11,7 @@ from rich.console import Console
 from evalkit.cli.status_view import duration, status_view
 from evalkit.cli.watch import BLIND_FOR_S, Patience
 from evalkit.cluster.failures import FailureKind
-from evalkit.cluster.phase import age
+from evalkit.cluster.phase_parts import age
 from evalkit.cluster.status_values import (
     AttemptStatus,
     FailureGroup,

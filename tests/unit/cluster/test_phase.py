@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from evalkit.cluster.live import ELSEWHERE, FORGOTTEN, NO_ANSWER, NO_SLURM, NOT_VISIBLE
-from evalkit.cluster.phase import Phase, describe_phase
+from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.status_values import JobStatus, ReplicaStatus, TaskStatus
+
+if TYPE_CHECKING:
+    from evalkit.cluster.phase_parts import Phase
 
 EXPECTED = 10
 
