@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.contract import Solution
-from evalkit.store.gradings import ShardGradings, grading_plan, solution_hash
+from evalkit.store.gradings import JudgeUsage, ShardGradings, grading_plan, solution_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,8 @@ class Findings:
     plan: Plan | None
     """What the gradings' journals are of; null for a benchmark without a grader."""
     benchmark: Benchmark[Any]
+    usage: JudgeUsage = field(default_factory=JudgeUsage)
+    """What the judge's calls of the shards that were read have cost."""
 
     @classmethod
     def of(
@@ -68,6 +70,6 @@ class Findings:
         """Those of one shard. Raises StoreError."""
         if self.plan is None:
             return ShardFindings(None)
-        return ShardFindings(
-            ShardGradings.read(self.place, self.plan, shard, self.benchmark.suffices)
-        )
+        found = ShardGradings.read(self.place, self.plan, shard, self.benchmark.suffices)
+        self.usage.take(found.usage)
+        return ShardFindings(found)
