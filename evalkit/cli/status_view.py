@@ -82,7 +82,7 @@ def _whole(
         said = status.slurm_error.partition("\n")[0]
         parts.append(Text(f"Slurm could not be asked: {said}", style="yellow"))
     parts += ["", TaskTable(status.tasks), *_notes(status.tasks)]
-    if any(task.grading is not None and task.grading.state for task in status.tasks):
+    if any(t.grading is not None and (t.grading.state or t.grading.graded) for t in status.tasks):
         parts += ["", GradingTable(status.tasks)]
     if status.replicas:
         parts += _replicas(status, room)
