@@ -101,7 +101,7 @@ def _reported(task: str, reports: Iterable[ReplicaReport]) -> _Score:
     return _Score(
         sum(tally.scored for tally in tallies),
         sum(tally.score_sum for tally in tallies),
-        sum(tally.score_weight for tally in tallies),
+        sum(tally.score_weight or tally.scored for tally in tallies),
     )
 
 
