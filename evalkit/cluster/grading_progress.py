@@ -7,13 +7,18 @@ does not. Graders that live say at what rate they work.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psutil
+
 from evalkit.benchmarks.registry import benchmark_class, benchmark_for
+from evalkit.cluster.local import START_TOLERANCE_S
 from evalkit.cluster.progress import OpenJournal, UnitDetail, is_header
-from evalkit.cluster.replica_report import read_reports_by_file
+from evalkit.cluster.replica_report import ENDED, read_reports_by_file
 from evalkit.errors import EvalkitError
 from evalkit.store.codec import CorruptLineError, decode, unit_key, unseal
 from evalkit.store.gradings import grading_plan, read_graded, scored_as
@@ -139,7 +144,7 @@ class GradingReader:
         if known is None:
             return None
         counts = GradingCounts(known.place, str(known.benchmark.grader))
-        counts.reports = read_reports_by_file(known.place)
+        counts.reports = [_seen(report) for report in read_reports_by_file(known.place)]
         if not known.place.root.is_dir():
             return counts
         for shard in task.shards():
@@ -199,3 +204,15 @@ class GradingReader:
         counts.graded += len(state.graded)
         counts.errors.update(str(outcome) for outcome in state.errors.values())
         counts.details |= state.details
+
+
+def _seen(report: ReplicaReport) -> ReplicaReport:
+    """A report, which is not of a living grader where its process, of this machine, is gone."""
+    if report.state in ENDED or report.host != socket.gethostname():
+        return report
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(report.pid)
+        is_its = process.create_time() < report.started + START_TOLERANCE_S
+        if is_its and process.status() != psutil.STATUS_ZOMBIE:
+            return report
+    return replace(report, state="interrupted")

@@ -112,6 +112,14 @@ def test_run_grades_what_needs_it(place: Place, model: Server, judge: Server) ->
     assert results["headline"]["name"] == "pass@1 even[m]"
     assert results["settings"]["judge"]["model"]["source"] == "m"
     assert results["settings"]["grader"]
+    facts = results["provenance"]["judge"]
+    assert (facts["name"], facts["model"], facts["kind"]) == ("j", "m", "hosted")
+    assert (facts["url"], facts["calls"]) == (judge.base_url, 2 * N)
+    assert facts["tokens"]["completion"] > 0
+    assert [each["facts"]["kind"] for each in facts["servers"]] == ["external"]
+    summary = orjson.loads(place.folder.summary.read_bytes())
+    assert summary["tasks"][0]["judge"] == facts
+    assert results_of(place, "programs")["provenance"]["judge"] is None
     assert [line["grading"]["ended"] for line in samples_of(place, "programs")] == ["ok"] * N
     assert results_of(place, "programs")["settings"]["judge"] is None
 

@@ -303,7 +303,8 @@ class GradingQueue:
         if record.outcome.is_models_own:
             self.graded += 1
             self.now += 1
-            score = self._score(item.unit, record.found, self._budget.score)
+            found = orjson.loads(orjson.dumps(record.found))  # as a gather will read it
+            score = self._score(item.unit, found, self._budget.score)
             leased.counters.add(*(score or (None,)))
             if score is not None:
                 self.tally.add_score(*score)

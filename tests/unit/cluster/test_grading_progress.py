@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,6 +136,18 @@ def test_status_of_a_grading(run: RunFolder) -> None:
     assert (grading.graders, grading.rate_per_s, grading.eta_s) == (1, 2.0, 2.0)
     assert (status.score, status.scored) == (0.25, 4)
     assert status.score_note == "of the 4 graded answers"
+
+
+def test_grader_that_was_killed_here(run: RunFolder) -> None:
+    """Its process is gone, so it grades no more, however fresh its report is."""
+    host = socket.gethostname()
+    for pid, state in ((os.getpid(), "ready"), (2**22 + 1, "interrupted")):
+        report = ReplicaReport("r900", 1, host, pid, "9", time.time(), state="ready")
+        path = place_of(run).replica("r900.a1")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(report.render())
+        [found] = read(GradingReader(run, PLAN)).reports
+        assert found.state == state
 
 
 def test_no_score_says_why(run: RunFolder) -> None:
