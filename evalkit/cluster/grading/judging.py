@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from evalkit.clock import Clock
     from evalkit.cluster.attempts import Attempt
     from evalkit.cluster.drain import Drain
-    from evalkit.cluster.grading.work import GradingItem
+    from evalkit.cluster.grading.queue import GradingItem
     from evalkit.cluster.job import JobInfo
     from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.plan.model import JudgePlan, Plan

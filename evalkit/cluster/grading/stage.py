@@ -18,10 +18,10 @@ from evalkit.cluster.drain import Drain, DrainedError
 from evalkit.cluster.facilities import make_programs, program_slots
 from evalkit.cluster.grading.heard import Heard
 from evalkit.cluster.grading.judging import Grader, JudgeModel, with_judge
+from evalkit.cluster.grading.queue import GradingQueue
 from evalkit.cluster.grading.unit import UnitTools, grade_unit
 from evalkit.cluster.grading.work import (
     GradingProgress,
-    GradingQueue,
     GradingTask,
     Watching,
     describe_place,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.clock import Clock
-    from evalkit.cluster.grading.work import GradingItem
+    from evalkit.cluster.grading.queue import GradingItem
     from evalkit.plan.model import Plan, TaskPlan
     from evalkit.store.layout import RunFolder
 

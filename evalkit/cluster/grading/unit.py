@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Message, Sample
     from evalkit.client.durable import DurableModel
-    from evalkit.cluster.grading.work import GradingItem
+    from evalkit.cluster.grading.queue import GradingItem
     from evalkit.scoring.sandbox import Program, ProgramResult
     from evalkit.store.records import Reply
 
