@@ -64,10 +64,13 @@ class Departure:
         job: JobInfo,
         *,
         attempts: RunFolder | None = None,
+        goes_on: bool = False,
     ) -> None:
-        """`attempts`: where those of the job are on record, if not in the run's own folder."""
+        """`attempts`: where those of the job are on record, if not in the run's own folder; `goes_on`:
+        other runs wait for the job."""
         self._folder = folder
         self._attempts = attempts or folder
+        self._goes_on = goes_on
         self._replica = replica
         self._cluster = cluster
         self._job = job
@@ -124,7 +127,7 @@ class Departure:
         ended the job.
         """
         own, job = self.own(), self._job
-        if own is not None and own.end == "done":
+        if own is not None and own.end == "done" and not self._goes_on:
             return
         refusal = spent or refuse(self.history(), self._cluster)
         if self.is_cancelled():

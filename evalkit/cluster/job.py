@@ -25,6 +25,7 @@ from evalkit.cluster.batch import ENDED_CODE
 from evalkit.cluster.credentials import read_secrets, secrets_file
 from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
 from evalkit.cluster.executor import KILL_WAIT
+from evalkit.cluster.jobs import note_turn
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.store.layout import RunFolder
@@ -64,10 +65,15 @@ class JobInfo:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaJob:
-    """One replica of a run: `run_dir` is the run folder, `replica_index` counts from 0."""
+    """One replica of a run: `run_dir` is the run folder, `replica_index` counts from 0.
+
+    A job that several runs share is a replica of the same name of each, one after the other.
+    """
 
     run_dir: str
     replica_index: int
+    then: tuple[str, ...] = ()
+    """Folders of the runs that it works for after the first."""
 
     @property
     def replica(self) -> str:
@@ -80,22 +86,40 @@ class ReplicaJob:
         for number in (signal.SIGTERM, signal.SIGUSR2):
             # not to import in a handler what is being imported when it runs
             signal.signal(number, lambda signum, _frame: early.append(signum))
+        failure: BaseException | None = None
+        for position, run_dir in enumerate(runs := (self.run_dir, *self.then)):
+            if self.then:
+                note_turn(RunFolder(Path(self.run_dir)), current_job_id(), Path(run_dir))
+            failure = self._work_for(run_dir, early, is_last=position + 1 == len(runs)) or failure
+        if failure is not None:  # the last run was done, and one before it failed
+            if environment.read_environment().get(EXECUTOR) == "slurm":
+                raise SystemExit(ENDED_CODE)
+            raise failure
+
+    def _work_for(self, run_dir: str, early: list[int], *, is_last: bool) -> BaseException | None:
+        """One run's turn. Its failure where that is final, and other runs wait; raises it for the last."""
         from evalkit.cluster.tenure import Tenure  # heavy: it knows this module
 
-        tenure = Tenure(RunFolder(Path(self.run_dir)), self.replica)
+        tenure = Tenure(RunFolder(Path(run_dir)), self.replica, goes_on=not is_last)
         try:
             tenure.hold(early)
-        except Exception:  # damage in the decision itself is for the batch script to judge
-            if not tenure.is_over or environment.read_environment().get(EXECUTOR) != "slurm":
+        except Exception as error:  # damage in the decision itself is for the batch script to judge
+            if not tenure.is_over:
+                raise
+            if is_last and environment.read_environment().get(EXECUTOR) != "slurm":
                 raise
             traceback.print_exc()  # submitit would, and end with a code that says nothing
+            if not is_last:
+                return error
             raise SystemExit(ENDED_CODE) from None
+        return None
 
     def checkpoint(self) -> None:
         """What submitit's handler calls for a USR2 that came before `__call__`: never returns."""
         from evalkit.cluster.tenure import Tenure
 
-        Tenure(RunFolder(Path(self.run_dir)), self.replica).leave("SIGUSR2")
+        first = RunFolder(Path(self.run_dir))
+        Tenure(first, self.replica, goes_on=bool(self.then)).leave("SIGUSR2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +154,14 @@ class GatherJob:
                 time.sleep(WAIT_POLL_S)
 
 
+def current_job_id() -> str:
+    """Id of the job this process runs in, as it is on record."""
+    env = environment.read_environment()
+    if env.get(EXECUTOR) == "slurm":
+        return slurm_id(env)
+    return env.get("SUBMITIT_LOCAL_JOB_ID", "0")
+
+
 def load_secrets(folder: RunFolder) -> None:
     """Put the run's secrets into this process's environment. Raises ClusterError."""
     plan = load_plan(folder)
@@ -146,7 +178,7 @@ def current_job() -> JobInfo:
     limit = env.get("SUBMITIT_LOCAL_TIMEOUT_S")
     return JobInfo(
         executor="local",
-        job_id=env.get("SUBMITIT_LOCAL_JOB_ID", "0"),
+        job_id=current_job_id(),
         array_id=None,
         restart_count=0,
         nodes=(host,),

@@ -110,6 +110,14 @@ def _waiting(
     if silent:
         return Phase("silent", f"{silent}; {owed} units owed", False)
     running = [job for job in live if job.state in RUNNING]
+    elsewhere = [job for job in running if job.works_for]
+    if running and len(elsewhere) == len(running):
+        first = elsewhere[0]
+        return Phase(
+            "waiting",
+            f"job {first.job_id} works for {first.works_for} now, {owed} units owed here",
+            False,
+        )
     if running:
         log = f"; see {running[0].log}" if running[0].log else ""
         return Phase(

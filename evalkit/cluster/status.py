@@ -15,7 +15,13 @@ from evalkit.cluster.attempt_status import Parts, attempt_statuses
 from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.grading_progress import GradingReader
-from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
+from evalkit.cluster.jobs import (
+    JobRecord,
+    latest_submission,
+    owner_of,
+    read_jobs,
+    whose_turn,
+)
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Answer
 from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, is_past
@@ -185,6 +191,8 @@ def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
             row = parts.answer.rows.get(element)
             state = row.state if row else JobState.UNKNOWN
             reason = row.reason if row else silent
+            owner = owner_of(folder, record)
+            turn = whose_turn(owner, element).root if record.shared else folder.root
             yield JobStatus(
                 job_id=element,
                 role=record.role,
@@ -193,7 +201,8 @@ def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
                 raw=row.raw if row else "",
                 reason=reason,
                 nodes=row.nodes if row else "",
-                log=_existing(folder.job_log(element)),
+                log=_existing(owner.job_log(element)),
+                works_for=None if turn == folder.root else turn.name,
                 advice=what_to_do(element, state, row.raw if row else "", reason),
                 excluded=row.excluded if row else "",
             )

@@ -119,6 +119,8 @@ class JobStatus:
     """Path of the job's own output, where a worker that never started says why."""
     advice: str | None = None
     """What to do for a job that is held or suspended."""
+    works_for: str | None = None
+    """The other run that a shared job works for now."""
     excluded: str = ""
     """Nodes it stays off, as Slurm writes them: failed ones, and those of cluster.exclude."""
 
