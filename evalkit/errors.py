@@ -62,6 +62,8 @@ class FailureKind(StrEnum):
     DATA = "data"
     JUDGE = "judge"
     SCORER = "scorer"
+    UNGRADED = "ungraded"
+    """Answers that nobody grades though they need it."""
     STORAGE = "storage"
     """The run folder cannot be read or written: full, read-only, gone."""
     LOST = "lost"

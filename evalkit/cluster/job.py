@@ -3,8 +3,8 @@
 Both hold a folder and a name, nothing else: a requeued attempt imports the code and reads the disk.
 Exit codes and result pickles are for Slurm's records; nobody reads a result from them.
 
-submitit handles signals only until a callable runs: then a replica's are `evalkit.cluster.tenure`'s,
-and a gather, which can start over at any time, goes on after a preemption only.
+submitit handles signals only until a callable runs: then a replica's are `evalkit.cluster.tenure`'s, and
+those of the job behind the replicas `evalkit.cluster.gathering`'s.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 import psutil
 from submitit.slurm.slurm import SlurmJobEnvironment
 
-from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
-from evalkit.cluster.batch import ENDED_CODE, TERMINATED
-from evalkit.cluster.credentials import read_secrets, remove_secrets, secrets_file
+from evalkit.cluster.batch import ENDED_CODE
+from evalkit.cluster.credentials import read_secrets, secrets_file
 from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
 from evalkit.cluster.executor import KILL_WAIT
 from evalkit.cluster.jobs import note_turn
@@ -34,7 +33,6 @@ from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import FrameType
 
 EXECUTOR = "SUBMITIT_EXECUTOR"
 WAIT_POLL_S = 1.0
@@ -133,31 +131,27 @@ class GatherJob:
     """Local processes to wait for: (process id, start); Slurm has dependencies for that."""
 
     def __call__(self) -> None:
-        """Gather. Raises IncompleteError while units are missing; the job then counts as failed."""
-        from evalkit.cluster.grading import Watching, grade_run
-        from evalkit.cluster.runlog import note
-        from evalkit.report.gather import gather_run
-
+        """Grade and gather. Raises IncompleteError while units are missing; the job then counts as failed."""
+        early: list[int] = []
         for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, interrupt_gather)
+            signal.signal(number, lambda signum, _frame: early.append(signum))
+        from evalkit.cluster.gathering import Gathering  # heavy: it knows this module
+
+        gathering = Gathering(RunFolder(Path(self.run_dir)))
+        if signal.SIGTERM in early:
+            gathering.leave(signal.SIGTERM.name)
+        gathering.run(self._wait)
+
+    def checkpoint(self) -> None:
+        """What submitit's handler calls for a USR2 that came before `__call__`: never returns."""
+        from evalkit.cluster.gathering import Gathering
+
+        Gathering(RunFolder(Path(self.run_dir))).leave("SIGUSR2")
+
+    def _wait(self) -> None:
         for pid, started in self.after:
             while find_process(pid, started) is not None:
                 time.sleep(WAIT_POLL_S)
-        folder = RunFolder(Path(self.run_dir))
-        plan = load_plan(folder)
-        load_secrets(folder)
-        failures = grade_run(
-            folder,
-            plan,
-            tasks=plan.tasks,
-            env=environment.read_environment(),
-            clock=SYSTEM_CLOCK,
-            watching=Watching(_ignore, lambda text: note(folder, SYSTEM_CLOCK, text)),
-        )
-        for failure in failures:  # what it leaves ungraded, the gather says in the end
-            note(folder, SYSTEM_CLOCK, str(failure))
-        gather_run(folder, plan, on_progress=_ignore, clock=SYSTEM_CLOCK.wall)
-        remove_secrets(secrets_file(folder, plan))
 
 
 def current_job_id() -> str:
@@ -172,24 +166,6 @@ def load_secrets(folder: RunFolder) -> None:
     """Put the run's secrets into this process's environment. Raises ClusterError."""
     plan = load_plan(folder)
     environment.export(read_secrets(secrets_file(folder, plan), plan))
-
-
-def interrupt_gather(signum: int, _frame: FrameType | None) -> None:
-    """Requeue a gather that is preempted in its grace time, which Slurm would not do if it just ended.
-
-    Else a TERM ends it (artifacts are published whole), and the warning before a time limit does not.
-    """
-    env = environment.read_environment()
-    commands = SlurmCommands(env, QUERY_TIMEOUT_S)
-    if env.get(EXECUTOR) == "slurm":
-        job = slurm_id(env)
-        view = commands.show(job)
-        if view is not None and view.is_running and view.is_preempted and view.may_requeue:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the requeue sends one, to scontrol too
-            commands.requeue(job)
-            raise SystemExit(TERMINATED)
-    if signum == signal.SIGTERM:
-        raise SystemExit(TERMINATED)
 
 
 def current_job() -> JobInfo:
@@ -247,7 +223,3 @@ def _end_time(env: Mapping[str, str], raw_id: str) -> float | None:
     if known.isdigit():
         return float(known)
     return SlurmCommands(env, QUERY_TIMEOUT_S).end_time(raw_id)
-
-
-def _ignore(_progress: object) -> None:
-    """A job has nobody who watches; what was found goes to the run's log."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalkit.cluster.accounting import History
+from evalkit.cluster.answered_phase import stage_of
 from evalkit.cluster.attempt_status import Parts, attempt_statuses
 from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
+from evalkit.cluster.grading_progress import GradingReader
 from evalkit.cluster.jobs import (
     JobRecord,
     latest_submission,
@@ -23,19 +25,21 @@ from evalkit.cluster.jobs import (
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Answer
 from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, is_past
-from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
+from evalkit.cluster.progress import ProgressReader, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.requeue import bad_nodes
 from evalkit.cluster.scheduler import Scheduler
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import ON_NODES, JobState, what_to_do
+from evalkit.cluster.status_tasks import task_status, total
 from evalkit.cluster.status_values import (
     JobStatus,
     ReplicaStatus,
     RunStatus,
     TaskStatus,
 )
-from evalkit.cluster.troubles import group_failures
+from evalkit.cluster.troubles import group_failures, ungraded
+from evalkit.cluster.unit_failures import UnitSources
 from evalkit.cluster.usage import count_usage
 from evalkit.errors import StoreError
 from evalkit.store.layout import attempt_id
@@ -46,7 +50,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.clock import Clock
-    from evalkit.plan.model import TaskPlan
     from evalkit.store.layout import RunFolder
 
 __all__ = ["ReplicaStatus", "RunStatus", "StatusReader", "TaskStatus", "run_status"]
@@ -66,6 +69,7 @@ class StatusReader:
         self._clock = clock
         self._plan = load_plan(folder)
         self._progress = ProgressReader(folder, self._plan)
+        self._gradings = GradingReader(folder, self._plan)
         self._attempts = AttemptReader(folder)
         self._postmortem = Postmortem()
         self._scheduler = Scheduler(SlurmCommands(read_environment() if env is None else env))
@@ -95,17 +99,23 @@ class StatusReader:
         replicas = tuple(_replica_statuses(folder, jobs, parts))
         alive = frozenset(replica.name for replica in replicas if replica.is_alive)
         progress = {task.name: self._progress.read(task) for task in plan.tasks}
+        gradings = {t.name: c for t in plan.tasks if (c := self._gradings.read(t)) is not None}
         tasks = tuple(
-            _task_status(task, progress[task.name], parts.reports, alive) for task in plan.tasks
+            task_status(
+                task, progress[task.name], gradings.get(task.name), parts.reports, alive, parts.now
+            )
+            for task in plan.tasks
         )
         done = sum(task.done for task in tasks)
-        rate = _total(task.rate_per_s for task in tasks)
+        rate = total(task.rate_per_s for task in tasks)
         eta_s = (plan.n_units - done) / rate if rate else None
         attempts = tuple(attempt_statuses(folder, jobs, parts, self._postmortem))
-        failures = group_failures(
-            folder, attempts, jobs, parts.answer.rows, progress, parts.answer.history
-        )
-        phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=is_gathered(folder))
+        sources = UnitSources(progress, gradings, attempts, jobs)
+        failures = group_failures(folder, sources, parts.answer.rows, parts.answer.history)
+        gathered = is_gathered(folder)
+        phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=gathered)
+        if phase.is_over:
+            failures = (*failures, *ungraded(tasks))
         working = frozenset(attempt.id for attempt in attempts if attempt.is_alive)
         return RunStatus(
             run=plan.run,
@@ -128,6 +138,7 @@ class StatusReader:
             usage=count_usage(parts.attempts, working, eta_s) if attempts else None,
             bad_nodes=bad_nodes(parts.attempts),
             slurm_error=parts.answer.error,
+            stage=stage_of(tasks, is_gathered=gathered),
         )
 
     def look(self) -> Parts:
@@ -171,34 +182,6 @@ def _unexplained(
         if attempt.end != "done" and (attempt.ended is not None or attempt.id not in heard)
     }
     return [record for record in records if record.job_id in ids]
-
-
-def _task_status(
-    task: TaskPlan,
-    progress: TaskProgress,
-    reports: Mapping[str, ReplicaReport],
-    alive: frozenset[str],
-) -> TaskStatus:
-    seen = [report for report in reports.values() if task.name in report.tasks]
-    rate = _total(r.tasks[task.name].rate_per_s or None for r in seen if r.replica in alive)
-    # markers count finished shards, reports count what each last attempt did: the larger is better
-    scored = sum(report.tasks[task.name].scored for report in seen)
-    score_sum = sum(report.tasks[task.name].score_sum for report in seen)
-    if progress.scored >= scored:
-        scored, score_sum = progress.scored, progress.score_sum
-    owed = task.n_units - progress.done
-    return TaskStatus(
-        name=task.name,
-        expected=task.n_units,
-        done=progress.done,
-        outcomes=dict(sorted(progress.outcomes.items())),
-        shards=task.n_shards,
-        shards_done=progress.shards_done,
-        score=score_sum / scored if scored else None,
-        scored=scored,
-        rate_per_s=rate,
-        eta_s=owed / rate if rate else None,
-    )
 
 
 def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
@@ -284,11 +267,6 @@ def _unheard(name: str, job: JobStatus | None, attempts: int) -> ReplicaStatus:
         return ReplicaStatus(name, "waiting", None, None, None, attempts=attempts)
     state = "waiting" if not JobState(job.state).is_over else "ended"
     return ReplicaStatus(name, state, job.job_id, job.nodes or None, job.log, attempts=attempts)
-
-
-def _total(rates: Iterable[float | None]) -> float | None:
-    known = [rate for rate in rates if rate is not None]
-    return sum(known) if known else None
 
 
 def _existing(path: Path) -> str | None:

@@ -114,6 +114,11 @@ class RunFolder:
         return self.cluster / "plan.json"
 
     @property
+    def gather_place(self) -> RunFolder:
+        """Where attempts of the job behind the replicas are on record, apart from the replicas'."""
+        return RunFolder(self.cluster / "gather")
+
+    @property
     def jobs(self) -> Path:
         """What was submitted, one JSON line per submission."""
         return self.cluster / "jobs.jsonl"
