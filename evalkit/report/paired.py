@@ -132,9 +132,7 @@ class _Stratum:
         return cls(value, variance, totals)
 
 
-def _by_stratum(
-    pairs: Sequence[Pair], shares: Mapping[str, float]
-) -> list[tuple[str, list[Pair]]]:
+def _by_stratum(pairs: Sequence[Pair], shares: Mapping[str, float]) -> list[tuple[str, list[Pair]]]:
     """The samples of each stratum that counts. Raises ValueError for one without any."""
     parts: dict[str, list[Pair]] = {name: [] for name in shares}
     for pair in pairs:
@@ -163,9 +161,7 @@ def sign_flip_p(changes: Sequence[float]) -> float:
         chances = [
             (low + high) / 2 for low, high in zip(chances + shifted, shifted + chances, strict=True)
         ]
-    tail = math.fsum(
-        chance for plus, chance in enumerate(chances) if abs(2 * plus - total) >= seen
-    )
+    tail = math.fsum(chance for plus, chance in enumerate(chances) if abs(2 * plus - total) >= seen)
     return min(1.0, tail)
 
 
