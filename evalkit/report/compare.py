@@ -8,7 +8,7 @@ Values in, values out: artifacts were read before (`evalkit.report.scored`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 from evalkit.base import Frozen
 from evalkit.report.aggregate import LEVEL
@@ -18,25 +18,15 @@ from evalkit.report.scored import ScoredTask, Unscored
 from evalkit.report.statistics import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from evalkit.report.results import Results
+    from evalkit.report.scored import AnyTask, LoadedRun
 
-AnyTask: TypeAlias = "ScoredTask | Unscored"
 REGRESSION = 11
 """Exit code of a proven regression."""
 UNTESTED = 10
 """Exit code where something could not be tested and nothing worse is known: that of units missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedRun:
-    """One run's tasks, as they were read."""
-
-    label: str
-    """What it is called here."""
-    run_id: str | None
-    tasks: Mapping[str, AnyTask]
 
 
 @dataclass(frozen=True, slots=True)

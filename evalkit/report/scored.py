@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.errors import EvalkitError, StoreError
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.benchmarks.contract import Benchmark
+    from evalkit.plan.model import Plan
     from evalkit.report.results import Results
+    from evalkit.store.layout import RunFolder
 
 SAMPLES = "samples.jsonl.zst"
 """Name of the samples artifact, which lies beside results.json."""
@@ -92,6 +94,40 @@ class ScoredTask:
             / math.fsum(s.weight for s in parts[name])
             for name, share in ({"": 1.0} if strata is None else strata).items()
         )
+
+
+AnyTask: TypeAlias = "ScoredTask | Unscored"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """One run's tasks, as they were read."""
+
+    label: str
+    """What it is called here."""
+    run_id: str | None
+    tasks: Mapping[str, AnyTask]
+
+
+def load_run(
+    folder: RunFolder, plan: Plan, label: str, names: Sequence[str] | None = None
+) -> LoadedRun:
+    """A run's tasks, or those of these names that it has, in the plan's order."""
+    chosen = [task.name for task in plan.tasks if names is None or task.name in names]
+    return LoadedRun(
+        label, plan.run_id, {name: load_scored(folder.results(name)) for name in chosen}
+    )
+
+
+def missing_artifacts(folder: RunFolder, task: str) -> tuple[str, ...]:
+    """Names of a task's artifacts that are not there."""
+    paths = (
+        folder.results(task),
+        folder.samples(task),
+        folder.metrics(task),
+        folder.run_config(task),
+    )
+    return tuple(path.name for path in paths if not path.is_file())
 
 
 def load_scored(path: Path) -> ScoredTask | Unscored:

@@ -1,0 +1,208 @@
+"""A verification as text: each score beside the published one, the checklist, and the verdict.
+
+Rendering only. Scores and differences are percent and points.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.text import Text
+
+from evalkit.report.compare_view import interval_of, p_of, points, table_of
+from evalkit.report.tables import UNKNOWN, WIDE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from evalkit.report.checklist import Check, State
+    from evalkit.report.verify import BenchmarkVerdict, Verification
+
+STYLES = {"consistent": "green", "not consistent": "bold red", "undecided": "yellow"}
+STATES: dict[State, str] = {"same": "green", "differs": "red", "unknown": "yellow", "note": ""}
+
+
+def verification_view(found: Verification, width: int) -> RenderableType:
+    """Everything, for a terminal of `width` columns."""
+    return Group(
+        Text.assemble((found.run, "bold"), f" {found.run_id or ''} beside ", (found.card, "bold")),
+        Text(),
+        (_wide if width >= WIDE else _narrow)(found),
+        *_undecided(found),
+        *_notes(found),
+        Text(),
+        Text("how both were made", "bold"),
+        _checklist(found.checks),
+        Text(),
+        *_verdict(found),
+    )
+
+
+def _wide(found: Verification) -> Table:
+    table = table_of(
+        ("benchmark", "verdict"),
+        (
+            "card %",
+            "ours %",
+            "diff.",
+            "95 % interval",
+            "p",
+            "Holm p",
+            "band",
+            "n x k",
+            _asked(found),
+        ),
+    )
+    for each in found.benchmarks:
+        card, ours, interval, p, holm, band, size, needed = _cells(each)
+        table.add_row(
+            _name(each),
+            _decided(each),
+            card,
+            ours,
+            _difference(each),
+            interval,
+            p,
+            holm,
+            band,
+            size,
+            needed,
+        )
+    return table
+
+
+def _narrow(found: Verification) -> Table:
+    table = table_of(
+        ("benchmark\nverdict",),
+        ("card %\nours %", "difference\n95 % interval", "p\nHolm p", "band\nk", _asked(found)),
+    )
+    for each in found.benchmarks:
+        card, ours, interval, p, holm, band, size, needed = _cells(each)
+        table.add_row(
+            Text.assemble(_name(each), "\n", _decided(each)),
+            f"{card}\n{ours}",
+            Text.assemble(_difference(each), "\n", interval),
+            f"{p}\n{holm}",
+            f"{band}\n{size}",
+            needed,
+        )
+    return table
+
+
+def _asked(found: Verification) -> str:
+    return f"k for\n{100 * found.detect:g} pt"
+
+
+def _name(each: BenchmarkVerdict) -> Text:
+    is_other = each.task is not None and each.task != each.benchmark
+    return Text(f"{each.task} ({each.benchmark})" if is_other else each.benchmark)
+
+
+def _decided(each: BenchmarkVerdict) -> Text:
+    return Text(each.verdict, STYLES[each.verdict])
+
+
+def _difference(each: BenchmarkVerdict) -> Text:
+    return Text(points(each.agreement and each.agreement.difference), "bold")
+
+
+def _cells(each: BenchmarkVerdict) -> list[str]:
+    agreement = each.agreement
+    bound = "<=" if each.is_bound else ""
+    ours = UNKNOWN
+    if each.value is not None and each.standard_error is not None:
+        ours = (
+            f"{points(each.value, sign=False)} +/-{bound}{points(each.standard_error, sign=False)}"
+        )
+    needed = UNKNOWN
+    if agreement is not None:
+        needed = "none" if each.repeats_needed is None else f"{bound}{each.repeats_needed}"
+    inside = {None: UNKNOWN, True: "in", False: "out"}[each.within_band]
+    band = "" if each.band is None or each.within_band is None else f" +/-{100 * each.band:.1f}"
+    return [
+        f"{100 * each.published:.{_decimals(each)}f}",
+        ours,
+        interval_of(agreement and agreement.interval),
+        p_of(agreement and agreement.p_value),
+        p_of(each.adjusted_p),
+        f"{inside}{band}",
+        f"{each.repeats or UNKNOWN} / {each.published_repeats}",
+        needed,
+    ]
+
+
+def _decimals(each: BenchmarkVerdict) -> int:
+    """Digits of the published percentage."""
+    unit, digits = 200 * each.rounding, 0
+    while unit < 0.99 and digits < 6:
+        unit, digits = unit * 10, digits + 1
+    return digits
+
+
+def _undecided(found: Verification) -> Iterator[Text]:
+    for each in found.benchmarks:
+        if each.reason is not None:
+            bounds = f"; ours lies in {_range(each)}" if each.bounds is not None else ""
+            yield Text(f"undecided: {each.benchmark}: {each.reason}{bounds}", "yellow")
+
+
+def _range(each: BenchmarkVerdict) -> str:
+    if each.bounds is None:
+        return UNKNOWN
+    low, high = each.bounds
+    return f"{points(low, sign=False)} to {points(high, sign=False)} %"
+
+
+def _notes(found: Verification) -> Iterator[Text]:
+    yield Text(
+        "+/-: standard error of ours, if the same samples are answered again. The interval is of the "
+        "difference, with the card's own error and rounding in it. k: repeats, ours / the card's; "
+        f"k for {100 * found.detect:g} pt: repeats that find such a difference in 80 % of runs.",
+        "dim",
+    )
+    if any(each.is_bound for each in found.benchmarks):
+        yield Text(
+            "<=: one repeat does not tell the error; at most this. A difference is then more certain "
+            "than its p says, and a consistent score says less.",
+            "dim",
+        )
+
+
+def _checklist(checks: Sequence[Check]) -> Table:
+    table = table_of(("state", "what", "which"), ())
+    for name in dict.fromkeys(check.name for check in checks):
+        for state, text in _lines([check for check in checks if check.name == name]):
+            table.add_row(Text(state, STATES[state]), name, Text(text))
+    return table
+
+
+def _lines(checks: Sequence[Check]) -> Iterator[tuple[State, str]]:
+    """Equal texts together, with the tasks they are of; what differs first."""
+    order: tuple[State, ...] = ("differs", "unknown", "note", "same")
+    for state in order:
+        texts: dict[str, list[str]] = {}
+        for check in checks:
+            if check.state == state:
+                texts.setdefault(check.text, []).append(check.task or "")
+        for text, tasks in texts.items():
+            alone = tasks == [""] or len(tasks) == len(checks)
+            yield state, text if alone else f"{', '.join(tasks)}: {text}"
+
+
+def _verdict(found: Verification) -> Iterator[Text]:
+    tests = [each for each in found.benchmarks if each.agreement is not None]
+    outside = sum(each.verdict == "not consistent" for each in tests)
+    level = f"{100 * found.level:g} %"
+    of = f"of {len(tests)} {'score' if len(tests) == 1 else 'scores'}"
+    yield Text.assemble(
+        (f"{found.verdict} at {level}", STYLES[found.verdict]),
+        f": {outside} {of} outside its own interval; over all of them adjusted by Holm",
+    )
+    if count := len(found.differs):
+        yield Text(
+            f"{count} {'thing is' if count == 1 else 'things are'} not as on the card", "red"
+        )
