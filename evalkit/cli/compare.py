@@ -59,7 +59,9 @@ def _load_file(path: Path) -> LoadedRun:
             f"{path} is no results.json of this version of evalkit",
             hint="Give runs, or files artifacts/TASK/results.json.",
         )
-    return LoadedRun(str(path), results.run_id, {results.task: load_scored(path)})
+    task = results.task
+    tasks, benchmarks = {task: load_scored(path)}, {task: results.benchmark}
+    return LoadedRun(str(path), results.run_id, tasks, benchmarks)
 
 
 def _paired_files(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
@@ -68,9 +70,9 @@ def _paired_files(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
     if first is None or any(len(run.tasks) != 1 for run in runs):
         return list(runs)
     return [
-        LoadedRun(run.label, run.run_id, {first: task})
+        LoadedRun(run.label, run.run_id, {first: task}, {first: run.benchmarks[name]})
         for run in runs
-        for task in run.tasks.values()
+        for name, task in run.tasks.items()
     ]
 
 

@@ -14,6 +14,7 @@ from evalkit.report.differences import server_facts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from evalkit.plan.model import ModelIdentity
     from evalkit.recipe.schema import Client
     from evalkit.report.card import Card
     from evalkit.report.results import Results
@@ -46,10 +47,7 @@ def check_run(card: Card, results: Sequence[Results], client: Client) -> Iterato
     if not results:
         return
     model = results[0].provenance.model
-    same = model.source in card.models
-    of = f" at {model.revision[:12]}" if model.revision else ""
-    text = f"{model.source}{of}" if same else f"{model.source} (card {' or '.join(card.models)})"
-    yield Check(name="model", state="same" if same else "differs", task=None, text=text)
+    yield _model(card, model)
     template = model.chat_template
     yield Check(
         name="chat template",
@@ -66,6 +64,17 @@ def check_run(card: Card, results: Sequence[Results], client: Client) -> Iterato
         task=None,
         text=f"{said or 'not known'} here; the card gives none",
     )
+
+
+def _model(card: Card, model: ModelIdentity) -> Check:
+    """A folder of the repository's name may hold anything."""
+    of = f" at {model.revision[:12]}" if model.revision else ""
+    text, names = f"{model.source}{of}", " or ".join(card.models)
+    state: State = "same" if model.source in card.models else "differs"
+    if state == "differs" and model.source in [name.rpartition("/")[2] for name in card.models]:
+        state, text = "unknown", f"a folder {text}"
+    shown = text if state == "same" else f"{text} (card {names})"
+    return Check(name="model", state=state, task=None, text=shown)
 
 
 def check_task(card: Card, results: Results, missing_files: Sequence[str]) -> Iterator[Check]:
@@ -180,4 +189,6 @@ def _artifacts(results: Results, missing_files: Sequence[str]) -> Check:
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -185,10 +185,10 @@ def _cells(task: TaskComparison) -> list[str]:
     return [
         points(task.first, sign=False),
         points(task.second, sign=False),
-        interval_of(difference and difference.interval),
-        p_of(difference and difference.p_value),
+        interval_of(None if difference is None else difference.interval),
+        p_of(None if difference is None else difference.p_value),
         p_of(task.adjusted_p),
-        points(difference and difference.detectable, sign=False),
+        points(None if difference is None else difference.detectable, sign=False),
         f"{task.common}",
         f"{worse}",
         f"{len(task.flips) - worse}",
@@ -196,7 +196,7 @@ def _cells(task: TaskComparison) -> list[str]:
 
 
 def _difference(task: TaskComparison) -> Text:
-    value = task.difference and task.difference.value
+    value = None if task.difference is None else task.difference.value
     style = "bold red" if task.regression else "bold"
     return Text(points(value), style)
 

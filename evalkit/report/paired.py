@@ -78,7 +78,9 @@ def paired_difference(
     parts = [_Stratum.of(shares[name], part, step) for name, part in _by_stratum(pairs, shares)]
     value = math.fsum(part.value for part in parts)
     variance = math.fsum(part.variance for part in parts)
-    df = variance**2 / math.fsum(part.variance**2 / (part.count - 1) for part in parts)
+    df: float = parts[0].count - 1
+    if len(parts) > 1:  # Satterthwaite's
+        df = variance**2 / math.fsum(part.variance**2 / (part.count - 1) for part in parts)
     error = math.sqrt(variance)
     half = t_quantile(0.5 + level / 2, df) * error
     exact = null == 0.0 and sum(part.count for part in parts) < SMALL_SAMPLE

@@ -107,15 +107,20 @@ class LoadedRun:
     """What it is called here."""
     run_id: str | None
     tasks: Mapping[str, AnyTask]
+    benchmarks: Mapping[str, str]
+    """The benchmark of each task."""
 
 
 def load_run(
     folder: RunFolder, plan: Plan, label: str, names: Sequence[str] | None = None
 ) -> LoadedRun:
     """A run's tasks, or those of these names that it has, in the plan's order."""
-    chosen = [task.name for task in plan.tasks if names is None or task.name in names]
+    chosen = [task for task in plan.tasks if names is None or task.name in names]
     return LoadedRun(
-        label, plan.run_id, {name: load_scored(folder.results(name)) for name in chosen}
+        label,
+        plan.run_id,
+        {task.name: load_scored(folder.results(task.name)) for task in chosen},
+        {task.name: task.benchmark for task in chosen},
     )
 
 

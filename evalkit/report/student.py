@@ -5,6 +5,7 @@ it. Infinite degrees of freedom are the normal distribution.
 """
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 TINY = 1e-300
@@ -20,9 +21,10 @@ def t_tail(t: float, df: float) -> float:
         return math.erfc(abs(t) / math.sqrt(2.0))
     if math.isinf(t):
         return 0.0
-    return incomplete_beta(df / 2, 0.5, df / (df + t * t))
+    return incomplete_beta(df / 2, 0.5, df / (df + t * t), t * t / (df + t * t))
 
 
+@lru_cache(maxsize=64)
 def t_quantile(probability: float, df: float) -> float:
     """The t with P(T <= t) = `probability`, by bisection of `t_tail`."""
     if not 0.0 < probability < 1.0:
@@ -41,17 +43,18 @@ def t_quantile(probability: float, df: float) -> float:
     return math.copysign(high, probability - 0.5)
 
 
-def incomplete_beta(a: float, b: float, x: float) -> float:
+def incomplete_beta(a: float, b: float, x: float, rest: float) -> float:
     """The regularised incomplete beta function I_x(a, b) for a, b > 0 and 0 <= x <= 1.
 
-    By its continued fraction (DLMF 8.17.22), on the side where that converges fast.
+    `rest` is 1 - x, which the caller knows better than a subtraction near 1. By the continued fraction
+    (DLMF 8.17.22), on the side where that converges fast.
     """
-    if x in (0.0, 1.0):
-        return x
+    if x == 0.0 or rest == 0.0:
+        return float(rest == 0.0)
     if x > (a + 1) / (a + b + 2):
-        return 1.0 - incomplete_beta(b, a, 1.0 - x)
+        return 1.0 - incomplete_beta(b, a, rest, x)
     log_front = (
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest)
     )
     return math.exp(log_front) / (a * _fraction(a, b, x))
 

@@ -141,12 +141,9 @@ def verify_run(
 
 
 def _tasks_of(run: LoadedRun, benchmark: str) -> dict[str, AnyTask]:
-    """The run's tasks of a benchmark; one that was never gathered is known by its name."""
-    return {
-        name: task
-        for name, task in run.tasks.items()
-        if (name if task.results is None else task.results.benchmark) == benchmark
-    }
+    """The run's tasks of a benchmark; one that has its name stands before variants of it."""
+    found = {name: task for name, task in run.tasks.items() if run.benchmarks[name] == benchmark}
+    return {benchmark: found[benchmark]} if benchmark in found else found
 
 
 def _decide(

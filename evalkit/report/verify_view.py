@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from evalkit.report.checklist import Check, State
+    from evalkit.report.statistics import Interval
     from evalkit.report.verify import BenchmarkVerdict, Verification
 
 STYLES = {"consistent": "green", "not consistent": "bold red", "undecided": "yellow"}
@@ -53,7 +54,7 @@ def _wide(found: Verification) -> Table:
             "p",
             "Holm p",
             "band",
-            "n x k",
+            "k",
             _asked(found),
         ),
     )
@@ -107,7 +108,8 @@ def _decided(each: BenchmarkVerdict) -> Text:
 
 
 def _difference(each: BenchmarkVerdict) -> Text:
-    return Text(points(each.agreement and each.agreement.difference), "bold")
+    agreement = each.agreement
+    return Text(points(None if agreement is None else agreement.difference), "bold")
 
 
 def _cells(each: BenchmarkVerdict) -> list[str]:
@@ -126,8 +128,8 @@ def _cells(each: BenchmarkVerdict) -> list[str]:
     return [
         f"{100 * each.published:.{_decimals(each)}f}",
         ours,
-        interval_of(agreement and agreement.interval),
-        p_of(agreement and agreement.p_value),
+        interval_of(None if agreement is None else agreement.interval),
+        p_of(None if agreement is None else agreement.p_value),
         p_of(each.adjusted_p),
         f"{inside}{band}",
         f"{each.repeats or UNKNOWN} / {each.published_repeats}",
@@ -144,24 +146,28 @@ def _decimals(each: BenchmarkVerdict) -> int:
 
 
 def _undecided(found: Verification) -> Iterator[Text]:
+    """Why, with all benchmarks of one reason together."""
+    reasons: dict[str, list[str]] = {}
     for each in found.benchmarks:
         if each.reason is not None:
-            bounds = f"; ours lies in {_range(each)}" if each.bounds is not None else ""
-            yield Text(f"undecided: {each.benchmark}: {each.reason}{bounds}", "yellow")
+            bounds = f"; ours lies in {_range(each.bounds)}" if each.bounds is not None else ""
+            reasons.setdefault(f"{each.reason}{bounds}", []).append(each.benchmark)
+    for reason, names in reasons.items():
+        yield Text(f"undecided: {', '.join(names)}: {reason}", "yellow")
 
 
-def _range(each: BenchmarkVerdict) -> str:
-    if each.bounds is None:
-        return UNKNOWN
-    low, high = each.bounds
-    return f"{points(low, sign=False)} to {points(high, sign=False)} %"
+def _range(bounds: Interval) -> str:
+    return f"{points(bounds.low, sign=False)} to {points(bounds.high, sign=False)} %"
 
 
 def _notes(found: Verification) -> Iterator[Text]:
+    if all(each.agreement is None for each in found.benchmarks):
+        return
     yield Text(
         "+/-: standard error of ours, if the same samples are answered again. The interval is of the "
         "difference, with the card's own error and rounding in it. k: repeats, ours / the card's; "
-        f"k for {100 * found.detect:g} pt: repeats that find such a difference in 80 % of runs.",
+        f"k for {100 * found.detect:g} pt: repeats that find such a difference in 80 % of runs (none: "
+        "the card's own error hides it).",
         "dim",
     )
     if any(each.is_bound for each in found.benchmarks):
@@ -196,12 +202,12 @@ def _lines(checks: Sequence[Check]) -> Iterator[tuple[State, str]]:
 def _verdict(found: Verification) -> Iterator[Text]:
     tests = [each for each in found.benchmarks if each.agreement is not None]
     outside = sum(each.verdict == "not consistent" for each in tests)
-    level = f"{100 * found.level:g} %"
-    of = f"of {len(tests)} {'score' if len(tests) == 1 else 'scores'}"
-    yield Text.assemble(
-        (f"{found.verdict} at {level}", STYLES[found.verdict]),
-        f": {outside} {of} outside its own interval; over all of them adjusted by Holm",
-    )
+    said = "no score could be compared"
+    if tests:
+        of = f"{outside} of {len(tests)} {'score' if len(tests) == 1 else 'scores'}"
+        said = f"{of} outside its own interval; over all of them adjusted by Holm"
+    verdict = f"{found.verdict} at {100 * found.level:g} %"
+    yield Text.assemble((verdict, STYLES[found.verdict]), f": {said}")
     if count := len(found.differs):
         yield Text(
             f"{count} {'thing is' if count == 1 else 'things are'} not as on the card", "red"
