@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,58 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
+    from evalkit.plan.model import Plan
+    from evalkit.report.results import Results
+    from evalkit.store.layout import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run that was named."""
+
+    label: str
+    folder: RunFolder
+    plan: Plan
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.plan.tasks]
+
+    def load(self, names: Sequence[str] | None) -> LoadedRun:
+        return load_run(self.folder, self.plan, self.label, names)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A results.json that was named: a run of one task."""
+
+    path: Path
+    results: Results
+
+    @property
+    def tasks(self) -> list[str]:
+        return [self.results.task]
+
+    def load(self, _names: Sequence[str] | None) -> LoadedRun:
+        task = self.results.task
+        return LoadedRun(
+            str(self.path),
+            self.results.run_id,
+            {task: load_scored(self.path)},
+            {task: self.results.benchmark},
+        )
+
 
 def command_compare(arguments: argparse.Namespace) -> int:
     """Each run against the first; with --fail-on-regression the exit code is the verdict."""
-    with err().status("reading samples"):
-        runs = list(_load(arguments))
-    if len(runs) < 2:
+    sources = list(_sources(arguments))
+    _refuse_unknown(arguments.task, sources)
+    if len(sources) < 2:
         raise UsageError(
-            f"only one run: {runs[0].label}", hint="Name two runs, or a sweep of several."
+            f"only one run: {arguments.runs[0]}", hint="Name two runs, or a sweep of several."
         )
-    _refuse_unknown(arguments.task, runs)
+    with err().status("reading samples"):
+        runs = [source.load(arguments.task or None) for source in sources]
     rules = Rules(alpha=arguments.alpha, margin=arguments.margin / 100)
     found = compare_runs(_paired_files(runs), rules)
     if arguments.json:
@@ -38,30 +81,26 @@ def command_compare(arguments: argparse.Namespace) -> int:
     return found.exit_code() if arguments.fail_on_regression else 0
 
 
-def _load(arguments: argparse.Namespace) -> Iterator[LoadedRun]:
-    """The runs in the order they were named; a sweep is all of its runs. Raises UsageError."""
+def _sources(arguments: argparse.Namespace) -> Iterator[_Run | _File]:
+    """What was named, in order; a sweep is all of its runs. Raises UsageError, StoreError."""
     output = Path(arguments.output)
     for text in arguments.runs:
         path = Path(text).expanduser()
         if path.suffix == ".json" and path.is_file():
-            yield _load_file(path)
-            continue
-        for folder in runs_named(text, output):
-            plan = load_plan(folder)
-            yield load_run(folder, plan, label_of(folder, output), arguments.task or None)
+            yield _File(path, _results_of(path))
+        else:
+            for folder in runs_named(text, output):
+                yield _Run(label_of(folder, output), folder, load_plan(folder))
 
 
-def _load_file(path: Path) -> LoadedRun:
-    """One task by its results.json. Raises UsageError for another file, StoreError."""
+def _results_of(path: Path) -> Results:
     results = read_results(path)
     if results is None:
         raise UsageError(
             f"{path} is no results.json of this version of evalkit",
             hint="Give runs, or files artifacts/TASK/results.json.",
         )
-    task = results.task
-    tasks, benchmarks = {task: load_scored(path)}, {task: results.benchmark}
-    return LoadedRun(str(path), results.run_id, tasks, benchmarks)
+    return results
 
 
 def _paired_files(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
@@ -76,8 +115,8 @@ def _paired_files(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
     ]
 
 
-def _refuse_unknown(tasks: Sequence[str], runs: Sequence[LoadedRun]) -> None:
-    known = list(dict.fromkeys(name for run in runs for name in run.tasks))
+def _refuse_unknown(tasks: Sequence[str], sources: Sequence[_Run | _File]) -> None:
+    known = list(dict.fromkeys(name for source in sources for name in source.tasks))
     for name in tasks:
         if name not in known:
-            raise UsageError(f"no task {name!r} in these runs")
+            raise UsageError(f"no task {name!r} in these runs", hint=f"Tasks: {', '.join(known)}.")

@@ -184,9 +184,8 @@ def _compare_task(name: str, first: AnyTask, second: AnyTask, rules: Rules) -> _
         difference = _difference(first, second, common, rules, 0.0)
         gate = _difference(first, second, common, rules, -rules.margin)
     except ValueError as error:
-        return _Test(
-            excluded.model_copy(update={"reason": f"{error}, and {len(common)} are common"})
-        )
+        reason = f"of {len(common)} common samples: {error}"
+        return _Test(excluded.model_copy(update={"reason": reason}))
     update = {
         "reason": None,
         "first": first.value(common),
@@ -201,7 +200,7 @@ def _difference(
 ) -> PairedDifference:
     """Raises ValueError where these samples are too few, or make another headline."""
     if not ids:
-        raise ValueError("no sample is in both")
+        raise ValueError("nothing to compare")
     strata = first.strata(ids)
     pairs = [
         Pair(
