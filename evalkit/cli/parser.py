@@ -273,9 +273,9 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--detect",
         type=_points,
-        default=1.0,
+        default=3.0,
         metavar="PT",
-        help="say how many repeats would find a difference of so many points (default: 1)",
+        help="say how many repeats would find a difference of so many points (default: 3)",
     )
     command.add_argument(
         "--strict",

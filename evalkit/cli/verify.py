@@ -37,8 +37,9 @@ def command_verify(arguments: argparse.Namespace) -> int:
         print_json([each.model_dump(mode="json") for each in found])
     else:
         console = out()
+        ascii_only = not console.options.encoding.startswith("utf")
         for each in found:
-            console.print(verification_view(each, console.width))
+            console.print(verification_view(each, console.width, ascii_only=ascii_only))
     codes = [each.exit_code(strict=arguments.strict) for each in found]
     return next((code for code in codes if code), 0)
 

@@ -19,6 +19,24 @@ if TYPE_CHECKING:
     from evalkit.report.card import Card
     from evalkit.report.results import Results
 
+ORDER = (
+    "model",
+    "profile",
+    "benchmark version",
+    "data",
+    "parameters",
+    "chat template",
+    "reasoning",
+    "sampling",
+    "profile's other settings",
+    "repeats",
+    "judge",
+    "server",
+    "timeouts and retries",
+    "artifacts",
+    "card's notes",
+)
+"""Names of all checks, as they are shown."""
 State: TypeAlias = Literal["same", "differs", "unknown", "note"]
 
 
@@ -72,7 +90,7 @@ def _model(card: Card, model: ModelIdentity) -> Check:
     text, names = f"{model.source}{of}", " or ".join(card.models)
     state: State = "same" if model.source in card.models else "differs"
     if state == "differs" and model.source in [name.rpartition("/")[2] for name in card.models]:
-        state, text = "unknown", f"a folder {text}"
+        state, text = "unknown", f"named {text}"
     shown = text if state == "same" else f"{text} (card {names})"
     return Check(name="model", state=state, task=None, text=shown)
 

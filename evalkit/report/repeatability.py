@@ -62,6 +62,8 @@ class Agreement:
     """Two-sided, of no difference beyond the rounding."""
     consistent: bool
     """0 lies in `interval`."""
+    detectable: float
+    """The true difference that so many repeats find with probability `POWER`."""
 
 
 def within_variance(rows: Sequence[Row], strata: Mapping[str, float] | None = None) -> Within:
@@ -107,6 +109,7 @@ def compare_published(
         interval=Interval(difference - half, difference + half),
         p_value=p_value,
         consistent=abs(difference) <= half,
+        detectable=half + t_quantile(POWER, within.df) * error,
     )
 
 

@@ -38,8 +38,8 @@ UNDECIDED: Final = "undecided"
 EXIT_CODES: Mapping[Verdict, int] = {CONSISTENT: 0, INCONSISTENT: 12, UNDECIDED: 10}
 OTHER_SETTINGS = 13
 """Exit code of a consistent run with other settings than the card's, where that is asked for."""
-DETECT = 0.01
-"""A difference of one point."""
+DETECT = 0.03
+"""A difference of three points: about what scores of one recipe differ by between two harnesses."""
 
 
 class BenchmarkVerdict(Frozen):

@@ -5,13 +5,15 @@ Rendering only. Scores and differences are percent and points.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.text import Text
 
+from evalkit.report.checklist import ORDER
 from evalkit.report.compare_view import interval_of, p_of, points, table_of
-from evalkit.report.tables import UNKNOWN, WIDE
+from evalkit.report.tables import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,18 +25,34 @@ if TYPE_CHECKING:
     from evalkit.report.statistics import Interval
     from evalkit.report.verify import BenchmarkVerdict, Verification
 
+WIDE = 140
+"""Columns below which a row stacks its numbers."""
 STYLES = {"consistent": "green", "not consistent": "bold red", "undecided": "yellow"}
 STATES: dict[State, str] = {"same": "green", "differs": "red", "unknown": "yellow", "note": ""}
 
 
-def verification_view(found: Verification, width: int) -> RenderableType:
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """How an error and a bound are written."""
+
+    error: str = "±"
+    bound: str = "≤"
+
+
+ASCII = Signs("+/-", "<=")
+
+
+def verification_view(
+    found: Verification, width: int, *, ascii_only: bool = False
+) -> RenderableType:
     """Everything, for a terminal of `width` columns."""
+    signs = ASCII if ascii_only else Signs()
     return Group(
         Text.assemble((found.run, "bold"), f" {found.run_id or ''} beside ", (found.card, "bold")),
         Text(),
-        (_wide if width >= WIDE else _narrow)(found),
+        (_wide if width >= WIDE else _narrow)(found, signs),
         *_undecided(found),
-        *_notes(found),
+        *_notes(found, signs),
         Text(),
         Text("how both were made", "bold"),
         _checklist(found.checks),
@@ -43,59 +61,34 @@ def verification_view(found: Verification, width: int) -> RenderableType:
     )
 
 
-def _wide(found: Verification) -> Table:
-    table = table_of(
-        ("benchmark", "verdict"),
-        (
-            "card %",
-            "ours %",
-            "diff.",
-            "95 % interval",
-            "p",
-            "Holm p",
-            "band",
-            "k",
-            _asked(found),
-        ),
-    )
+def _wide(found: Verification, signs: Signs) -> Table:
+    names = ("card %", "ours %", "diff.", "95 % interval", "p", "Holm p", "band", "k", "sees")
+    table = table_of(("benchmark", "verdict"), (*names, _asked(found)))
+    table.columns[1].no_wrap = True
     for each in found.benchmarks:
-        card, ours, interval, p, holm, band, size, needed = _cells(each)
-        table.add_row(
-            _name(each),
-            _decided(each),
-            card,
-            ours,
-            _difference(each),
-            interval,
-            p,
-            holm,
-            band,
-            size,
-            needed,
-        )
+        card, *cells = _cells(each, signs)
+        table.add_row(_name(each), _decided(each), card, cells[0], _difference(each), *cells[1:])
     return table
 
 
-def _narrow(found: Verification) -> Table:
-    table = table_of(
-        ("benchmark\nverdict",),
-        ("card %\nours %", "difference\n95 % interval", "p\nHolm p", "band\nk", _asked(found)),
-    )
+def _narrow(found: Verification, signs: Signs) -> Table:
+    names = ("card %\nours %", "difference\n95 % interval", "p\nHolm p", "band\nk")
+    table = table_of(("benchmark\nverdict",), (*names, f"sees\n{_asked(found)}"))
     for each in found.benchmarks:
-        card, ours, interval, p, holm, band, size, needed = _cells(each)
+        card, ours, interval, p, holm, band, repeats, sees, needed = _cells(each, signs)
         table.add_row(
             Text.assemble(_name(each), "\n", _decided(each)),
             f"{card}\n{ours}",
             Text.assemble(_difference(each), "\n", interval),
             f"{p}\n{holm}",
-            f"{band}\n{size}",
-            needed,
+            f"{band}\n{repeats}",
+            f"{sees}\n{needed}",
         )
     return table
 
 
 def _asked(found: Verification) -> str:
-    return f"k for\n{100 * found.detect:g} pt"
+    return f"k: {100 * found.detect:g} pt"
 
 
 def _name(each: BenchmarkVerdict) -> Text:
@@ -112,29 +105,31 @@ def _difference(each: BenchmarkVerdict) -> Text:
     return Text(points(None if agreement is None else agreement.difference), "bold")
 
 
-def _cells(each: BenchmarkVerdict) -> list[str]:
+def _cells(each: BenchmarkVerdict, signs: Signs) -> list[str]:
     agreement = each.agreement
-    bound = "<=" if each.is_bound else ""
-    ours = UNKNOWN
-    if each.value is not None and each.standard_error is not None:
-        ours = (
-            f"{points(each.value, sign=False)} +/-{bound}{points(each.standard_error, sign=False)}"
-        )
-    needed = UNKNOWN
-    if agreement is not None:
-        needed = "none" if each.repeats_needed is None else f"{bound}{each.repeats_needed}"
-    inside = {None: UNKNOWN, True: "in", False: "out"}[each.within_band]
-    band = "" if each.band is None or each.within_band is None else f" +/-{100 * each.band:.1f}"
+    repeats = f"{each.repeats or UNKNOWN} / {each.published_repeats}"
+    card = f"{100 * each.published:.{_decimals(each)}f}"
+    if agreement is None or each.value is None or each.standard_error is None:
+        return [card, *[UNKNOWN] * 5, repeats, UNKNOWN, UNKNOWN]
+    bound = signs.bound if each.is_bound else ""
+    error = f"{signs.error}{bound}{points(each.standard_error, sign=False)}"
     return [
-        f"{100 * each.published:.{_decimals(each)}f}",
-        ours,
-        interval_of(None if agreement is None else agreement.interval),
-        p_of(None if agreement is None else agreement.p_value),
+        card,
+        f"{points(each.value, sign=False)} {error}",
+        interval_of(agreement.interval),
+        p_of(agreement.p_value),
         p_of(each.adjusted_p),
-        f"{inside}{band}",
-        f"{each.repeats or UNKNOWN} / {each.published_repeats}",
-        needed,
+        _band(each, signs),
+        repeats,
+        f"{bound}{points(agreement.detectable, sign=False)}",
+        "none" if each.repeats_needed is None else f"{bound}{each.repeats_needed}",
     ]
+
+
+def _band(each: BenchmarkVerdict, signs: Signs) -> str:
+    if each.band is None:
+        return UNKNOWN
+    return f"{'in' if each.within_band else 'out'} {signs.error}{100 * each.band:.1f}"
 
 
 def _decimals(each: BenchmarkVerdict) -> int:
@@ -160,27 +155,28 @@ def _range(bounds: Interval) -> str:
     return f"{points(bounds.low, sign=False)} to {points(bounds.high, sign=False)} %"
 
 
-def _notes(found: Verification) -> Iterator[Text]:
+def _notes(found: Verification, signs: Signs) -> Iterator[Text]:
     if all(each.agreement is None for each in found.benchmarks):
         return
+    detect = f"{100 * found.detect:g} pt"
     yield Text(
-        "+/-: standard error of ours, if the same samples are answered again. The interval is of the "
-        "difference, with the card's own error and rounding in it. k: repeats, ours / the card's; "
-        f"k for {100 * found.detect:g} pt: repeats that find such a difference in 80 % of runs (none: "
-        "the card's own error hides it).",
+        f"{signs.error}: standard error of ours, if the same samples are answered again. The interval is "
+        "of the difference, with the card's own error and rounding in it. k: repeats, ours / the card's. "
+        f"sees: the true difference that is found in 80 % of runs. k: {detect}: repeats that see "
+        f"{detect} (none: the card's own error hides it).",
         "dim",
     )
     if any(each.is_bound for each in found.benchmarks):
         yield Text(
-            "<=: one repeat does not tell the error; at most this. A difference is then more certain "
-            "than its p says, and a consistent score says less.",
+            f"{signs.bound}: one repeat does not tell the error; at most this. A difference is then more "
+            "certain than its p says, and a consistent score says less.",
             "dim",
         )
 
 
 def _checklist(checks: Sequence[Check]) -> Table:
     table = table_of(("state", "what", "which"), ())
-    for name in dict.fromkeys(check.name for check in checks):
+    for name in ORDER:
         for state, text in _lines([check for check in checks if check.name == name]):
             table.add_row(Text(state, STATES[state]), name, Text(text))
     return table
