@@ -83,7 +83,9 @@ def server_facts(results: Results) -> dict[str, Any]:
 
 def _judge(judge: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Who judged and how, without how many at once."""
-    return {} if judge is None else {**judge["identity"], "model": judge["model"]["source"]}
+    if judge is None:
+        return {}
+    return {**judge["identity"], "served_model_name": judge["deployment"]["served_model_name"]}
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:

@@ -199,5 +199,18 @@ def test_settings_that_differ(tasks: Tasks) -> None:
         ("recipe", "test", "else", ("t",)),
         ("generation.temperature", 1.0, 0.2, ("t",)),
     ]
+    judged = settings.model_copy(
+        update={
+            "judge": {
+                "identity": {"generation": {"temperature": 0.0}},
+                "deployment": {"served_model_name": "gpt"},
+            }
+        }
+    )
+    runs = [loaded("a", t=same), loaded("b", t=tasks.scored(rows(30), settings=judged))]
+    assert [(d.key, d.second) for d in compare_runs(runs, Rules()).runs[0].settings] == [
+        ("judge.generation.temperature", 0.0),
+        ("judge.served_model_name", "gpt"),
+    ]
     runs = [loaded("a", t=same), loaded("b", t=tasks.missing(0, 1))]
     assert "repeats" in {d.key for d in compare_runs(runs, Rules()).runs[0].settings}
