@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from evalkit.recipe.schema import Client
@@ -104,6 +105,31 @@ def test_the_verdict_over_all_benchmarks_is_adjusted(tasks: Tasks) -> None:
         6 * found.benchmarks[-1].agreement.p_value  # type: ignore[union-attr]
     )
     assert found.verdict == "consistent"
+
+
+def test_error_rates_of_whole_runs(tasks: Tasks) -> None:
+    """Of 60 runs of the card's model the verdict refuses at most 5 % (and three standard errors), though
+    three scores each may miss; a run that is 25 points worse in one score is nearly always refused."""
+    rng = np.random.default_rng(8)
+    names = ["t0", "t1", "t2"]
+    rates = {name: rng.uniform(0.3, 1.0, N) for name in names}
+
+    def draw(name: str, loss: float = 0.0) -> AnyTask:
+        scores = (rng.random((N, K)) < (rates[name] - loss)[:, None]).astype(float)
+        named = {f"s{i}": row for i, row in enumerate(scores.tolist())}
+        return tasks.scored(named, benchmark=name)
+
+    def published(name: str) -> float:
+        return round(100 * float(rng.binomial(K, rates[name]).mean()) / K, 1)
+
+    refused = [0, 0]
+    for _ in range(60):
+        card = make_card(**{name: {"value": published(name)} for name in names})
+        run = {name: draw(name) for name in names}
+        for index, each in enumerate((run, {**run, "t0": draw("t0", 0.25)})):
+            refused[index] += verify(card, **each).verdict == "not consistent"
+    assert refused[0] <= 8
+    assert refused[1] >= 54
 
 
 @pytest.mark.parametrize(
