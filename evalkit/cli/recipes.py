@@ -29,12 +29,13 @@ def load(arguments: argparse.Namespace) -> LoadedRecipe:
     )
 
 
-def prepare(arguments: argparse.Namespace) -> list[PreparedRun]:
-    """The recipe's runs on disk, new or as they are. Raises EvalkitError."""
+def prepare(arguments: argparse.Namespace, loaded: LoadedRecipe | None = None) -> list[PreparedRun]:
+    """The recipe's runs on disk, new or as they are; those of `loaded` where it is given. Raises
+    EvalkitError."""
     from evalkit.cluster.prepare import prepare_runs
 
     return prepare_runs(
-        load(arguments),
+        load(arguments) if loaded is None else loaded,
         env=command_environment(None),
         command=["evalkit", *sys.argv[1:]],
         clock=SYSTEM_CLOCK,

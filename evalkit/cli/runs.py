@@ -36,11 +36,11 @@ def label_of(folder: RunFolder, output: Path) -> str:
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:
     from evalkit.cli.env import command_environment
-    from evalkit.cluster.prepare import run_folder
+    from evalkit.cluster.prepare import run_folders
     from evalkit.recipe.load import load_recipe
 
     loaded = load_recipe(path, env=command_environment(None))
-    runs = [run_folder(loaded, model) for model in loaded.recipe.models]
+    runs = run_folders(loaded)
     found = [run for run in runs if is_run(run)]
     if not found:
         raise UsageError(

@@ -30,8 +30,12 @@ def command_submit(arguments: argparse.Namespace) -> int:
     """Prepare and submit; what is done already is not done again."""
     if arguments.dry_run:
         return _dry_run(arguments)
+    if arguments.watch:
+        from evalkit.cli.checkpoints import submit_as_they_appear
+
+        return submit_as_they_appear(arguments, _submit)
     runs = recipes.prepare(arguments)
-    submissions = [_submit(run.folder, run.cluster, arguments.replicas) for run in runs]
+    submissions = _submit_all([(run.folder, run.cluster) for run in runs], arguments.replicas)
     return _report([run.folder for run in runs], submissions, arguments)
 
 
@@ -45,7 +49,7 @@ def command_resume(arguments: argparse.Namespace) -> int:
         from evalkit.cli.run import run_all
 
         return run_all(runs, as_json=arguments.json)
-    submissions = [_submit(run, load_cluster(run), arguments.replicas) for run in runs]
+    submissions = _submit_all([(run, load_cluster(run)) for run in runs], arguments.replicas)
     return _report(runs, submissions, arguments)
 
 
@@ -69,12 +73,16 @@ def command_cancel(arguments: argparse.Namespace) -> int:
 
 
 def _submit(folder: RunFolder, cluster: Cluster, replicas: int | None) -> Submission:
-    from evalkit.cluster.submit import submit_run
+    return _submit_all([(folder, cluster)], replicas)[0]
 
-    return submit_run(
-        folder,
-        load_plan(folder),
-        cluster,
+
+def _submit_all(
+    runs: Sequence[tuple[RunFolder, Cluster]], replicas: int | None
+) -> list[Submission]:
+    from evalkit.cluster.share import SweepRun, submit_runs
+
+    return submit_runs(
+        [SweepRun(folder, load_plan(folder), cluster) for folder, cluster in runs],
         clock=SYSTEM_CLOCK,
         env=command_environment(None),
         replicas=replicas,
@@ -122,6 +130,10 @@ def _wait_all(folders: Sequence[RunFolder], documents: list[dict[str, Any]] | No
             show_error(error)
             code = error.exit_code
         worst = max(worst, code)
+    if documents is None:
+        from evalkit.cli.sweep_view import show_sweeps
+
+        show_sweeps(folders)
     return worst
 
 
@@ -163,12 +175,12 @@ def _dry_run(arguments: argparse.Namespace) -> int:
 
     loaded = recipes.load(arguments)
     env = command_environment(None)
-    cluster = cluster_settings(loaded, env)
-    if arguments.replicas:
-        cluster = cluster.model_copy(update={"replicas": arguments.replicas})
     commands = SlurmCommands(env)
     documents = []
     for planned in plan_runs(loaded, say):
+        cluster = cluster_settings(planned.loaded, env)
+        if arguments.replicas:
+            cluster = cluster.model_copy(update={"replicas": arguments.replicas})
         plan, folder = planned.plan, planned.folder
         scripts = _scripts(folder, plan, cluster, commands)
         gpus = f"{_count(cluster.replicas, 'replica')} x {_count(replica_gpus(plan), 'GPU')}"

@@ -55,7 +55,8 @@ class Source(Section):
     """Where a checkpoint or hosted model is. Exactly one of `path`, `hub` and `id`."""
 
     path: Text | None = None
-    """Folder of a checkpoint, relative to the recipe file."""
+    """Folder of a checkpoint, relative to the recipe file. With a wildcard (`step-*`), in `models`: one
+    model for each folder that matches."""
     hub: Text | None = None
     """Repository on the Hugging Face hub."""
     id: Text | None = None
@@ -164,6 +165,9 @@ class Cluster(Section):
     """`slurm` submits with sbatch; `local` runs replicas as background processes here."""
     replicas: int = Field(1, ge=1)
     """Servers that share the run's work: tasks of one Slurm array."""
+    share: bool = False
+    """The runs of a sweep share their jobs: each job works for one after the other and reloads its server
+    in between. Else each run has jobs of its own."""
     array_parallelism: int | None = Field(None, ge=1)
     """Most replicas of one submit at once."""
     nodes: int = Field(1, ge=1)
@@ -228,6 +232,17 @@ class Scoring(Section):
     """Apptainer image, relative to the recipe file, whose Python and packages run it."""
 
 
+class Sweep(Section):
+    """Several runs of one recipe, side by side."""
+
+    matrix: dict[Text, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
+    """Values by key, as in `-o`: a run for each combination."""
+    variants: dict[Name, dict[Text, Any]] = Field(default_factory=dict)
+    """Overrides by key, by the name of the run that they make; each with each combination of `matrix`."""
+
+
 class Output(Section):
     """Where results go."""
 
@@ -267,5 +282,7 @@ class Recipe(Section):
     tasks: dict[Name, Task] = Field(min_length=1)
     """What is evaluated; the key is the task's name, and the benchmark's unless it says so. A list of
     names will do where nothing else is said."""
+    sweep: Sweep = Field(default_factory=Sweep)
+    """Variations of this recipe, a run for each."""
     output: Output = Field(default_factory=Output)
     """Where results go."""
