@@ -141,9 +141,10 @@ def _plan_cell(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list
             if model not in loaded.families:
                 raise
             left_out.append(error)
-            on_progress(f"left out: {error.message}")
     if not plans:
         raise left_out[0]
+    for error in left_out:
+        on_progress(f"left out: {error.message}")
     return plans
 
 
