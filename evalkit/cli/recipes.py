@@ -11,6 +11,7 @@ from evalkit.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from evalkit.cluster.prepare import PreparedRun
     from evalkit.recipe.load import LoadedRecipe
@@ -29,7 +30,11 @@ def load(arguments: argparse.Namespace) -> LoadedRecipe:
     )
 
 
-def prepare(arguments: argparse.Namespace, loaded: LoadedRecipe | None = None) -> list[PreparedRun]:
+def prepare(
+    arguments: argparse.Namespace,
+    loaded: LoadedRecipe | None = None,
+    on_progress: Callable[[str], None] = say,
+) -> list[PreparedRun]:
     """The recipe's runs on disk, new or as they are; those of `loaded` where it is given. Raises
     EvalkitError."""
     from evalkit.cluster.prepare import prepare_runs
@@ -39,5 +44,5 @@ def prepare(arguments: argparse.Namespace, loaded: LoadedRecipe | None = None) -
         env=command_environment(None),
         command=["evalkit", *sys.argv[1:]],
         clock=SYSTEM_CLOCK,
-        on_progress=say,
+        on_progress=on_progress,
     )

@@ -143,8 +143,8 @@ def _plan_cell(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list
             left_out.append(error)
     if not plans:
         raise left_out[0]
-    for error in left_out:
-        on_progress(f"left out: {error.message}")
+    for each in left_out:
+        on_progress(f"left out: {each.message}")
     return plans
 
 
