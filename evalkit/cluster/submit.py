@@ -25,6 +25,7 @@ from evalkit.cluster.credentials import (
 from evalkit.cluster.executor import check_folder
 from evalkit.cluster.grading import ungraded_tasks
 from evalkit.cluster.jobs import JobRecord, job_name, read_fence, read_jobs
+from evalkit.cluster.judge_check import check_judges_here, find_judges
 from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.replica_report import read_reports
@@ -92,7 +93,7 @@ def submit_run(
     `env` is the user's environment. `replicas` is how many to start: instead of `cluster.replicas`
     where the run does not run, and beside those that work on it where it does; without it nothing is
     added there. Raises ClusterError when there is no Slurm or it refuses, RecipeError for a secret
-    that is not set, StoreError.
+    that is not set, EndpointError for a judge that refuses us, StoreError.
     """
     submitter = Submitter(folder, plan, cluster, clock, env, replicas)
     if cluster.executor == "slurm":
@@ -177,11 +178,13 @@ class Submitter:
             only_gathers=only_gathers,
         )
         secrets = collect_secrets(self.plan, self.env)
+        judges = find_judges(self.folder, self.plan, self.plan.tasks)
+        silent = check_judges_here(judges, self.env)
         jobs, warnings = self._send(order, commands, secrets)
         kind: Literal["submitted", "added", "grading"] = "added" if running else "submitted"
         if only_gathers:
             kind = "grading"
-        return Submission(kind, owed, jobs, (*self._dropped(), *damage, *warnings))
+        return Submission(kind, owed, jobs, (*self._dropped(), *damage, *silent, *warnings))
 
     def _refuse_ending(self, running: Sequence[JobRecord]) -> None:
         """Jobs that a cancel came over may not be joined, and would be in the way of new ones."""

@@ -116,7 +116,9 @@ class Worker:
         heartbeat = Heartbeat(path, self._report, clock, self._recorder)
         self._all = Attending(
             attempt=attempt,
+            plan=plan,
             settings=plan.client,
+            env=self._env,
             clock=clock,
             journals=JournalSet(),
             report=self._report,
