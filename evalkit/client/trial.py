@@ -64,11 +64,13 @@ async def send_trial(
     extra = {k: v for k, v in fields.items() if k not in ("model", "messages", "stream")}
     asked = {"model": fields["model"], "messages": fields["messages"], "extra_body": extra}
     try:
-        async with _make_client(target, patience) as client:
-            if stream:
+        if stream:
+            async with _make_client(target, patience) as client:
                 return await _first_chunk(client, asked, target)
-            raw = await client.chat.completions.with_raw_response.create(**asked)
-            return Answered(raw.status_code, raw.content)
+        bodies: list[bytes] = []
+        async with _make_client(target, patience, bodies) as client:
+            await client.chat.completions.create(**asked)
+        return Answered(200, bodies[-1])
     except openai.APIStatusError as error:
         # its words may hold the key
         return Answered(error.status_code, target.hide_in(error.response.content))
@@ -88,8 +90,16 @@ async def _first_chunk(
     raise EndpointError(f"{target.base_url} answered with an empty stream")
 
 
-def _make_client(target: Target, patience: Patience) -> openai.AsyncOpenAI:
+def _make_client(
+    target: Target, patience: Patience, bodies: list[bytes] | None = None
+) -> openai.AsyncOpenAI:
+    """A client that lays answers' bodies into `bodies`, where that is given: the library's own way to
+    show them is a header, and ours replace those."""
     import openai
+
+    async def keep_body(response: Any) -> None:
+        if bodies is not None:
+            bodies.append(await response.aread())
 
     async def use_our_headers(request: Any) -> None:  # of httpx or httpx2, as the package has it
         _replace_headers(request.headers, target.headers)
@@ -99,7 +109,7 @@ def _make_client(target: Target, patience: Patience) -> openai.AsyncOpenAI:
         trust_env=False,
         verify=ssl.create_default_context(),
         follow_redirects=False,
-        event_hooks={"request": [use_our_headers]},
+        event_hooks={"request": [use_our_headers], "response": [keep_body]},
     )
     return openai.AsyncOpenAI(
         base_url=target.base_url,
