@@ -61,7 +61,7 @@ async def send_trial(
     import openai
 
     fields = orjson.loads(request.payload) | {"stream": stream}
-    extra = {k: v for k, v in fields.items() if k not in ("model", "messages", "stream")}
+    extra = {k: v for k, v in fields.items() if k not in ("model", "messages")}
     asked = {"model": fields["model"], "messages": fields["messages"], "extra_body": extra}
     try:
         if stream:

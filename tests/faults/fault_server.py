@@ -59,9 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["FaultServer", "Switches", "body_hash"]
 
 
-NO_TOOLS = (
-    '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-)
+NO_TOOLS = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
 
 
 class FaultServer:
