@@ -83,8 +83,10 @@ def plan_total(plan: Plan) -> str:
     """How many generations a run is, as far as that is known beforehand."""
     calls = sum(task.n_calls for task in plan.tasks if task.n_calls is not None)
     further = [task.name for task in plan.tasks if task.n_calls is None]
-    text = f"{calls:,} generations in all"
-    return f"{text}, and those of {', '.join(further)}" if further else text
+    if not further:
+        return f"{calls:,} generations in all"
+    take = f"as {', '.join(further)} take{'s' * (len(further) == 1)}"
+    return f"{calls:,} generations, and as many {take}" if calls else f"as many generations {take}"
 
 
 def _listed(parts: Mapping[str, int]) -> str:

@@ -59,7 +59,7 @@ def test_dialogues_are_counted() -> None:
         make_prepared(name="bfcl", parts=parts, repeats=1),
         make_prepared(name="twice", parts={"dialogues": 5}, repeats=2),
     )
-    assert plan_total(plan) == "26,382 generations in all, and those of bfcl, twice"
+    assert plan_total(plan) == "26,382 generations, and as many as bfcl, twice take"
     assert plan_notes(plan) == [
         "bfcl: 3,641 single calls, 1,465 dialogues and 111 conversations, of as many calls as their "
         "answers take",
