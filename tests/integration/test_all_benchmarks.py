@@ -144,7 +144,8 @@ def check_complete(run: RunFolder) -> None:
     [server] = results_of(run, "bfcl_turns")["provenance"]["servers"][-1:]
     replayed = server["facts"]["reasoning_replay"]
     assert set(replayed) == {"aime2025_tools", "gpqa_diamond_tools", "bfcl_turns", "bfcl_memory"}
-    assert {found["effect"] for found in replayed.values()} <= {"read", "ignored"}, replayed
+    # the toy's chat template has no place for it
+    assert {found["effect"] for found in replayed.values()} == {"ignored"}, replayed
 
 
 def test_every_benchmark_and_a_kill(endpoint: Endpoint, tmp_path: Path) -> None:
