@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`generation`", schema.Generation),
     ("`tasks.NAME`", schema.Task),
     ("`tasks.NAME.data`", schema.DataOverride),
+    ("`judges.NAME`", schema.Judge),
     ("`client`", schema.Client),
     ("`scoring`", schema.Scoring),
     ("`cluster`, and template files", schema.Cluster),

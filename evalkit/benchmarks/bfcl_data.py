@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PYTHON_HINT = " Note that the provided function is in Python 3 syntax."
 DIALOGUES = (*MULTI_TURN, *WEB_SEARCH, *MEMORY)
+CONVERSATIONS = "conversations that write a memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,14 @@ def arrange(samples: Sequence[Sample]) -> list[Sample]:
     longest = {name: -rank for rank, name in enumerate(CATEGORIES)}
     rest = [sample for sample in samples if sample.id not in seen]
     return [*first.values(), *sorted(rest, key=lambda sample: longest[str(sample.subset)])]
+
+
+def parts_of(sample: Sample) -> dict[str, int]:
+    """What a sample is made of, as the benchmark's authors count."""
+    data = sample.data
+    if data["category"] in MEMORY:
+        return {"dialogues": len(data["questions"]), CONVERSATIONS: len(data["conversations"])}
+    return {"dialogues" if data["category"] in DIALOGUES else "single calls": 1}
 
 
 def ordered(value: Any) -> str:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from evalkit.benchmarks.bfcl_backends import make_backend
-from evalkit.benchmarks.bfcl_data import Rendering, arrange, load_category
+from evalkit.benchmarks.bfcl_data import Rendering, arrange, load_category, parts_of
 from evalkit.benchmarks.bfcl_dialogue import step_of
 from evalkit.benchmarks.bfcl_gold import gold_solution, wrong_solution
 from evalkit.benchmarks.bfcl_params import (
@@ -27,6 +27,7 @@ from evalkit.benchmarks.bfcl_params import (
     choose_categories,
     further_checksums,
 )
+from evalkit.benchmarks.bfcl_trial import first_question, replayed_question
 from evalkit.benchmarks.bfcl_web import WebWorld
 from evalkit.benchmarks.bfcl_worlds import hold_chain, hold_entry, simulated
 from evalkit.benchmarks.contract import (
@@ -69,12 +70,12 @@ from evalkit.scoring.bfcl_package import (
 from evalkit.scoring.bfcl_simulators import PRELOAD, VECTOR_PRELOAD, Simulators
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from evalkit.benchmarks.bfcl_backends import BackendName
     from evalkit.benchmarks.bfcl_dialogue import Dialogue
-    from evalkit.benchmarks.contract import GradingTools, ModelHandle, Sample
+    from evalkit.benchmarks.contract import GradingTools, ModelHandle, Question, Sample
     from evalkit.benchmarks.data import DataAccess
     from evalkit.recipe.schema import Profile
     from evalkit.scoring.bfcl_package import Package
@@ -141,6 +142,18 @@ class BfclV4(Benchmark[BfclParams]):
             altered=False,
         )
         return Dataset(arrange(samples), provenance, further_checksums(self.params, categories))
+
+    def parts(self, sample: Sample) -> Mapping[str, int]:
+        """Single calls, dialogues, and conversations that write a memory."""
+        return parts_of(sample)
+
+    def first_call(self, samples: Sequence[Sample]) -> Question | None:
+        """The longest first call, with its tools: a server that does not parse calls refuses it."""
+        return first_question(samples)
+
+    def replayed_call(self, samples: Sequence[Sample]) -> Question | None:
+        """The call behind the first execution of a dialogue."""
+        return replayed_question(samples, self.params.reasoning_replay)
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """One call, a dialogue, or all dialogues of a scenario."""

@@ -53,6 +53,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What one call asks, besides the task's generation settings."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """Samples in data-set order, and where they come from."""
 
@@ -214,7 +222,8 @@ class Benchmark(ABC, Generic[P]):
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
     tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
-    """Tools that every call of `solve` offers: the request that tries a server has them, too."""
+    """Tools that every call of `solve` offers: the request that tries a server has them, too. Where samples
+    differ in them, see `first_call`."""
     uses_sessions: ClassVar[bool] = False
     """`solve` opens Python sessions: a worker makes sure that there is a sandbox for them before it
     starts a server."""
@@ -259,6 +268,27 @@ class Benchmark(ABC, Generic[P]):
     def n_calls(self, sample: Sample) -> int | None:
         """How many calls a `solve` of the sample makes, where that is known: for people who plan."""
         return 1 if self.single_call else None
+
+    def parts(self, sample: Sample) -> Mapping[str, int]:
+        """What a `solve` of the sample consists of where the number of its calls is not known, such as
+        `{"dialogues": 1}`: for people who plan."""
+        return {}
+
+    def first_call(self, samples: Sequence[Sample]) -> Question | None:
+        """What tries a server before the first unit, the longest prompt where that is known; null where
+        no sample says it."""
+        messages = max((sample.messages for sample in samples), key=_length)
+        return Question(messages, self.tools) if messages else None
+
+    def replayed_call(self, samples: Sequence[Sample]) -> Question | None:
+        """A later call of a short dialogue as `solve` sends it, with the model's `reasoning` in its
+        messages: tells whether a server reads it. Null where none is sent back."""
+        return None
+
+    def judge_overrides(self) -> Mapping[str, Any]:
+        """Fields of the body that all judge calls of `grade` share: the request that tries a judge has
+        them, too."""
+        return {}
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """Answer one sample. By default: one call with the frozen messages."""
@@ -305,3 +335,7 @@ class Benchmark(ABC, Generic[P]):
     def wrong(self, sample: Sample) -> Solution | None:
         """An answer in the right form that `score` must not accept, or null where there is none."""
         return None
+
+
+def _length(messages: Sequence[Message]) -> int:
+    return sum(len(str(message.get("content"))) for message in messages)

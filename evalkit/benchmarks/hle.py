@@ -140,16 +140,19 @@ class Hle(Benchmark[HleParams]):
                 expected_answer=sample.target,
             )
         message = {"role": "user", "content": content}
-        overrides = {"response_format": OFFICIAL_FORMAT} if self._is_official else {}
         texts = []
         for number in range(JUDGE_TRIES):
             seed = {"seed": number} if number else {}
-            reply = await tools.judge([message], overrides={**overrides, **seed})
+            reply = await tools.judge([message], overrides={**self.judge_overrides(), **seed})
             texts.append(_text(reply))
             found = {"texts": texts, "prompt_sha256": template.sha256}
             if self.suffices(found):
                 return found
         raise JudgeError(f"the judge gave no verdict that can be read in {JUDGE_TRIES} answers")
+
+    def judge_overrides(self) -> Mapping[str, Any]:
+        """The form that the official judge has to answer in."""
+        return {"response_format": OFFICIAL_FORMAT} if self._is_official else {}
 
     def score(self, sample: Sample, solution: Solution) -> Score:
         """Whether the judge accepted the answer, and how confident it was stated."""

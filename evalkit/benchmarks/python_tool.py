@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from evalkit.benchmarks.contract import Benchmark, BenchmarkParams, SandboxNeeds, Score, Solution
+from evalkit.benchmarks.contract import (
+    Benchmark,
+    BenchmarkParams,
+    Question,
+    SandboxNeeds,
+    Score,
+    Solution,
+)
+from evalkit.benchmarks.replay import thoughtful_reply
 from evalkit.errors import ScorerError
 from evalkit.scoring.sandbox import CellEnding
 from evalkit.store.records import Outcome
@@ -95,6 +103,14 @@ class PythonToolBenchmark(Benchmark[Any]):
         """Call after call with the tool, until one calls nothing."""
         async with model.session() as session:
             return await _Dialogue(model, session, self.params).run(sample.messages)
+
+    def replayed_call(self, samples: Sequence[Sample]) -> Question | None:
+        """The call behind a first cell."""
+        reply = thoughtful_reply(TOOL_NAME, {"code": "print(1 + 1)"})
+        call = reply.tool_calls[0]
+        result = {"role": "tool", "name": TOOL_NAME, "tool_call_id": call["id"], "content": "2"}
+        question = {"role": "user", "content": "What is 1 + 1?"}
+        return Question([question, replayed(reply), result], [PYTHON_TOOL])
 
     def sandbox(self) -> SandboxNeeds:
         """The packages that models expect."""

@@ -17,12 +17,15 @@ from evalkit.recipe.serving import VllmServing
 from evalkit.serving.vllm import can_load_plugin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from evalkit.plan.model import Plan, TaskPlan
 
 
 def show_plan(plan: Plan) -> None:
     """The table, and what there is to say about it."""
     out().print(plan_table(plan))
+    out().print(Text(plan_total(plan)), soft_wrap=True)
     for note in plan_notes(plan):
         out().print(Text(f"note: {note}"), soft_wrap=True)
 
@@ -68,7 +71,28 @@ def plan_notes(plan: Plan) -> list[str]:
         for task in plan.tasks
         if (obstacles := not_continued(plan, task))
     ]
+    notes += [
+        f"{task.name}: {_listed(task.parts)}, of as many calls as their answers take"
+        for task in plan.tasks
+        if task.parts
+    ]
     return [*notes, *(note for task in plan.tasks if (note := grading_note(task)))]
+
+
+def plan_total(plan: Plan) -> str:
+    """How many generations a run is, as far as that is known beforehand."""
+    calls = sum(task.n_calls for task in plan.tasks if task.n_calls is not None)
+    further = [task.name for task in plan.tasks if task.n_calls is None]
+    if not further:
+        return f"{calls:,} generations in all"
+    take = f"as {', '.join(further)} take{'s' * (len(further) == 1)}"
+    return f"{calls:,} generations, and as many {take}" if calls else f"as many generations {take}"
+
+
+def _listed(parts: Mapping[str, int]) -> str:
+    """`3,641 single calls, 1,465 dialogues and 111 conversations`."""
+    items = [f"{count:,} {name}" for name, count in parts.items()]
+    return " and ".join([", ".join(items[:-1]), items[-1]] if items[1:] else items)
 
 
 def grading_note(task: TaskPlan) -> str | None:
@@ -107,6 +131,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         task.name: {
             "units": task.n_units,
             "calls": task.n_calls,
+            "parts": task.parts,
             "shards": task.n_shards,
             "tokens": token_ceiling(task),
             "not_continued": not_continued(plan, task),

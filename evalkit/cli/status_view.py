@@ -217,6 +217,8 @@ def _words(status: RunStatus) -> list[RenderableType]:
                 lines.append(Text(f"{_name(replica)}: {error}", style="red"))
         elif replica.detail:
             lines.append(Text(f"{_name(replica)}: {replica.detail}", style="dim"))
+    warnings = dict.fromkeys(text for replica in status.replicas for text in replica.warnings)
+    lines += [Text(f"warning: {text}", style="yellow") for text in warnings]
     return lines
 
 

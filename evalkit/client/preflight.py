@@ -1,35 +1,28 @@
 """One real request per task before the first unit: what would fail for hours fails in seconds.
 
-It goes through the official `openai` client, so that an endpoint which passes speaks the protocol as
-everybody else understands it. Its body is the one a unit would send, its headers, its proxy and its
-trusted certificates are those of the calls, and nothing of the environment (OPENAI_*) gets in. The
-answer is streamed and dropped after its first chunk: the server has then accepted context length,
-sampling and seed, and has generated one token instead of a hundred thousand.
+Its body is the one a unit would send. The answer is streamed and dropped after its first chunk: the
+server has then accepted context length, sampling, tools and seed, and has generated one token instead
+of a hundred thousand.
 """
 
 from __future__ import annotations
 
-import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from evalkit.client.replies import filtered_reply, overflow_reply
 from evalkit.client.retry import REDIRECT_STATUS
+from evalkit.client.trial import send_trial
 from evalkit.errors import EndpointError, FailureKind, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
-
-    import openai
-
     from evalkit.client.request import Request
     from evalkit.client.target import Target
 
-PREFLIGHT_TIMEOUT_S = 600.0
-"""The first request of a large model may compile kernels for minutes."""
-_PROTOCOL_HEADERS = frozenset(
-    {"host", "accept", "accept-encoding", "content-length", "content-type", "user-agent"}
+TOOLS_HINT = (
+    "Its calls offer tools, which vLLM takes with a parser only: set serving.tool_call_parser (vLLM's "
+    "--enable-auto-tool-choice --tool-call-parser NAME), or start the endpoint with these options."
 )
 
 
@@ -38,66 +31,18 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
 
     Raises EndpointError when the endpoint refuses it, InfraError when it cannot be reached.
     """
-    import openai
-
-    fields = orjson.loads(request.payload) | {"stream": True}
-    extra = {k: v for k, v in fields.items() if k not in ("model", "messages", "stream")}
     try:
-        async with _make_client(target) as client:
-            stream = await client.chat.completions.create(
-                model=fields["model"], messages=fields["messages"], stream=True, extra_body=extra
-            )
-            async with stream:
-                async for _ in stream:
-                    return
-    except openai.APIStatusError as error:
-        content = target.hide_in(error.response.content)
-        if filtered_reply(error.status_code, content) is not None:
-            return  # it speaks the protocol, and has an answer of its own to this very question
-        raise _refused(task, error.status_code, content) from None  # its words may hold the key
-    except openai.APIConnectionError as error:
-        raise InfraError(
-            f"preflight of tasks.{task}: no answer from {target.base_url}: "
-            f"{target.hide(str(error))}"
-        ) from None
-    except openai.OpenAIError as error:
-        raise EndpointError(f"preflight of tasks.{task}: {target.hide(str(error))}") from None
-    raise EndpointError(
-        f"preflight of tasks.{task}: {target.base_url} answered with an empty stream"
-    )
+        answered = await send_trial(target, request, stream=True)
+    except (EndpointError, InfraError) as error:
+        error.message = f"preflight of tasks.{task}: {error.message}"
+        raise
+    if answered.status == 200 or filtered_reply(answered.status, answered.body) is not None:
+        return  # of a filter: an endpoint that has an answer of its own to this very question
+    has_tools = "tools" in orjson.loads(request.payload)
+    raise _refused(task, answered.status, answered.body, has_tools=has_tools)
 
 
-def _make_client(target: Target) -> openai.AsyncOpenAI:
-    import openai
-
-    async def use_our_headers(request: Any) -> None:  # of httpx or httpx2, as the package has it
-        _replace_headers(request.headers, target.headers)
-
-    transport = openai.DefaultAsyncHttpxClient(
-        proxy=target.proxy,
-        trust_env=False,
-        verify=ssl.create_default_context(),
-        follow_redirects=False,
-        event_hooks={"request": [use_our_headers]},
-    )
-    return openai.AsyncOpenAI(
-        base_url=target.base_url,
-        api_key="unused",  # the headers carry it
-        max_retries=3,
-        timeout=PREFLIGHT_TIMEOUT_S,
-        http_client=transport,
-    )
-
-
-def _replace_headers(sent: MutableMapping[str, str], headers: Mapping[str, str]) -> None:
-    """Send what a call sends: neither the library's own headers nor those of its variables."""
-    for name in list(sent):
-        if name.lower() not in _PROTOCOL_HEADERS:
-            del sent[name]
-    sent.update(headers)
-
-
-def _refused(task: str, status: int, content: bytes) -> EndpointError:
+def _refused(task: str, status: int, content: bytes, *, has_tools: bool) -> EndpointError:
     text = content.decode("utf-8", "replace")[:600]
     overflow = overflow_reply(status, content)
     if overflow is not None:
@@ -112,6 +57,8 @@ def _refused(task: str, status: int, content: bytes) -> EndpointError:
         hint = "Check the model id and serving.base_url."
     else:
         hint = f"Check tasks.{task}.generation and the serving settings."
+        if has_tools:
+            hint += f" {TOOLS_HINT}"
     return EndpointError(
         f"preflight of tasks.{task}: the endpoint refused it with {status}: {text}", hint=hint
     )

@@ -9,6 +9,7 @@ the plan, for replicas that start from now on.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,12 @@ from filelock import SoftFileLock, Timeout
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
 from evalkit.cluster.provenance import collect_provenance
-from evalkit.cluster.resolved import cluster_settings, task_benchmark, task_settings
+from evalkit.cluster.resolved import (
+    cluster_settings,
+    judge_generation,
+    task_benchmark,
+    task_settings,
+)
 from evalkit.errors import (
     DataError,
     EvalkitError,
@@ -37,7 +43,7 @@ from evalkit.plan.build import (
 from evalkit.plan.fingerprint import describe_difference, differences
 from evalkit.recipe.document import Document
 from evalkit.recipe.files import moved
-from evalkit.recipe.resolve import resolve_judge, resolve_judge_generation
+from evalkit.recipe.resolve import resolve_judge
 from evalkit.recipe.secret_text import mask
 from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.yaml_text import render_yaml
@@ -87,6 +93,8 @@ class _Data:
     n_samples: int
     n_calls: int | None
     """Of all samples, once each."""
+    parts: Mapping[str, int]
+    """Likewise."""
     dataset: Dataset
 
 
@@ -222,7 +230,10 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
     calls = [benchmark.n_calls(sample) for sample in samples]
     known = [each for each in calls if each is not None]
     n_calls = sum(known) if len(known) == len(calls) else None
-    return _Data(benchmark, frozen, len(samples), n_calls, dataset)
+    parts: Counter[str] = Counter()
+    for sample in samples:
+        parts.update(benchmark.parts(sample))
+    return _Data(benchmark, frozen, len(samples), n_calls, parts, dataset)
 
 
 def _plan_model(
@@ -317,9 +328,7 @@ def _judge(
             model_source(judge, loaded.base),
             revision=identity.revision if judge.hub else None,
         ),
-        resolve_judge_generation(
-            benchmark.judge_generation.get(benchmark.profile, {}), name, judge
-        ),
+        judge_generation(benchmark, name, judge),
         parallelism=judge.parallelism,
         is_hub=judge.hub is not None,
     )
@@ -346,6 +355,7 @@ def _prepare_task(
         requests_sha256=checksum(data.frozen),
         prompts=data.dataset.prompts,
         n_calls=data.n_calls,
+        parts=data.parts,
         judge=judge,
         loose_params=_loose_params(benchmark),
     )

@@ -71,6 +71,8 @@ class ReplicaReport:
     error: str | None = None
     detail: str | None = None
     """What it is doing, in words."""
+    warnings: list[str] = field(default_factory=list)
+    """What a person should know about this attempt, and stops nothing."""
     heartbeat: float = 0.0
     """Unix time (s) of the last one; 0 before the first."""
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.cluster.nodes import check_nodes
-from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
+from evalkit.plan.build import plan_deployment
+from evalkit.recipe.resolve import (
+    resolve_cluster,
+    resolve_generation,
+    resolve_judge,
+    resolve_judge_generation,
+    resolve_serving,
+)
+from evalkit.recipe.serving import ExternalServing
 from evalkit.recipe.template import load_template
 
 if TYPE_CHECKING:
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.recipe.load import LoadedRecipe
-    from evalkit.recipe.schema import Cluster, Generation
+    from evalkit.recipe.schema import Cluster, Generation, Judge
     from evalkit.recipe.serving import AnyServing
 
 
@@ -86,6 +94,7 @@ def _describe_task(loaded: LoadedRecipe, name: str) -> dict[str, Any]:
         "limit": task.limit,
         "params": benchmark.params.model_dump(mode="json"),
         "data": task.data.model_dump(mode="json"),
+        "judge": _describe_judge(loaded, name, benchmark),
         "models": {
             model: {
                 "generation": each.generation.model_dump(mode="json"),
@@ -94,3 +103,35 @@ def _describe_task(loaded: LoadedRecipe, name: str) -> dict[str, Any]:
             for model, each in settings.items()
         },
     }
+
+
+def _describe_judge(
+    loaded: LoadedRecipe, task: str, benchmark: Benchmark[Any]
+) -> dict[str, Any] | None:
+    """Who judges a task, and how it is asked; null where nobody does. Raises RecipeError."""
+    if benchmark.grader != "judge":
+        return None
+    name, judge = resolve_judge(loaded.recipe, task, benchmark.name)
+    serving = judge.serving
+    deployment = plan_deployment(serving, name, judge.source, revision=judge.revision)
+    generation = judge_generation(benchmark, name, judge)
+    described: dict[str, Any] = {
+        "name": name,
+        "where": "served by evalkit, once the answers are there",
+        "source": judge.source,
+        "model": deployment.served_model_name,
+    }
+    if isinstance(serving, ExternalServing):
+        key = {"base_url": serving.base_url, "api_key_env": serving.api_key_env}
+        described |= {"where": "hosted", **key}
+    return {
+        **described,
+        "parallelism": judge.parallelism,
+        "generation": generation.model_dump(mode="json"),
+    }
+
+
+def judge_generation(benchmark: Benchmark[Any], name: str, judge: Judge) -> Generation:
+    """How a benchmark's judge is asked. Raises RecipeError."""
+    defaults = benchmark.judge_generation.get(benchmark.profile, {})
+    return resolve_judge_generation(defaults, name, judge)

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from evalkit.client.calls import CallClient
-from evalkit.client.preflight import preflight
-from evalkit.client.target import Target
 from evalkit.cluster.drain import DrainedError
-from evalkit.cluster.facilities import check_sandboxes
 from evalkit.cluster.failures import is_retryable
 from evalkit.cluster.running_score import ScoreBudget, ScoresBeside, UnitScore
+from evalkit.cluster.startup import Startup
+from evalkit.cluster.targets import target_of
 from evalkit.cluster.units import do_unit
 from evalkit.errors import EvalkitError, InfraError, ServerDiedError
-from evalkit.recipe.serving import LocalServing, VllmServing
+from evalkit.recipe.serving import LocalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.watchdog import ProgressWatchdog
 from evalkit.store.publish import publish
@@ -36,9 +35,10 @@ if TYPE_CHECKING:
     from evalkit.cluster.attempts import Attempt
     from evalkit.cluster.drain import Drain
     from evalkit.cluster.heartbeat import Heartbeat
+    from evalkit.cluster.judge_check import HostedJudge
     from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.cluster.units import TaskWork
-    from evalkit.plan.model import DeploymentPlan
+    from evalkit.plan.model import DeploymentPlan, Plan
     from evalkit.recipe.schema import Client
     from evalkit.serving.deployment import Deployment, ServerContext
     from evalkit.serving.endpoint import Endpoint
@@ -57,7 +57,9 @@ class Attending:
     """What an attempt shares with its sessions."""
 
     attempt: Attempt
+    plan: Plan
     settings: Client
+    env: Mapping[str, str]
     clock: Clock
     journals: JournalSet
     report: ReplicaReport
@@ -68,6 +70,8 @@ class Attending:
     telemetry: Telemetry
     servers: list[dict[str, Any]] = field(default_factory=list)
     """Facts of each server that was ready; times in seconds since the epoch."""
+    judges: list[HostedJudge] = field(default_factory=list)
+    """Those that were tried."""
 
 
 class Session:
@@ -89,16 +93,16 @@ class Session:
             work.plan.generation.presence_penalty for work in works.values()
         )
         self._queue = queue
-        self._checked: set[str] = set()
+        self._startup = Startup(attending, works)
         self._budget = ScoreBudget(attending.clock.monotonic)
         self.servers = first_server
         self.is_dry = False
         """Nothing was left to hand out before anybody asked to stop."""
 
     async def run(self) -> None:
-        """Serve until nothing is left. Raises ServingError, StoreError, DrainedError, and ScorerError
-        where a task needs a sandbox that cannot be had here."""
-        await self._all.drain.unless(check_sandboxes(self._works))
+        """Serve until nothing is left. Raises ServingError (a judge that refuses us is one), StoreError,
+        DrainedError, and ScorerError where a task needs a sandbox that cannot be had here."""
+        await self._startup.before_server()
         serving = self._deployment.serving
         restarts = serving.max_restarts if isinstance(serving, LocalServing) else 0
         while True:
@@ -162,41 +166,21 @@ class Session:
         publish(attempt.folder.server_facts(attempt.replica, attempt.number), lines)
 
     async def _preflight(self, server: Deployment, endpoint: Endpoint) -> None:
-        """One real request of each task, with its longest prompt."""
-        for name, work in self._works.items():
-            messages = max((s.messages for s in work.samples), key=_length)
-            if name in self._checked or not messages:
-                continue
-            request = work.builder.chat(messages, repeat=0, tools=work.benchmark.tools)
-            try:
-                await self._all.drain.unless(preflight(self._target(endpoint), request, task=name))
-            except InfraError as error:
-                if (trouble := server.failure()) is None:
-                    raise
-                raise death_of(f"the server died in the {error.message}", trouble) from error
-            self._checked.add(name)
-        self._all.report.detail = None
-
-    def _target(self, endpoint: Endpoint) -> Target:
-        serving = self._deployment.serving
-        return Target(
-            base_url=endpoint.base_url,
-            model=endpoint.model,
-            headers=endpoint.request_headers(),
-            proxy=endpoint.proxy,
-            is_ours=isinstance(serving, LocalServing),
-            server=self.servers,
-            can_continue=endpoint.can_continue,
-            can_continue_presence=endpoint.can_continue_presence,
-            max_model_len=endpoint.max_model_len,
-            stream_interval=serving.stream_interval if isinstance(serving, LocalServing) else 1,
-            counts_reasoning=isinstance(serving, VllmServing) and bool(serving.reasoning_parser),
-        )
+        """One real request of each task. Raises ServerDiedError where the server dies of it."""
+        target = target_of(endpoint, self._deployment.serving, server=self.servers)
+        try:
+            facts = await self._startup.with_server(target)
+        except InfraError as error:
+            if (trouble := server.failure()) is None:
+                raise
+            raise death_of(f"the server died in the {error.message}", trouble) from error
+        self._all.servers[-1] |= facts
+        self._write_facts()
 
     async def _feed(self, server: Deployment, endpoint: Endpoint) -> None:
         """Keep calls in flight until the queue is empty. Raises what stopped it before."""
         self.is_dry = False
-        target = self._target(endpoint)
+        target = target_of(endpoint, self._deployment.serving, server=self.servers)
         async with CallClient(target, self._all.settings, self._all.clock) as client:
             beside = ScoresBeside()
             parallelism = self._all.settings.parallelism
@@ -315,7 +299,3 @@ async def until_done(
         for task in (*feeding, *guarding):
             task.cancel()
         await asyncio.gather(fed, *feeding, *guarding, return_exceptions=True)
-
-
-def _length(messages: Sequence[Mapping[str, Any]]) -> int:
-    return sum(len(str(message.get("content"))) for message in messages)

@@ -235,6 +235,7 @@ def _replica_statuses(
             detail=report.detail if fresh else None,
             tokens_per_s=report.tokens_per_s if fresh else 0.0,
             in_flight=report.in_flight if fresh else 0,
+            warnings=tuple(report.warnings),
             heartbeat_age_s=max(0.0, parts.now - report.heartbeat),
             error=report.error,
             log=_existing(folder.worker_log(name, report.attempt)),

@@ -99,6 +99,8 @@ class ReplicaStatus:
     """What it is doing, in words, while it runs."""
     tokens_per_s: float = 0.0
     in_flight: int = 0
+    warnings: tuple[str, ...] = ()
+    """What its worker warns of, and goes on."""
     heartbeat_age_s: float | None = None
     error: str | None = None
 

@@ -124,7 +124,9 @@ class Worker:
         )
         self._all = Attending(
             attempt=attempt,
+            plan=plan,
             settings=plan.client,
+            env=self._env,
             clock=clock,
             journals=JournalSet(),
             report=self._report,

@@ -48,6 +48,8 @@ class PreparedTask:
     """sha256 of each prompt template, by name."""
     n_calls: int | None = None
     """Calls of all samples, once each; null where that depends on the answers."""
+    parts: Mapping[str, int] = field(default_factory=dict)
+    """What all samples consist of then, once each."""
     judge: JudgePlan | None = None
     loose_params: frozenset[str] = frozenset()
     """Names of parameters on which no answer depends."""
@@ -177,6 +179,7 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         n_samples=task.n_samples,
         n_shards=shard_count(task.n_samples * task.repeats, task.expected_tokens),
         n_calls=None if task.n_calls is None else task.n_calls * task.repeats,
+        parts={name: count * task.repeats for name, count in task.parts.items()},
         deployment=deployment,
         data=task.data,
         requests_sha256=task.requests_sha256,

@@ -123,6 +123,8 @@ class TaskPlan(Frozen):
     n_shards: int
     n_calls: int | None = None
     """Calls of all units together; null where that depends on the answers."""
+    parts: dict[str, int] = Field(default_factory=dict)
+    """What all units consist of then, such as dialogues, in the benchmark's words."""
     deployment: int
     """Index into `Plan.deployments`."""
     data: DataProvenance

@@ -8,6 +8,7 @@ template's, the recipe's. A null is a value where a key takes null, else it mean
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import RecipeError
@@ -28,6 +29,20 @@ if TYPE_CHECKING:
 
     from evalkit.recipe.serving import AnyServing
 
+FIXED_SAMPLING = re.compile(r"(?:^|/)o\d|gpt-5", re.IGNORECASE)
+"""Ids of OpenAI's reasoning models, which refuse sampling settings; the harness behind the card, which
+knows them by the same signs, sends them none either. `max_tokens` is sent under the name they take."""
+SAMPLING = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+    }
+)
 NOT_SETTINGS = ("template", "description", "extends")
 
 
@@ -87,7 +102,13 @@ def resolve_judge(recipe: Recipe, task: str, benchmark: str) -> tuple[str, Judge
 
 
 def resolve_judge_generation(defaults: Mapping[str, Any], name: str, judge: Judge) -> Generation:
-    """How verdicts are sampled: the benchmark's settings, and the recipe's over them."""
+    """How verdicts are sampled: the benchmark's settings, and the recipe's over them.
+
+    Of the benchmark's, a hosted judge that takes no sampling settings is sent none.
+    """
+    model = judge.serving.served_model_name or judge.source
+    if judge.serving.kind == "external" and FIXED_SAMPLING.search(model):
+        defaults = {key: value for key, value in defaults.items() if key not in SAMPLING}
     data = drop_nulls(merge(dict(defaults), judge.generation), section_shape(Generation))
     raise_problems(section_problems(Generation, data), ("judges", name, "generation"))
     return Generation.model_validate(data)

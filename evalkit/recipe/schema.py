@@ -97,7 +97,8 @@ class Judge(Source):
     serving: AnyServing = Field(default_factory=VllmServing)
     """How it is served. One that evalkit serves itself is started when the answers are there."""
     generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
-    """Overrides of the benchmark's own settings for its judge."""
+    """Overrides of the benchmark's own settings for its judge. A hosted judge whose id begins with `o` and a
+    digit, or holds `gpt-5`, takes no sampling settings and is sent none but those that are given here."""
     parallelism: int = Field(16, ge=1)
     """Most requests in flight to it."""
 

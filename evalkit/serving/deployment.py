@@ -50,7 +50,7 @@ def make_deployment(
                 plan, serving, context, lambda: _make_command(plan, serving, context)
             )
         case ExternalServing():
-            return ExternalDeployment(plan, serving, context)
+            return ExternalDeployment(plan, serving, context.env)
     assert_never(serving)
 
 

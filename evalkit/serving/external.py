@@ -7,13 +7,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from evalkit.errors import EndpointError, FailureKind
-from evalkit.serving.contract import ServerContext, ServerFacts
+from evalkit.serving.contract import ServerFacts
 from evalkit.serving.endpoint import Endpoint
 from evalkit.serving.proxy import find_proxy
 from evalkit.serving.ready import confirm_model, find_features
 from evalkit.serving.wire import Answer, Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from evalkit.plan.model import DeploymentPlan
     from evalkit.recipe.serving import ExternalServing
 
@@ -26,24 +28,28 @@ class ExternalDeployment:
     """A hosted model. Implements `Deployment`."""
 
     def __init__(
-        self, plan: DeploymentPlan, serving: ExternalServing, context: ServerContext
+        self, plan: DeploymentPlan, serving: ExternalServing, env: Mapping[str, str]
     ) -> None:
         self._plan = plan
         self._serving = serving
-        self._context = context
+        self._env = env
         self._endpoint: Endpoint | None = None
 
-    async def start(self) -> Endpoint:
-        """Check the key, and the model id when the recipe wants it. Raises EndpointError."""
+    def endpoint(self) -> Endpoint:
+        """The endpoint as the recipe has it; nobody is asked. Raises EndpointError without its key."""
         base_url = self._serving.base_url.rstrip("/")
-        endpoint = Endpoint(
+        return Endpoint(
             base_url=base_url,
             model=self._plan.served_model_name,
             api_key=self._read_key(),
             headers=MappingProxyType(dict(self._serving.headers)),
             max_model_len=self._serving.max_model_len,
-            proxy=find_proxy(self._context.env, base_url),
+            proxy=find_proxy(self._env, base_url),
         )
+
+    async def start(self) -> Endpoint:
+        """Check the key, and the model id when the recipe wants it. Raises EndpointError."""
+        endpoint = self.endpoint()
         if self._serving.check_models:
             async with Wire(endpoint) as wire:
                 endpoint = confirm_model(endpoint, await self._ask_models(wire, endpoint))
@@ -66,7 +72,7 @@ class ExternalDeployment:
         name = self._serving.api_key_env
         if name is None:
             return None
-        if not (key := self._context.env.get(name)):
+        if not (key := self._env.get(name)):
             raise EndpointError(
                 f"serving.api_key_env: the variable {name} is not set",
                 hint=f"Export {name} where you submit, or give a file with --env-file.",

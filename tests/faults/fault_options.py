@@ -59,6 +59,12 @@ class Switches:
     """One body in so many has `content: ""`, always; 0 never."""
     reasoning: str = "none"
     """`reasoning` or `reasoning_content` (fields), `inline` (<think> in the content), `none`."""
+    reads: str = ""
+    """The field of an assistant's message whose reasoning enters the prompt; by default none does."""
+    takes_tools: bool = True
+    """Parse tool calls; else refuse requests that offer tools, in vLLM's words."""
+    counts: bool = True
+    """Say `usage` in whole answers."""
     served_as: str = ""
     """A model id to serve instead of --model."""
     latency_s: float = 0.0

@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 __all__ = ["FaultServer", "Switches", "body_hash"]
 
 
+NO_TOOLS = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+
+
 class FaultServer:
     """The application, its switches and its counts."""
 
@@ -189,7 +192,7 @@ class FaultServer:
         return handle
 
     def _render(self, body: dict[str, Any], mode: str) -> dict[str, Any]:
-        rendered = render(body, mode)
+        rendered = render(body, mode) | {"token_ids": self._prompt(body)}
         sampling = rendered["sampling_params"]
         own = self.switches.max_new_tokens
         sampling["max_tokens"] = min(filter(None, (sampling["max_tokens"], own)), default=None)
@@ -205,6 +208,8 @@ class FaultServer:
         body = await request.json()
         if body.get("model") != (self.switches.served_as or self.model):
             return error(404, f"The model `{body.get('model')}` does not exist.")
+        if body.get("tools") and not self.switches.takes_tools:
+            return error(400, NO_TOOLS)
         name = body_hash(body)
         self.state.received[name] += 1
         self.state.generations += 1
@@ -237,12 +242,15 @@ class FaultServer:
         """Whether a fault that passes hits this request now."""
         return hits(name, every) and self.state.received[name] <= self.switches.fail_times
 
+    def _prompt(self, body: dict[str, Any]) -> list[int]:
+        return chat_prompt(body, self.switches.reads)
+
     async def _respond(
         self, request: web.Request, body: dict[str, Any], name: str, kind: type[Reply], arrival: int
     ) -> web.StreamResponse:
         self._numbers += 1
         number = request.headers.get("X-Request-Id") or f"{os.getpid()}-{self._numbers}"
-        prompt = text_prompt(body["prompt"]) if "prompt" in body else chat_prompt(body)
+        prompt = text_prompt(body["prompt"]) if "prompt" in body else self._prompt(body)
         stranger = self._passing(name, self.switches.wrong_model_every)
         reply = kind("stranger" if stranger else body["model"], number, body, prompt)
         # of the prompt alone, or a continuation would be of another answer
@@ -264,7 +272,10 @@ class FaultServer:
             async for output in self.engine.run(generation, 10**9):
                 reply.tokens += output.tokens
                 finish = output.finish or finish
-            payload = json.dumps(reply.whole(finish))
+            whole = reply.whole(finish)
+            if not self.switches.counts:
+                del whole["usage"]
+            payload = json.dumps(whole)
             response = await send_whole(request, payload, cut)
         self.state.answered[name] += cut is None
         return response

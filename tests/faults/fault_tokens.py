@@ -46,12 +46,15 @@ def decode(tokens: Iterable[int], *, markup: bool = True) -> str:
     )
 
 
-def chat_prompt(body: dict[str, Any]) -> list[int]:
-    """The chat template. The seed is part of it, so that repeats differ and stay a function of it."""
+def chat_prompt(body: dict[str, Any], reads: str = "") -> list[int]:
+    """The chat template. The seed is part of it, so that repeats differ and stay a function of it.
+    `reads` is the field of messages in which reasoning is looked for."""
     tokens = [BEGIN, SEED, *characters(str(body.get("seed")))]
     for message in body.get("messages", []):
         tokens += [ROLES.get(str(message.get("role")), ROLES["user"])]
         tokens += characters(str(message.get("content")))
+        if reads and message.get(reads):
+            tokens += [THINK, *characters(str(message[reads])), END_THINK]
     names = [tool["function"]["name"] for tool in body.get("tools") or []]
     return [*tokens, *([TOOLS, *characters(" ".join(names))] if names else []), GENERATE]
 

@@ -12,7 +12,7 @@ import zstandard
 
 from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.jobs import read_jobs
-from evalkit.cluster.replica_report import read_reports_by_file
+from evalkit.cluster.replica_report import read_reports, read_reports_by_file
 from evalkit.store.codec import decode
 from evalkit.store.journal import read_journal
 from evalkit.store.layout import RunFolder
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.timeout(120)
 N = 12
 BOTH: dict[str, Any] = {"judged": {"params": {"n": N}}, "programs": {"params": {"n": N}}}
 JUDGED = {"judged": BOTH["judged"]}
+TRIED = 1
+"""Requests that try a judge before the generation."""
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def comparable(place: Place) -> dict[str, Any]:
 def test_run_grades_what_needs_it(place: Place, model: Server, judge: Server) -> None:
     """One command: answers, gradings, results; the judge is in all that says what was done."""
     place.evalkit("run", recipe_of(place, model, judge))
-    assert judge.counts()["answered"] == 2 * N
+    assert judge.counts()["answered"] == TRIED + 2 * N
     results = results_of(place, "judged")
     assert results["complete"]
     assert results["headline"]["name"] == "pass@1 even[m]"
@@ -146,9 +148,9 @@ def test_gather_alone_grades_nothing(place: Place, model: Server, judge: Server)
     assert "`evalkit score` grades what is ungraded" in text
     assert results_of(place, "judged")["headline"]["bounds"] == [0.0, 1.0]
     assert {line["outcome"] for line in samples_of(place, "judged")} == {"ungraded"}
-    assert judge.counts()["received"] == 0
+    assert judge.counts()["received"] == TRIED
     place.evalkit("score", place.folder.root, "-t", "programs")
-    assert judge.counts()["received"] == 0
+    assert judge.counts()["received"] == TRIED
     place.evalkit("score", place.folder.root)
     assert results_of(place, "judged")["complete"]
     assert results_of(place, "programs")["complete"]
@@ -175,7 +177,7 @@ def test_killed_grader(place: Place, model: Server, judge: Server, tmp_path: Pat
     assert judge.counts()["received"] - before == 2 * N - len(kept)
     assert len(judge_calls(place)) == len(set(judge_calls(place))) == 2 * N
     assert comparable(place) == expected
-    assert asked == 2 * N
+    assert asked == TRIED + 2 * N
 
 
 def test_two_graders_share_the_work(place: Place, model: Server, judge: Server) -> None:
@@ -215,21 +217,57 @@ def test_outage_is_no_verdict(place: Place, model: Server) -> None:
 
 
 def test_wrong_key_of_the_judge(place: Place, model: Server) -> None:
-    """The generation is kept, the person is told, and the right key makes up for it."""
+    """No job is sent and nothing is generated; the person is told what to mend, and the right key does."""
     place.env["JUDGE"] = "sk-wrong-and-secret"
     with serving("--api-key", "sk-right-and-secret") as judge:
         judges = judged_by(judge, api_key_env="JUDGE")
         recipe = recipe_of(place, model, judge, tasks=JUDGED, judges=judges)
-        text = place.evalkit("run", recipe, code=10)
-        assert "tasks.judged cannot be graded: " in text
-        assert "does not accept our key" in text
-        assert "sk-wrong-and-secret" not in text
-        assert f"{N} ungraded" in text
+        for command in ("submit", "run"):
+            text = place.evalkit(command, recipe, code=6)
+            assert f"judges.j: the judge m at {judge.base_url} refuses" in text
+            assert "tasks.judged: HTTP 401: Unauthorized" in text
+            assert "Check the key in JUDGE (judges.j.serving.api_key_env)." in text
+            assert model.counts()["received"] == 0
+            assert bool(read_jobs(place.folder)) == (command == "run")
         place.env["JUDGE"] = "sk-right-and-secret"
-        place.evalkit("score", place.folder.root)
+        place.evalkit("run", recipe)
     assert results_of(place, "judged")["complete"]
     written = [path.read_bytes() for path in place.folder.root.rglob("*") if path.is_file()]
     assert not any(b"-and-secret" in content for content in written)
+
+
+def test_judge_that_fails_behind_the_generation(place: Place, model: Server) -> None:
+    """A key that was right and is not any more costs no answer, and the right key makes up for it."""
+    place.env["JUDGE"] = "sk-right-and-secret"
+    with serving("--api-key", "sk-right-and-secret") as judge:
+        judges = judged_by(judge, api_key_env="JUDGE")
+        place.evalkit("prepare", recipe_of(place, model, judge, tasks=JUDGED, judges=judges))
+        finish(place.start_worker("r0"))
+        asked = model.counts()["received"]
+        place.env["JUDGE"] = "sk-wrong-and-secret"
+        text = place.evalkit("score", place.folder.root, code=6)
+        assert "tasks.judged cannot be graded: " in text
+        assert "does not accept our key" in text
+        assert "sk-wrong-and-secret" not in text
+        assert results_of(place, "judged")["missing"]["by_reason"]["ungraded"]["count"] == N
+        place.env["JUDGE"] = "sk-right-and-secret"
+        place.evalkit("score", place.folder.root)
+        assert model.counts()["received"] == asked
+    assert results_of(place, "judged")["complete"]
+
+
+def test_judge_that_is_not_reached(place: Place, model: Server, judge: Server) -> None:
+    """Nodes may have no way to it: answers are generated, and somebody else grades them."""
+    place.evalkit("prepare", recipe_of(place, model, judge, tasks=JUDGED))
+    judge.switch(fail_status=503, fail_every=1, fail_times=10**6)
+    finish(place.start_worker("r0"))
+    [warning] = read_reports(place.folder)["r0"].warnings
+    start = f"judges.j: the judge m at {judge.base_url} gave no answer when it was tried: "
+    assert warning.startswith(f"{start}it answers HTTP 503: fault on demand")
+    assert f"r0.a1: {warning}" in place.folder.stdout.read_text()
+    judge.switch(fail_status=0)
+    place.evalkit("score", place.folder.root)
+    assert results_of(place, "judged")["complete"]
 
 
 def test_key_of_the_judge_is_needed_before_anything(
@@ -252,7 +290,7 @@ def test_another_judge(place: Place, model: Server, judge: Server) -> None:
     other["j"]["generation"] = {"top_p": 0.25}
     place.evalkit("run", recipe_of(place, model, judge, tasks=JUDGED, judges=other))
     assert model.counts()["received"] == asked
-    assert judge.counts()["received"] == 4 * N
+    assert judge.counts()["received"] == TRIED + 4 * N
     second = results_of(place, "judged")
     assert second["complete"]
     assert second["settings"]["grader"] != first
@@ -307,7 +345,7 @@ def test_another_question_to_the_judge(place: Place, model: Server, judge: Serve
     other = {"judged": {"params": {"n": N, "question": "Is it wrong?"}}}
     place.evalkit("run", recipe_of(place, model, judge, tasks=other))
     assert model.counts()["received"] == asked
-    assert judge.counts()["received"] == 4 * N
+    assert judge.counts()["received"] == TRIED + 4 * N
     results = results_of(place, "judged")
     assert results["complete"]
     assert results["settings"]["params"]["question"] == "Is it wrong?"

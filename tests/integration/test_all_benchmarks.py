@@ -141,6 +141,11 @@ def check_complete(run: RunFolder) -> None:
     assert results_of(run, "hle")["headline"]["name"] == "pass@1 judge_correct[demo]"
     for name in ("bfcl_single", "bfcl_turns", "bfcl_memory"):
         assert "overall_partial" in results_of(run, name)["headline"]["name"]
+    [server] = results_of(run, "bfcl_turns")["provenance"]["servers"][-1:]
+    replayed = server["facts"]["reasoning_replay"]
+    assert set(replayed) == {"aime2025_tools", "gpqa_diamond_tools", "bfcl_turns", "bfcl_memory"}
+    # the toy's chat template has no place for it
+    assert {found["effect"] for found in replayed.values()} == {"ignored"}, replayed
 
 
 def test_every_benchmark_and_a_kill(endpoint: Endpoint, tmp_path: Path) -> None:

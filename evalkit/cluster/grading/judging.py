@@ -16,12 +16,12 @@ import orjson
 from evalkit.client.calls import CallClient
 from evalkit.client.durable import DurableModel
 from evalkit.client.request import RequestBuilder
-from evalkit.client.target import Target
 from evalkit.cluster.contexts import Contexts
 from evalkit.cluster.failures import is_retryable
 from evalkit.cluster.session import death_of, until_done
+from evalkit.cluster.targets import target_of
 from evalkit.errors import ServerDiedError
-from evalkit.recipe.serving import LocalServing, VllmServing
+from evalkit.recipe.serving import LocalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.leftovers import end_leftovers
 from evalkit.serving.watchdog import ProgressWatchdog
@@ -174,16 +174,7 @@ async def _ask(
     endpoint: Endpoint,
     ask: Callable[[JudgeModel], Coroutine[None, None, None]],
 ) -> None:
-    serving = judge.deployment.serving
-    target = Target(
-        base_url=endpoint.base_url,
-        model=endpoint.model,
-        headers=endpoint.request_headers(),
-        proxy=endpoint.proxy,
-        is_ours=isinstance(serving, LocalServing),
-        max_model_len=endpoint.max_model_len,
-        counts_reasoning=isinstance(serving, VllmServing) and bool(serving.reasoning_parser),
-    )
+    target = target_of(endpoint, judge.deployment.serving)
     # Verdicts are short: one that is interrupted is asked for again.
     settings = plan.client.model_copy(update={"parallelism": judge.parallelism, "salvage": False})
     async with CallClient(target, settings, grader.clock) as client:

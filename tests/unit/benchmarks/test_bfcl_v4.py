@@ -381,3 +381,40 @@ def test_the_sandbox_shows_the_package_and_what_it_imports(
     with pytest.raises(ScorerError, match=r"BFCL's simulators need mpmath") as caught:
         make().sandbox()
     assert "evalkit[bfcl]" in str(caught.value.hint)
+
+
+def test_first_call_offers_the_tools() -> None:
+    """A server that parses no calls refuses it, whatever categories there are."""
+    for categories in (RUNNABLE, ("memory_kv",)):
+        samples = frozen("card", *categories)
+        question = make(categories=list(categories)).first_call(samples)
+        assert question is not None
+        assert question.messages[-1]["role"] == "user"
+        assert question.tools[0]["type"] == "function"
+
+
+def test_replayed_call_is_one_of_a_dialogue() -> None:
+    """Reasoning under both keys between a call and its result; none where none would be sent."""
+    samples = frozen("card", *RUNNABLE)
+    question = make(categories=list(RUNNABLE)).replayed_call(samples)
+    assert question is not None
+    assistant, result = question.messages[-2:]
+    [call] = assistant["tool_calls"]
+    assert assistant["reasoning"] == assistant["reasoning_content"] != ""
+    assert (result["role"], result["tool_call_id"]) == ("tool", call["id"])
+    assert call["function"]["name"] in {tool["function"]["name"] for tool in question.tools}
+    silent = make(categories=list(RUNNABLE), reasoning_replay="none")
+    assert silent.replayed_call(samples) is None
+    assert make().replayed_call(frozen("card", "simple_python")) is None
+
+
+def test_parts_are_the_published_numbers() -> None:
+    """All but the web's 200 dialogues and the vectors' 155, with 37 of the 111 conversations."""
+    benchmark, counts = make(), Counter[str]()
+    for sample in frozen("card", *RUNNABLE):
+        counts.update(benchmark.parts(sample))
+    assert counts == {
+        "single calls": 3641,
+        "dialogues": 1465 - 200 - 155,
+        "conversations that write a memory": 111 - 37,
+    }

@@ -112,8 +112,8 @@ def test_dry_run_writes_nothing(shell: Shell) -> None:
         assert f"would be {shell.folder}/runs/test" in said.out
         assert "addition" in said.out
     [document] = orjson.loads(shell("prepare", "recipe.yaml", "--dry-run", "--json").out)
-    counts = {"units": 4, "calls": 4, "shards": 4, "tokens": None, "not_continued": []}
-    assert document["counts"] == {"addition": counts}
+    counts = {"units": 4, "calls": 4, "parts": {}, "shards": 4, "tokens": None}
+    assert document["counts"] == {"addition": {**counts, "not_continued": []}}
     assert shell.files() == before
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evalkit.cli.plan_view import plan_json, plan_notes
+from evalkit.cli.plan_view import plan_json, plan_notes, plan_total
 from evalkit.recipe.schema import Client, Generation
 from evalkit.recipe.serving import ExternalServing, VllmServing
 from tests.builders import make_plan, make_prepared
@@ -49,3 +49,20 @@ def test_without_salvage_nothing_is_promised() -> None:
     """Who has turned it off knows that answers begin anew."""
     task = make_prepared(generation=Generation(stop=("\n",)))
     assert plan_notes(make_plan(task, client=Client(salvage=False))) == []
+
+
+def test_dialogues_are_counted() -> None:
+    """What is not calls has its own words, beside the calls that are known."""
+    parts = {"single calls": 3641, "dialogues": 1465, "conversations": 111}
+    plan = make_plan(
+        make_prepared(n_calls=26_382, repeats=1),
+        make_prepared(name="bfcl", parts=parts, repeats=1),
+        make_prepared(name="twice", parts={"dialogues": 5}, repeats=2),
+    )
+    assert plan_total(plan) == "26,382 generations, and as many as bfcl, twice take"
+    assert plan_notes(plan) == [
+        "bfcl: 3,641 single calls, 1,465 dialogues and 111 conversations, of as many calls as their "
+        "answers take",
+        "twice: 10 dialogues, of as many calls as their answers take",
+    ]
+    assert plan_json(plan)["counts"]["twice"]["parts"] == {"dialogues": 10}

@@ -41,6 +41,7 @@ def test_nano_tools(shell: Shell) -> None:
     assert counts["aime2025_tools"] == {
         "units": 1920,
         "calls": None,
+        "parts": {},
         "shards": 44,
         "tokens": None,
         "not_continued": [],
@@ -109,6 +110,12 @@ def test_nano_at_full_size(shell: Shell, tmp_path: Path) -> None:
     }
     assert sum(calls.values()) == 26_382
     assert bfcl is None
+    # with web and weights 3,641 single calls, 1,465 dialogues and 111 conversations
+    assert counts["bfcl_v4"]["parts"] == {
+        "single calls": 3_641,
+        "dialogues": 1_465 - 155 - 200,
+        "conversations that write a memory": 111 - 37,
+    }
     assert counts["scicode"]["units"] == 80 * 8
     judges = {task["name"]: task["judge"] for task in document["plan"]["tasks"]}
     assert judges.pop("hle")["model"]["source"] == "gpt-4o"

@@ -151,6 +151,13 @@ def test_everything_fits(width: int) -> None:
     assert "line 1" not in text, "the last three lines of the evidence are enough here"
 
 
+def test_warnings_are_said_once() -> None:
+    """All replicas warn of the same thing."""
+    replicas = [dataclasses.replace(READY, name=name, warnings=("no judge",)) for name in "ab"]
+    text = render(dataclasses.replace(STATUS, replicas=tuple(replicas)), 100)
+    assert text.count("warning: no judge") == 1
+
+
 def test_what_costs_nothing_is_not_shown() -> None:
     """Before the first attempt there are no hours and no failures."""
     bare = dataclasses.replace(STATUS, usage=None, failures=(), attempts=(), bad_nodes=())

@@ -144,3 +144,42 @@ def test_data_with_an_effect(tmp_path: Path, source: DataSource, override: dict[
     access = DataAccess("t", DataOverride(**override), tmp_path)
     access.refuse_useless(source)
     assert access.base == tmp_path
+
+
+JUDGE_OF_CARD = {
+    "id": "gpt-4o",
+    "serving": {"kind": "external", "base_url": "https://j/v1", "api_key_env": "JUDGE_API_KEY"},
+}
+
+
+def test_judge_of_a_task(tmp_path: Path) -> None:
+    """Who it is, where, and how it is asked; null where nobody judges."""
+    judges = {"card": JUDGE_OF_CARD, "mine": {"path": "./judge"}}
+    tasks = {
+        "hle": {"judge": "card"},
+        "again": {"benchmark": "hle", "profile": "fixed", "judge": "mine"},
+        "addition": {},
+    }
+    found = describe(load(tmp_path, judges=judges, tasks=tasks), {})["tasks"]
+    assert found["addition"]["judge"] is None
+    generation = found["hle"]["judge"].pop("generation")
+    assert (generation["temperature"], generation["presence_penalty"]) == (0.0, 1.0)
+    assert found["hle"]["judge"] == {
+        "name": "card",
+        "where": "hosted",
+        "source": "gpt-4o",
+        "model": "gpt-4o",
+        "base_url": "https://j/v1",
+        "api_key_env": "JUDGE_API_KEY",
+        "parallelism": 16,
+    }
+    mine = found["again"]["judge"]
+    assert mine["generation"]["presence_penalty"] == 0.0
+    assert (mine["name"], mine["model"], mine["source"]) == ("mine", "mine", "./judge")
+    assert mine["where"] == "served by evalkit, once the answers are there"
+
+
+def test_judge_that_is_not_named(tmp_path: Path) -> None:
+    """As for a plan: it is said what to write."""
+    with pytest.raises(RecipeError, match=r"tasks\.hle: answers to hle are judged by a model"):
+        describe(load(tmp_path, tasks={"hle": {}}), {})

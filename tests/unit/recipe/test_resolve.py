@@ -8,8 +8,13 @@ import pytest
 
 from evalkit.errors import RecipeError
 from evalkit.recipe.load import LoadedRecipe
-from evalkit.recipe.resolve import resolve_cluster, resolve_generation, resolve_serving
-from evalkit.recipe.schema import Cluster, Generation, Model, Recipe
+from evalkit.recipe.resolve import (
+    resolve_cluster,
+    resolve_generation,
+    resolve_judge_generation,
+    resolve_serving,
+)
+from evalkit.recipe.schema import Cluster, Generation, Judge, Model, Recipe
 from evalkit.recipe.serving import ExternalServing, VllmServing
 
 Load = Callable[..., LoadedRecipe]
@@ -143,3 +148,26 @@ def test_unknown_names(recipe: Recipe) -> None:
         resolve_serving(recipe, "mm", "t")
     with pytest.raises(RecipeError, match=r"^the recipe has no task 'x'. Valid names: t, u, v$"):
         resolve_generation({}, recipe, "m", "x")
+
+
+HOSTED = ExternalServing(kind="external", base_url="http://h/v1")
+VERDICTS = {"temperature": 0.0, "top_p": 0.95, "presence_penalty": 1.0, "max_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("judge", "sampling"),
+    [
+        (Judge(id="gpt-4o", serving=HOSTED), (0.0, 0.95, 1.0)),
+        (Judge(id="o3-mini-20250131", serving=HOSTED), (None, None, None)),
+        (Judge(id="openai/o1", serving=HOSTED), (None, None, None)),
+        (Judge(id="azure/GPT-5-mini", serving=HOSTED), (None, None, None)),
+        (Judge(id="gpt-5", serving=HOSTED, generation={"top_p": 0.5}), (None, 0.5, None)),
+        (Judge(id="olmo-2", serving=HOSTED), (0.0, 0.95, 1.0)),
+        (Judge(path="./o3", serving=VllmServing()), (0.0, 0.95, 1.0)),
+    ],
+)
+def test_judges_without_sampling(judge: Judge, sampling: tuple[float | None, ...]) -> None:
+    """OpenAI's reasoning models are sent none, unless the recipe says so; what else is set stays."""
+    found = resolve_judge_generation(VERDICTS, "j", judge)
+    assert (found.temperature, found.top_p, found.presence_penalty) == sampling
+    assert (found.max_tokens, found.seed) == (9, "repeat")

@@ -71,7 +71,7 @@ async def test_model_list_of_an_external_endpoint_goes_through_the_proxy(
         serving = ExternalServing(kind="external", base_url=base_url)
         plan = DeploymentPlan(serving=serving, model_source="m", served_model_name="m")
         context = make_context(tmp_path, env={"http_proxy": str(proxy.make_url("/"))})
-        endpoint = await ExternalDeployment(plan, serving, context).start()
+        endpoint = await ExternalDeployment(plan, serving, context.env).start()
         assert endpoint.proxy == str(proxy.make_url("/"))
     assert "http://api.example/v1/models" in seen
 

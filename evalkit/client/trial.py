@@ -1,0 +1,128 @@
+"""One request through the official `openai` client: an endpoint that passes it speaks the protocol as
+everybody else understands it.
+
+Its headers, its proxy and its trusted certificates are those of the calls, and nothing of the
+environment (OPENAI_*) gets in.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from evalkit.errors import EndpointError, InfraError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    import openai
+
+    from evalkit.client.request import Request
+    from evalkit.client.target import Target
+
+_PROTOCOL_HEADERS = frozenset(
+    {"host", "accept", "accept-encoding", "content-length", "content-type", "user-agent"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an endpoint is waited for."""
+
+    connect_s: float
+    answer_s: float
+    retries: int
+    """After failures that may pass."""
+
+
+OURS = Patience(connect_s=600.0, answer_s=600.0, retries=3)
+"""The first request of a large model may compile kernels for minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What an endpoint answered."""
+
+    status: int
+    body: bytes
+    """Without secrets where the status is not 200; empty for a stream, which is dropped."""
+
+
+async def send_trial(
+    target: Target, request: Request, *, stream: bool, patience: Patience = OURS
+) -> Answered:
+    """Send a chat request; of a stream only the first chunk is waited for.
+
+    Raises InfraError where nobody answers, EndpointError for something that is no chat endpoint.
+    """
+    import openai
+
+    fields = orjson.loads(request.payload) | {"stream": stream}
+    extra = {k: v for k, v in fields.items() if k not in ("model", "messages")}
+    asked = {"model": fields["model"], "messages": fields["messages"], "extra_body": extra}
+    try:
+        if stream:
+            async with _make_client(target, patience) as client:
+                return await _first_chunk(client, asked, target)
+        bodies: list[bytes] = []
+        async with _make_client(target, patience, bodies) as client:
+            await client.chat.completions.create(**asked)
+        return Answered(200, bodies[-1])
+    except openai.APIStatusError as error:
+        # its words may hold the key
+        return Answered(error.status_code, target.hide_in(error.response.content))
+    except openai.APIConnectionError as error:
+        raise InfraError(f"no answer from {target.base_url}: {target.hide(str(error))}") from None
+    except openai.OpenAIError as error:
+        raise EndpointError(target.hide(str(error))) from None
+
+
+async def _first_chunk(
+    client: openai.AsyncOpenAI, asked: Mapping[str, Any], target: Target
+) -> Answered:
+    stream = await client.chat.completions.create(**asked, stream=True)
+    async with stream:
+        async for _ in stream:
+            return Answered(200, b"")
+    raise EndpointError(f"{target.base_url} answered with an empty stream")
+
+
+def _make_client(
+    target: Target, patience: Patience, bodies: list[bytes] | None = None
+) -> openai.AsyncOpenAI:
+    """A client that lays answers' bodies into `bodies`, where that is given: the library's own way to
+    show them is a header, and ours replace those."""
+    import openai
+
+    async def keep_body(response: Any) -> None:
+        if bodies is not None:
+            bodies.append(await response.aread())
+
+    async def use_our_headers(request: Any) -> None:  # of httpx or httpx2, as the package has it
+        _replace_headers(request.headers, target.headers)
+
+    transport = openai.DefaultAsyncHttpxClient(
+        proxy=target.proxy,
+        trust_env=False,
+        verify=ssl.create_default_context(),
+        follow_redirects=False,
+        event_hooks={"request": [use_our_headers], "response": [keep_body]},
+    )
+    return openai.AsyncOpenAI(
+        base_url=target.base_url,
+        api_key="unused",  # the headers carry it
+        max_retries=patience.retries,
+        timeout=openai.Timeout(patience.answer_s, connect=patience.connect_s),
+        http_client=transport,
+    )
+
+
+def _replace_headers(sent: MutableMapping[str, str], headers: Mapping[str, str]) -> None:
+    """Send what a call sends: neither the library's own headers nor those of its variables."""
+    for name in list(sent):
+        if name.lower() not in _PROTOCOL_HEADERS:
+            del sent[name]
+    sent.update(headers)
