@@ -25,6 +25,7 @@ MODULES = {
     "gather": "gather",
     "prepare": "prepare",
     "info": "prepare",
+    "convert": "convert",
     "ls": "ls",
     "doctor": "doctor",
 }

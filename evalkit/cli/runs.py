@@ -27,9 +27,12 @@ def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
 def _runs_of_recipe(path: str) -> list[RunFolder]:
     from evalkit.cli.env import command_environment
     from evalkit.cluster.prepare import run_folder
-    from evalkit.recipe.load import load_recipe
+    from evalkit.recipe.load import is_nemo_file, load_recipe
+    from evalkit.recipe.nemo.read import NemoOptions
 
-    loaded = load_recipe(path, env=command_environment(None))
+    # Only the folder is wanted, which does not depend on what can be run.
+    nemo = NemoOptions(skip_unsupported=True, lenient=True) if is_nemo_file(path) else None
+    loaded = load_recipe(path, env=command_environment(None), nemo=nemo)
     runs = [run_folder(loaded, model) for model in loaded.recipe.models]
     found = [run for run in runs if is_run(run)]
     if not found:

@@ -103,10 +103,19 @@ def plan_runs(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[
 
     Raises RecipeError, DataError, PlanError.
     """
+    _refuse_empty(loaded)
     data = {
         name: _load(loaded, name, task, on_progress) for name, task in loaded.recipe.tasks.items()
     }
     return [_plan_model(loaded, model, data, on_progress) for model in loaded.recipe.models]
+
+
+def _refuse_empty(loaded: LoadedRecipe) -> None:
+    if not loaded.recipe.tasks:
+        raise PlanError(
+            f"{loaded.path}: nothing can be run, for none of its tasks is available here\n"
+            + "\n".join(f"  {name}: {why}" for name, why in loaded.recipe.unavailable.items())
+        )
 
 
 def prepare_runs(
@@ -211,6 +220,7 @@ def _plan_model(
         client=recipe.client,
         is_hub=source.hub is not None,
         scoring=_scoring(loaded),
+        unavailable=recipe.unavailable,
     )
     frozen = {name: item.frozen for name, item in data.items()}
     return Planned(folder, build_plan(inputs, tasks), frozen)

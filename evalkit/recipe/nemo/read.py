@@ -1,0 +1,168 @@
+"""From a launcher file to a recipe: compose, override, select, check, read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evalkit.errors import RecipeError
+from evalkit.recipe.document import Document, Path
+from evalkit.recipe.nemo.compose import compose
+from evalkit.recipe.nemo.deployment import read_target
+from evalkit.recipe.nemo.draft import Draft
+from evalkit.recipe.nemo.evaluation import Chosen, read_evaluation
+from evalkit.recipe.nemo.execution import read_execution
+from evalkit.recipe.nemo.keys import is_known, key_problems, unknown_key
+from evalkit.recipe.nemo.lenient import mend
+from evalkit.recipe.nemo.ns_args import parse_args
+from evalkit.recipe.nemo.overrides import apply, selected, task_names
+from evalkit.recipe.nemo.reasons import reason_of
+from evalkit.recipe.nemo.source import Note, Source
+from evalkit.recipe.nemo.tasks import TaskName, similar, understand
+from evalkit.recipe.problems import recipe_error
+from evalkit.recipe.shorthand import model_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ARGS = ("nemo_evaluator_config", "config", "params", "extra", "args")
+
+
+@dataclass(frozen=True)
+class NemoOptions:
+    """How a launcher file is read."""
+
+    skip_unsupported: bool = False
+    """Go on without the tasks that evalkit has not got; they are named in plan and results."""
+    lenient: bool = False
+    """Take `config:` and `target:` of a task for what they were meant to be."""
+
+
+@dataclass(frozen=True)
+class NemoRecipe:
+    """A launcher file as a recipe."""
+
+    document: Document
+    notes: tuple[Note, ...]
+    """Keys without effect or with another meaning, in the order of the file."""
+
+
+def read_nemo(
+    own: Document,
+    origin: str,
+    *,
+    overrides: Sequence[str],
+    tasks: Sequence[str],
+    options: NemoOptions,
+    env: Mapping[str, str],
+) -> NemoRecipe:
+    """The recipe that a launcher file means. Raises RecipeError with every problem that was found."""
+    if options.lenient:
+        own = mend(own)
+    document = compose(own)
+    for text in overrides:
+        document = apply(text, document)
+    errors, odd = key_problems(document)
+    if errors:
+        raise recipe_error(errors, document, origin)
+    source, draft = Source(document, env), Draft()
+    for problem in odd:
+        source.ignore(problem.path, problem.text, important=True)
+    chosen = _choose(source, draft, tasks, options)
+    served = read_target(source)
+    read_execution(source, draft, served)
+    place = document.where(served.path)
+    draft.put(("models", model_name(served.name)), served.model, place)
+    draft.put(("serving",), served.serving, place)
+    read_evaluation(source, draft, chosen)
+    draft.put(("tasks",), {}, document.where(("evaluation", "tasks")))
+    if draft.unavailable:
+        draft.put(("unavailable",), draft.unavailable, document.where(("evaluation", "tasks")))
+    if source.problems:
+        raise recipe_error(source.problems, document, origin)
+    _note_unread(source, {each.index for each in chosen})
+    return NemoRecipe(draft.document(), _in_order(source.notes))
+
+
+def _choose(
+    source: Source, draft: Draft, tasks: Sequence[str], options: NemoOptions
+) -> list[Chosen]:
+    """The selected tasks that evalkit has; the others are in the draft, or the error that names them."""
+    written = task_names(source.document.data)
+    if not written:
+        source.problem(("evaluation", "tasks"), "the file has no task")
+    names = [understand(name) for name in written]
+    labels = _labels(names)
+    chosen = []
+    for index in selected(written, tasks):
+        name, path = names[index], ("evaluation", "tasks", index, "name")
+        if not name.harnesses:
+            source.problem(
+                path,
+                f"neither evalkit nor the launcher has a task '{written[index]}'. {similar(name.name)}"
+                "`evalkit ls tasks` shows evalkit's",
+            )
+            continue
+        reason = _why_not(source, index, name)
+        if reason is None and name.target is not None:
+            chosen.append(Chosen(index, labels[index], name.target))
+        else:
+            draft.unavailable[labels[index]] = str(reason)
+    if draft.unavailable and not options.skip_unsupported:
+        raise RecipeError(
+            _not_available(draft.unavailable),
+            hint="Leave them out with --skip-unsupported (they are then named in plan and results), or "
+            f"choose others with -t{_examples(chosen)}.",
+        )
+    return chosen
+
+
+def _why_not(source: Source, index: int, name: TaskName) -> str | None:
+    """Why a task is not available, null where it is."""
+    if name.target is None:
+        return name.reason
+    args = source.peek("evaluation", "tasks", index, *ARGS)
+    if isinstance(args, str) and parse_args(args).python and name.target.with_python is None:
+        return f"evalkit has {name.target.benchmark} without a Python tool alone"
+    return None
+
+
+def _labels(names: Sequence[TaskName]) -> list[str]:
+    """Names in the recipe: without the harness, and with the position where one is there twice."""
+    plain = [name.name for name in names]
+    return [f"{n}.{i}" if plain.count(n) > 1 else n for i, n in enumerate(plain)]
+
+
+def _not_available(unavailable: Mapping[str, str]) -> str:
+    lines = [f"  {label}: {reason}" for label, reason in unavailable.items()]
+    number = f"{len(lines)} task{'s are' if len(lines) > 1 else ' is'}"
+    return "\n".join([f"{number} not available in evalkit", *lines])
+
+
+def _examples(chosen: Sequence[Chosen]) -> str:
+    return f": -t {' -t '.join(each.label for each in chosen[:3])}" if chosen else ""
+
+
+def _note_unread(source: Source, indices: set[int]) -> None:
+    """Notes about keys of the file that nothing reads; those of tasks that are not run are no concern."""
+
+    def is_ours(path: Path) -> bool:
+        is_task = path[:2] == ("evaluation", "tasks") and len(path) > 2
+        return not is_task or path[2] in indices
+
+    for path in source.unread(is_ours):
+        text = reason_of(path)
+        if not is_known(path):
+            text = unknown_key(path).text
+        source.ignore(path, text)
+
+
+def _in_order(notes: Sequence[Note]) -> tuple[Note, ...]:
+    """By line of the file, then those of the command line and of the groups; each once."""
+
+    def key(note: Note) -> tuple[bool, str, int]:
+        name, _, line = note.place.rpartition(":")
+        return (not line.isdigit(), name, int(line) if line.isdigit() else 0)
+
+    return tuple(sorted(dict.fromkeys(notes), key=key))
+
