@@ -53,8 +53,8 @@ def _say_notes(loaded: LoadedRecipe, notes: Sequence[Note]) -> None:
             say(f"note: {note.sentence()}")
     ignored = sum(not note.has_effect for note in notes)
     say(
-        f"{loaded.path}: read as a configuration of the NeMo Evaluator launcher; {ignored} keys have no "
-        f"effect, {len(notes) - ignored} another meaning (evalkit convert FILE lists them)"
+        f"{loaded.path}: read as a configuration of the NeMo Evaluator launcher. Keys without effect: "
+        f"{ignored}, with another meaning: {len(notes) - ignored}; `evalkit convert` lists them"
     )
 
 

@@ -132,7 +132,8 @@ def _read_nemo(
 
 def _whose(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Overrides of a launcher file's own keys, and those of the recipe that it becomes."""
-    theirs, ours = [], []
+    theirs: list[str] = []
+    ours: list[str] = []
     for text in overrides:
         first = first_key(text)
         is_slip = first not in (recipe_shape().keys or {}) and bool(nearest(first, NEMO_KEYS))

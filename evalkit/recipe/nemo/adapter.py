@@ -123,7 +123,7 @@ def _intercepted(layers: Layers) -> dict[str, Any]:
     listed = layers.get(*ADAPTER, "interceptors") or []
     for item in listed if isinstance(listed, list) else []:
         name = item.get("name") if isinstance(item, dict) else None
-        if name not in INTERCEPTORS:
+        if not isinstance(name, str) or name not in INTERCEPTORS:
             layers.problem(
                 (*ADAPTER, "interceptors"),
                 f"evalkit has no interceptor '{name}'. Those it knows: {', '.join(INTERCEPTORS)}",

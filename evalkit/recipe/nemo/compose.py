@@ -42,7 +42,9 @@ def is_nemo(data: Any) -> bool:
 
 def refuse_rewrite(data: Any, origin: str) -> None:
     """Raise RecipeError for a configuration of the launcher's rewrite."""
-    if isinstance(data, dict) and all(isinstance(data.get(key), dict | list) for key in REWRITE_KEYS):
+    if isinstance(data, dict) and all(
+        isinstance(data.get(key), dict | list) for key in REWRITE_KEYS
+    ):
         raise RecipeError(
             f"{origin}: a configuration of NeMo Evaluator 0.3 or later (services, benchmarks)",
             hint="evalkit reads those of the 0.2 launcher (execution, deployment, target, evaluation). "

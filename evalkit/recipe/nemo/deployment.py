@@ -70,7 +70,9 @@ def read_deployment(source: Source, root: Path) -> Served:
             if kind == "nim"
             else f"evalkit reads {', '.join(TYPES)}"
         )
-        source.problem((*root, "type"), f"evalkit cannot start a deployment of type '{kind}'. {hint}")
+        source.problem(
+            (*root, "type"), f"evalkit cannot start a deployment of type '{kind}'. {hint}"
+        )
         return Served(path=root)
     served = Served(_model(source, root), path=root)
     if kind in VLLM and not _own_command(source, root):
@@ -90,13 +92,16 @@ def endpoint_url(source: Source, path: Path, value: Any) -> str | None:
     url = "" if value is None else str(value).strip().rstrip("/")
     if not re.match(r"https?://[^\s/]", url):
         if value is not None:
-            source.problem(path, f"expected a URL with http:// or https://, found {found_value(value)}")
+            source.problem(
+                path, f"expected a URL with http:// or https://, found {found_value(value)}"
+            )
         return None
     if url.endswith(CHAT):
         return url.removesuffix(CHAT)
     if url.endswith("/completions"):
         source.problem(
-            path, f"evalkit asks chat endpoints, and this one takes completions. Give one with {CHAT}"
+            path,
+            f"evalkit asks chat endpoints, and this one takes completions. Give one with {CHAT}",
         )
     return url
 
@@ -114,9 +119,7 @@ def key_variable(source: Source, path: Path, value: Any) -> str | None:
 def _hosted(source: Source) -> Served:
     url = endpoint_url(source, (*ENDPOINT, "url"), source.get(*ENDPOINT, "url"))
     model = source.get(*ENDPOINT, "model_id")
-    key = key_variable(
-        source, (*ENDPOINT, "api_key_name"), source.get(*ENDPOINT, "api_key_name")
-    )
+    key = key_variable(source, (*ENDPOINT, "api_key_name"), source.get(*ENDPOINT, "api_key_name"))
     serving: dict[str, Any] = {"kind": "external", "base_url": url or "http://unknown"}
     if key is not None:
         serving["api_key_env"] = key
@@ -131,8 +134,10 @@ def _model(source: Source, root: Path) -> dict[str, Any]:
         source.problem(
             (*root, "checkpoint_path"), "give one of checkpoint_path and hf_model_handle, not both"
         )
-    if path is None and hub is None:
-        source.problem((*root, "checkpoint_path"), "give one of checkpoint_path and hf_model_handle")
+    if path is None and hub is None and source.peek(*root, "checkpoint_path") != MISSING:
+        source.problem(
+            (*root, "checkpoint_path"), "give one of checkpoint_path and hf_model_handle"
+        )
     return {"hub": str(hub)} if hub is not None else {"path": str(path)}
 
 
@@ -162,17 +167,7 @@ def _vllm(source: Source, root: Path, model: dict[str, Any]) -> dict[str, Any]:
         value = source.get(*root, key)
         if value is not None:
             serving[key] = value
-    if source.is_given(*root, "data_parallel_size_local"):
-        source.ignore(
-            (*root, "data_parallel_size_local"),
-            "neither the launcher's own command nor evalkit reads it; "
-            "the copies are data_parallel_size",
-        )
-    if source.is_given(*root, "distributed_executor_backend"):
-        source.ignore(
-            (*root, "distributed_executor_backend"),
-            "evalkit lays servers out over nodes without Ray",
-        )
+    _ignore_layout(source, root)
     args = parse_vllm_args(str(source.get(*root, "extra_args") or ""))
     for text in args.problems:
         source.problem((*root, "extra_args"), text)
@@ -184,6 +179,21 @@ def _vllm(source: Source, root: Path, model: dict[str, Any]) -> dict[str, Any]:
     if args.extra:
         serving["extra_args"] = args.extra
     return serving
+
+
+def _ignore_layout(source: Source, root: Path) -> None:
+    """Say that nodes are laid out by the parallel sizes alone."""
+    if source.is_given(*root, "data_parallel_size_local"):
+        source.ignore(
+            (*root, "data_parallel_size_local"),
+            "neither the launcher's own command nor evalkit reads it; "
+            "the copies are data_parallel_size",
+        )
+    if source.is_given(*root, "distributed_executor_backend"):
+        source.ignore(
+            (*root, "distributed_executor_backend"),
+            "evalkit lays servers out over nodes without Ray",
+        )
 
 
 def _command(source: Source, root: Path) -> dict[str, Any]:

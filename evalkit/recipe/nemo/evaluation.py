@@ -142,7 +142,9 @@ class TaskReader:
         if asked is None:
             return self._chosen.target.prompt
         if not self._chosen.target.takes_prompt:
-            self._layers.problem(key, f"{self._chosen.target.benchmark} has a prompt of its own alone")
+            self._layers.problem(
+                key, f"{self._chosen.target.benchmark} has a prompt of its own alone"
+            )
         elif asked in STAND_INS:
             self._layers.note(
                 key,
@@ -201,7 +203,8 @@ class TaskReader:
         for key, name in SAMPLING.items():
             if self._layers.get(*PARAMS, key) is None and name not in own:
                 self._layers.note(
-                    (*PARAMS, key), f"not set: evalkit's own setting of {self._chosen.label} applies"
+                    (*PARAMS, key),
+                    f"not set: evalkit's own setting of {self._chosen.label} applies",
                 )
 
     def _adapter(self) -> None:
@@ -232,12 +235,16 @@ class TaskReader:
         if name is not None:
             self._put("judge", name, self._layers.path(*JUDGE))
         elif self._source.peek(*self._layers.path(*JUDGE, "url")) is None:
-            self._layers.problem((*JUDGE, "url"), "answers to hle are judged by a model: give its URL")
+            self._layers.problem(
+                (*JUDGE, "url"), "answers to hle are judged by a model: give its URL"
+            )
 
     def _rest(self) -> None:
         core = self._layers.text(*PARAMS, "task")
         if core not in (None, self._chosen.target.core):
-            self._layers.problem((*PARAMS, "task"), f"evalkit has {self._chosen.target.core} here alone")
+            self._layers.problem(
+                (*PARAMS, "task"), f"evalkit has {self._chosen.target.core} here alone"
+            )
         for key in ("pre_cmd", "post_cmd"):
             refuse_command(self._source, (*self._chosen.root, key))
 
@@ -280,7 +287,9 @@ def _common(source: Source, draft: Draft) -> None:
 def _parallelism(source: Source, draft: Draft, numbers: list[int]) -> None:
     path: Path = (*GLOBAL, *PARAMS, "parallelism")
     given = source.is_given(*path)
-    draft.put(("client", "parallelism"), max(numbers), source.document.where(path) if given else None)
+    draft.put(
+        ("client", "parallelism"), max(numbers), source.document.where(path) if given else None
+    )
     where = path if given else GLOBAL
     source.note(
         where,

@@ -92,7 +92,18 @@ def _slurm(source: Source, draft: Draft) -> None:
     seconds = _duration(source, "max_walltime")
     if seconds is not None:
         hours = seconds / 3600
-        _put(source, draft, "max_walltime", ("max_hours",), int(hours) if hours.is_integer() else hours)
+        _put(
+            source,
+            draft,
+            "max_walltime",
+            ("max_hours",),
+            int(hours) if hours.is_integer() else hours,
+        )
+    _flags(source, draft)
+
+
+def _flags(source: Source, draft: Draft) -> None:
+    """Free options of sbatch, and what needs none."""
     flags = source.get("execution", "sbatch_extra_flags") or {}
     given = {name: value for name, value in flags.items() if value is not False}
     if given:
@@ -108,7 +119,8 @@ def _nodes(source: Source, draft: Draft, served: Served) -> None:
     instances = source.get("execution", "num_instances") or 1
     if nodes % instances:
         source.problem(
-            ("execution", "num_instances"), f"{nodes} nodes cannot be shared by {instances} instances"
+            ("execution", "num_instances"),
+            f"{nodes} nodes cannot be shared by {instances} instances",
         )
         return
     if served.serving.get("kind") != "external":

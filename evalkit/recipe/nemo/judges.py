@@ -41,7 +41,10 @@ def judge_of(
     if str(url).startswith(AUXILIARY):
         name, judge = _auxiliary(source, str(url), str(model))
     else:
-        name, judge = model_name(str(model)), _hosted(source, layers, str(url), str(model), variables)
+        name, judge = (
+            model_name(str(model)),
+            _hosted(source, layers, str(url), str(model), variables),
+        )
     judge |= _settings(layers)
     name = _free_name(draft, name, judge)
     draft.put(("judges", name), judge, source.document.where(layers.path(*JUDGE, "url")))

@@ -88,9 +88,7 @@ ENDPOINT = _section(
     adapter_config=ADAPTER,
 )
 EVALUATOR = _section(
-    config=_section(
-        params=PARAMS, type=TEXT, output_dir=TEXT, supported_endpoint_types=LIST
-    ),
+    config=_section(params=PARAMS, type=TEXT, output_dir=TEXT, supported_endpoint_types=LIST),
     target=_section(api_endpoint=ENDPOINT),
 )
 TASK = _section(
@@ -241,5 +239,7 @@ def extra_problems(document: Document, root: Path) -> list[Problem]:
         if text.startswith("unknown key"):
             keys = [*(shape.keys or {})]
             text = f"unknown key '{path[-1]}'. {nearest(str(path[-1]), keys)}Valid keys: {', '.join(keys)}"
-        found.append(Problem(root + path, text, None if text == problem.text else (root + path)[:-1]))
+        found.append(
+            Problem(root + path, text, None if text == problem.text else (root + path)[:-1])
+        )
     return found

@@ -65,7 +65,8 @@ def apply(text: str, document: Document) -> Document:
     there = _has(document.data, path)
     if override.sign == "+" and there:
         raise RecipeError(
-            f"{override.origin}: the key is there", hint=f"Write -o {override.key}=... to change it."
+            f"{override.origin}: the key is there",
+            hint=f"Write -o {override.key}=... to change it.",
         )
     if override.sign == "" and not there and not is_known(path):
         raise RecipeError(

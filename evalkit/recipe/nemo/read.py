@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evalkit.errors import RecipeError
-from evalkit.recipe.document import Document, Path
 from evalkit.recipe.nemo.compose import compose
 from evalkit.recipe.nemo.deployment import read_target
 from evalkit.recipe.nemo.draft import Draft
-from evalkit.recipe.nemo.evaluation import Chosen, read_evaluation
+from evalkit.recipe.nemo.evaluation import GLOBAL, Chosen, read_evaluation
 from evalkit.recipe.nemo.execution import read_execution
 from evalkit.recipe.nemo.keys import is_known, key_problems, unknown_key
 from evalkit.recipe.nemo.lenient import mend
@@ -24,6 +23,8 @@ from evalkit.recipe.shorthand import model_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from evalkit.recipe.document import Document, Path
 
 ARGS = ("nemo_evaluator_config", "config", "params", "extra", "args")
 
@@ -99,8 +100,7 @@ def _choose(
         if not name.harnesses:
             source.problem(
                 path,
-                f"neither evalkit nor the launcher has a task '{written[index]}'. {similar(name.name)}"
-                "`evalkit ls tasks` shows evalkit's",
+                f"neither evalkit nor the launcher has a task '{written[index]}'. {similar(name.name)}".strip(),
             )
             continue
         reason = _why_not(source, index, name)
@@ -111,8 +111,7 @@ def _choose(
     if draft.unavailable and not options.skip_unsupported:
         raise RecipeError(
             _not_available(draft.unavailable),
-            hint="Leave them out with --skip-unsupported (they are then named in plan and results), or "
-            f"choose others with -t{_examples(chosen)}.",
+            hint=_what_to_do(chosen),
         )
     return chosen
 
@@ -139,16 +138,26 @@ def _not_available(unavailable: Mapping[str, str]) -> str:
     return "\n".join([f"{number} not available in evalkit", *lines])
 
 
-def _examples(chosen: Sequence[Chosen]) -> str:
-    return f": -t {' -t '.join(each.label for each in chosen[:3])}" if chosen else ""
+def _what_to_do(chosen: Sequence[Chosen]) -> str:
+    if not chosen:
+        return (
+            "None of the selected tasks can be run. `evalkit convert FILE --skip-unsupported` shows what "
+            "the file is as a recipe."
+        )
+    some = " -t ".join(each.label for each in chosen[:3])
+    return (
+        "Leave them out with --skip-unsupported (plan and results then name them), or choose others: "
+        f"-t {some}"
+    )
 
 
 def _note_unread(source: Source, indices: set[int]) -> None:
     """Notes about keys of the file that nothing reads; those of tasks that are not run are no concern."""
 
     def is_ours(path: Path) -> bool:
-        is_task = path[:2] == ("evaluation", "tasks") and len(path) > 2
-        return not is_task or path[2] in indices
+        if path[:2] == ("evaluation", "tasks"):
+            return len(path) > 2 and path[2] in indices
+        return bool(indices) or path[:2] != GLOBAL
 
     for path in source.unread(is_ours):
         text = reason_of(path)
@@ -165,4 +174,3 @@ def _in_order(notes: Sequence[Note]) -> tuple[Note, ...]:
         return (not line.isdigit(), name, int(line) if line.isdigit() else 0)
 
     return tuple(sorted(dict.fromkeys(notes), key=key))
-

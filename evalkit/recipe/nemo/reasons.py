@@ -57,4 +57,4 @@ def reason_of(path: Path) -> str:
     for name in reversed(names):
         if name in REASONS:
             return REASONS[name]
-    return "evalkit has nothing that it says something about"
+    return "evalkit has no such setting"

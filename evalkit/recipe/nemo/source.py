@@ -126,12 +126,10 @@ class Source:
     def _raw(self, path: Path) -> Any:
         value = self.document.data
         for key in path:
-            if isinstance(value, dict) and key in value:
-                value = value[key]
-            elif isinstance(value, list) and isinstance(key, int) and key < len(value):
-                value = value[key]
-            else:
+            is_item = isinstance(value, list) and isinstance(key, int) and key < len(value)
+            if not (is_item or (isinstance(value, dict) and key in value)):
                 return ABSENT
+            value = value[key]
         return value
 
     def _without_missing(self, value: Any, path: Path) -> Any:

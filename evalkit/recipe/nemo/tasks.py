@@ -129,4 +129,6 @@ def similar(name: str) -> str:
 def task_index() -> Mapping[str, Sequence[str]]:
     """Names of all tasks of the launcher, by harness."""
     text = resources.files("evalkit.recipe.nemo").joinpath("names.yaml").read_text("utf-8")
-    return {harness: names.split() for harness, names in parse_yaml(text, "names.yaml").data.items()}
+    return {
+        harness: names.split() for harness, names in parse_yaml(text, "names.yaml").data.items()
+    }

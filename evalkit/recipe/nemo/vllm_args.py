@@ -26,7 +26,11 @@ KEYS: Mapping[str, str] = {
     )
 }
 """Options that have a key of their own in `serving`."""
-SHORT = {"-tp": "tensor-parallel-size", "-pp": "pipeline-parallel-size", "-dp": "data-parallel-size"}
+SHORT = {
+    "-tp": "tensor-parallel-size",
+    "-pp": "pipeline-parallel-size",
+    "-dp": "data-parallel-size",
+}
 OURS: Mapping[str, str] = {
     "host": "evalkit chooses the address",
     "port": "evalkit chooses a free port",
@@ -128,5 +132,7 @@ def _value(values: list[str]) -> Any:
     if not values:
         return True
     scalars = [parse_scalar(value) for value in values]
-    plain = [value if scalar is None else scalar for value, scalar in zip(values, scalars, strict=True)]
+    plain = [
+        value if scalar is None else scalar for value, scalar in zip(values, scalars, strict=True)
+    ]
     return plain[0] if len(plain) == 1 else plain
