@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 TYPES = ("local", "slurm")
 IGNORED: tuple[Path, ...] = (("execution", "hostname"), ("execution", "username"))
 """Keys that may stay unset: evalkit submits where it is typed."""
-HF_CACHE = "/root/.cache/huggingface"
+HF_CACHE = ".cache/huggingface"
+"""How the folder ends, inside a container, that the Hugging Face libraries keep files in."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PLAIN = (
     ("partition", "partition"),
@@ -142,7 +143,7 @@ def _nodes(source: Source, draft: Draft, served: Served) -> None:
 def _mounts(source: Source, draft: Draft) -> None:
     mounts = source.peek("execution", "mounts", "deployment")
     for host, inside in (mounts or {}).items() if isinstance(mounts, dict) else []:
-        if inside == HF_CACHE:
+        if str(inside).endswith(HF_CACHE):
             path: Path = ("execution", "mounts", "deployment", host)
             source.note(path, "without a container it is HF_HOME of the jobs")
             place = source.document.where(path)
