@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from evalkit.cli.console import skip_note
 from evalkit.cluster.runs import find_runs
 from evalkit.errors import UsageError
+from evalkit.store.layout import RunFolder
 from evalkit.store.run import is_run
 
 if TYPE_CHECKING:
     import argparse
-
-    from evalkit.store.layout import RunFolder
 
 
 def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
@@ -27,13 +26,14 @@ def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
 def _runs_of_recipe(path: str) -> list[RunFolder]:
     from evalkit.cli.env import command_environment
     from evalkit.cluster.prepare import run_folder
-    from evalkit.recipe.load import is_nemo_file, load_recipe
-    from evalkit.recipe.nemo.read import NemoOptions
+    from evalkit.recipe.load import load_recipe, nemo_run_folder
 
-    # Only the folder is wanted, which does not depend on what can be run.
-    nemo = NemoOptions(skip_unsupported=True, lenient=True) if is_nemo_file(path) else None
-    loaded = load_recipe(path, env=command_environment(None), nemo=nemo)
-    runs = [run_folder(loaded, model) for model in loaded.recipe.models]
+    env = command_environment(None)
+    if folder := nemo_run_folder(path, env):
+        runs = [RunFolder(folder.expanduser().absolute())]
+    else:
+        loaded = load_recipe(path, env=env)
+        runs = [run_folder(loaded, model) for model in loaded.recipe.models]
     found = [run for run in runs if is_run(run)]
     if not found:
         raise UsageError(

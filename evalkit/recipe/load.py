@@ -18,7 +18,7 @@ from evalkit.recipe.document import Document, dotted
 from evalkit.recipe.files import Kind, find_file, moved, read_file
 from evalkit.recipe.nemo.compose import SECTIONS, is_nemo, refuse_rewrite
 from evalkit.recipe.nemo.overrides import first_key
-from evalkit.recipe.nemo.read import NemoOptions, read_nemo
+from evalkit.recipe.nemo.read import NemoOptions, read_nemo, run_folder
 from evalkit.recipe.overrides import delete, limits, parse_override, select_tasks, with_limits
 from evalkit.recipe.problems import nearest, recipe_error
 from evalkit.recipe.references import Substitution
@@ -113,8 +113,18 @@ def load_recipe(
 
 def is_nemo_file(source: str | Path) -> bool:
     """Whether the name leads to a file of the NeMo Evaluator launcher. Raises RecipeError."""
+    return is_nemo(_read_as_written(source).document.data)
+
+
+def nemo_run_folder(source: str | Path, env: Mapping[str, str]) -> Path | None:
+    """The run folder that a launcher file names, null for a recipe. Raises RecipeError."""
+    read = _read_as_written(source)
+    return run_folder(read.document, str(read.path), env) if is_nemo(read.document.data) else None
+
+
+def _read_as_written(source: str | Path) -> ReadFile:
     kind = Kind("recipe", shipped_recipes(), lambda document, base: document)
-    return is_nemo(read_file(find_file(source, kind), kind).document.data)
+    return read_file(find_file(source, kind), kind)
 
 
 def _read_nemo(

@@ -290,9 +290,8 @@ def _parallelism(source: Source, draft: Draft, numbers: list[int]) -> None:
     draft.put(
         ("client", "parallelism"), max(numbers), source.document.where(path) if given else None
     )
-    where = path if given else GLOBAL
     source.note(
-        where,
+        path,
         f"{max(numbers)} is the total of requests in flight, the largest of all tasks; "
         "there it is shared by the repeats of a task, at least one each (-o client.parallelism=N)",
         important=True,

@@ -48,19 +48,23 @@ def read_execution(source: Source, draft: Draft, served: Served) -> None:
         _mounts(source, draft)
 
 
+def output_of(folder: str) -> dict[str, str]:
+    """A run folder as `output.dir` and, where it can be one, `output.name`."""
+    path = PurePath(folder)
+    if NAME.fullmatch(path.name):
+        return {"dir": str(path.parent), "name": path.name}
+    return {"dir": str(path)}
+
+
 def _output(source: Source, draft: Draft) -> None:
     """The run folder is the launcher's output folder itself."""
     value = source.get("execution", "output_dir")
     if value is None:
         return
-    path = PurePath(str(value))
     place = source.document.where(("execution", "output_dir"))
-    if NAME.fullmatch(path.name):
-        draft.put(("output", "dir"), str(path.parent), place)
-        draft.put(("output", "name"), path.name, place)
-    else:
-        draft.put(("output", "dir"), str(path), place)
-    if source.get("execution", "type") == "slurm" and not path.is_absolute():
+    for key, text in output_of(str(value)).items():
+        draft.put(("output", key), text, place)
+    if source.get("execution", "type") == "slurm" and not PurePath(str(value)).is_absolute():
         source.problem(
             ("execution", "output_dir"),
             f"must be an absolute path that the nodes see, found {found_value(str(value))}",

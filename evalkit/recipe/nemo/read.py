@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.errors import RecipeError
@@ -10,7 +11,7 @@ from evalkit.recipe.nemo.compose import compose
 from evalkit.recipe.nemo.deployment import read_target
 from evalkit.recipe.nemo.draft import Draft
 from evalkit.recipe.nemo.evaluation import GLOBAL, Chosen, read_evaluation
-from evalkit.recipe.nemo.execution import read_execution
+from evalkit.recipe.nemo.execution import output_of, read_execution
 from evalkit.recipe.nemo.keys import is_known, key_problems, unknown_key
 from evalkit.recipe.nemo.lenient import mend
 from evalkit.recipe.nemo.ns_args import parse_args
@@ -24,7 +25,8 @@ from evalkit.recipe.shorthand import model_name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evalkit.recipe.document import Document, Path
+    from evalkit.recipe.document import Document
+    from evalkit.recipe.document import Path as Key
 
 ARGS = ("nemo_evaluator_config", "config", "params", "extra", "args")
 
@@ -83,6 +85,19 @@ def read_nemo(
         raise recipe_error(source.problems, document, origin)
     _note_unread(source, {each.index for each in chosen})
     return NemoRecipe(draft.document(), _in_order(source.notes))
+
+
+def run_folder(own: Document, origin: str, env: Mapping[str, str]) -> Path | None:
+    """The folder of the run, if the file names it whole. Raises RecipeError where it is not given.
+
+    Nothing else of the file is looked at: it may still leave things to its user.
+    """
+    source = Source(compose(own), env)
+    value = source.get("execution", "output_dir")
+    if source.problems:
+        raise recipe_error(source.problems, source.document, origin)
+    output = output_of(str(value))
+    return Path(output["dir"]) / output["name"] if "name" in output else None
 
 
 def _choose(
@@ -154,7 +169,7 @@ def _what_to_do(chosen: Sequence[Chosen]) -> str:
 def _note_unread(source: Source, indices: set[int]) -> None:
     """Notes about keys of the file that nothing reads; those of tasks that are not run are no concern."""
 
-    def is_ours(path: Path) -> bool:
+    def is_ours(path: Key) -> bool:
         if path[:2] == ("evaluation", "tasks"):
             return len(path) > 2 and path[2] in indices
         return bool(indices) or path[:2] != GLOBAL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.recipe.document import Document
@@ -12,6 +11,7 @@ from evalkit.recipe.yaml_text import render_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from evalkit.recipe.load import LoadedRecipe
     from evalkit.recipe.nemo.source import Note
@@ -38,7 +38,7 @@ def render_recipe(loaded: LoadedRecipe, notes: Sequence[Note], folder: Path) -> 
 def _comments(title: str, notes: Iterable[Note]) -> list[str]:
     lines: list[str] = []
     for note in notes:
-        text = f"{_place(note.place)} {note.key}: {note.text}"
+        text = f"{_place(note.place)}{note.key}: {note.text}"
         lines += textwrap.wrap(
             text,
             WIDTH,
@@ -51,6 +51,6 @@ def _comments(title: str, notes: Iterable[Note]) -> list[str]:
 
 
 def _place(place: str) -> str:
-    """`file.yaml:12` without its folder; what is no file stays."""
-    name, _, line = place.rpartition(":")
-    return f"{Path(name).name}:{line}" if line.isdigit() else place
+    """`line 12, ` for a line of the file; a key of the command line or of a group stands for itself."""
+    line = place.rpartition(":")[2]
+    return f"line {line}, " if line.isdigit() else "-o " if place.startswith("-o ") else ""

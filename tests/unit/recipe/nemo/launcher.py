@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NEMO = SHARED / "nemo_recipes"
-NAMES = "HF_TOKEN JUDGE_API_KEY HF_HOME NGC_API_KEY HF_TOKEN_FOR_GPQA_DIAMOND USER".split()
+NAMES = ["HF_TOKEN", "JUDGE_API_KEY", "HF_HOME", "NGC_API_KEY", "HF_TOKEN_FOR_GPQA_DIAMOND", "USER"]
 ENV = {name: f"value-of-{name}" for name in NAMES}
 """Variables that the published files ask for."""
-URL = "nemo_evaluator_config.config.params.extra.judge.url=https://judge.example/v1/chat/completions"
+URL = (
+    "nemo_evaluator_config.config.params.extra.judge.url=https://judge.example/v1/chat/completions"
+)
 
 
 def needs(path: Path) -> list[str]:

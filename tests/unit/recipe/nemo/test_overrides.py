@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -31,9 +32,7 @@ def leaves(data: Any) -> dict[Any, Any]:
 @given(MAPPINGS, PATHS, TREES)
 def test_assigning_is_merging(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     """`++PATH=VALUE` leaves what a merge of VALUE at PATH leaves, and VALUE's own places."""
-    blocked = any(
-        not isinstance(get(data, path[:n]), dict | None) for n in range(1, len(path))
-    )
+    blocked = any(not isinstance(get(data, path[:n]), dict | None) for n in range(1, len(path)))
     text = f"++{'.'.join(path)}={render_yaml(value) if value != '' else ''}"
     if blocked:
         with pytest.raises(RecipeError, match="there are no keys below a value"):
@@ -53,7 +52,8 @@ def test_nothing_else_changes(data: dict[str, Any], path: tuple[str, ...], value
     if any(not isinstance(get(data, path[:n]), dict | None) for n in range(1, len(path))):
         return
     after = assigned(before, path, value, "-o x")
-    others = {p: v for p, v in leaves(data).items() if p[: len(path)] != path}
+    beside = (p for p in leaves(data) if p[: len(path)] != path[: len(p)])
+    others = {p: get(data, p) for p in beside}
     assert {p: v for p, v in leaves(after.data).items() if p in others} == others
     assert before == document(data)
 
@@ -71,10 +71,9 @@ def test_deleting_undoes_adding(data: dict[str, Any], path: tuple[str, ...], val
 @given(st.text("abc.=~+ {}[]:'\"\n", max_size=12))
 def test_any_text_is_an_override_or_an_error(text: str) -> None:
     """No text ends in another exception."""
-    try:
-        apply(text, document(hosted()))
-    except RecipeError as error:
-        assert str(error)
+    base = document(hosted())
+    with contextlib.suppress(RecipeError):
+        assert isinstance(apply(text, base).data, dict)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +100,12 @@ def test_a_plain_assignment_needs_a_key_that_is_known() -> None:
     limit = "evaluation.nemo_evaluator_config.config.params.limit_samples"
     result = apply(f"{limit}=10", base)
     assert get(result.data, tuple(limit.split("."))) == 10
-    with pytest.raises(RecipeError, match=r"unknown key 'limit_sample'\. Did you mean 'limit_samples'\?"):
+    with pytest.raises(
+        RecipeError, match=r"unknown key 'limit_sample'\. Did you mean 'limit_samples'\?"
+    ):
         apply(f"{limit[:-1]}=10", base)
     assert apply(f"++{limit[:-1]}=10", base) != base
-    with pytest.raises(RecipeError, match="-o \\+execution.output_dir: the key is there"):
+    with pytest.raises(RecipeError, match=r"-o \+execution\.output_dir: the key is there"):
         apply("+execution.output_dir=x", base)
     assert apply("+execution.mode=parallel", base).data["execution"]["mode"] == "parallel"
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES = sorted(
-    path for folder in ("nemotron", "examples", "history") for path in (NEMO / folder).glob("*.yaml")
+    path
+    for folder in ("nemotron", "examples", "history")
+    for path in (NEMO / folder).glob("*.yaml")
 )
 INSTRUCT = NEMO / "nemotron" / "local_nvidia_nemotron_3_nano_30b_a3b.yaml"
 TOOLS = NEMO / "nemotron" / "local_nvidia_nemotron_3_nano_30b_a3_tools.yaml"
@@ -67,7 +69,9 @@ def test_every_file_is_a_recipe(path: Path, tmp_path: Path) -> None:
 
 def test_nim_says_what_to_do() -> None:
     """A deployment that only exists as a container is refused, with the way out."""
-    with pytest.raises(RecipeError, match=r"'nim'\. NIM lives in its container: start it, and use depl"):
+    with pytest.raises(
+        RecipeError, match=r"'nim'\. NIM lives in its container: start it, and use depl"
+    ):
         load_file(NIM, "execution.account=a", "execution.output_dir=/o")
 
 
@@ -118,7 +122,11 @@ def test_judge_is_the_published_one() -> None:
     """HLE's judge is read with its key's variable, its width and its model."""
     recipe = load_file(INSTRUCT).recipe
     judge = recipe.judges["gpt-4o"]
-    assert (judge.id, judge.parallelism, recipe.tasks["ns_hle"].judge) == ("openai/gpt-4o", 16, "gpt-4o")
+    assert (judge.id, judge.parallelism, recipe.tasks["ns_hle"].judge) == (
+        "openai/gpt-4o",
+        16,
+        "gpt-4o",
+    )
     assert judge.serving.model_dump(exclude_unset=True) == {
         "kind": "external",
         "base_url": "https://judge.example/v1",
@@ -132,7 +140,9 @@ def test_nvfp4_is_the_shipped_recipe() -> None:
     ours = load_recipe("nano-nvfp4", env={}).recipe
     same = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "reasoning_parser")
     same += ("tool_call_parser", "enable_prefix_caching", "trust_remote_code", "kind")
-    assert theirs.serving.model_dump(include=set(same)) == ours.serving.model_dump(include=set(same))
+    assert theirs.serving.model_dump(include=set(same)) == ours.serving.model_dump(
+        include=set(same)
+    )
     assert [m.hub for m in theirs.models.values()] == [m.hub for m in ours.models.values()]
     assert theirs.client == ours.client
     extra = theirs.serving.model_dump()["extra_args"]
