@@ -43,6 +43,12 @@ ALWAYS_DONE = {
     "generate_html_report": "evalkit has reports of its own",
 }
 """Keys without effect, and what evalkit does in any case."""
+SAMPLING = {
+    **{name: name for name in SENT_AS_IS},
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+}
+"""Fields of a request that have a key in `generation`, and which."""
 PAYLOAD = ("params_to_add", "params_to_remove", "params_to_rename")
 REASONING = {
     "start_reasoning_token": "start_reasoning_token",
@@ -156,8 +162,10 @@ def task_settings(adapter: Adapter, keys: Mapping[str, Any] = Task.model_fields)
 
 def _say_request(adapter: Adapter, result: Settings) -> None:
     request: dict[str, Any] = {}
-    if adapter.add:
-        request["add"] = dict(adapter.add)
+    sampling, free = _parted(adapter.add)
+    _generation(result, sampling)
+    if free:
+        request["add"] = free
     if adapter.remove:
         request["remove"] = list(adapter.remove)
     if adapter.rename:
@@ -175,13 +183,18 @@ def _say_generation(adapter: Adapter, result: Settings) -> None:
             result.problems[f"params_to_{key}"] = (
                 "this evalkit cannot change requests so far: tasks have no key 'request'"
             )
-    generation: dict[str, Any] = {k: v for k, v in adapter.add.items() if k in SENT_AS_IS}
-    extra = {k: v for k, v in adapter.add.items() if k not in SENT_AS_IS}
-    if extra:
-        generation["extra_body"] = extra
+    generation, free = _parted(adapter.add)
+    if free:
+        generation["extra_body"] = free
     if adapter.system_message is not None:
         generation["system_message"] = adapter.system_message
     _generation(result, generation)
+
+
+def _parted(add: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields that `generation` has a key for, under that, and all others."""
+    sampling = {SAMPLING[key]: value for key, value in add.items() if key in SAMPLING}
+    return sampling, {key: value for key, value in add.items() if key not in SAMPLING}
 
 
 def _say_reasoning(adapter: Adapter, result: Settings) -> None:
@@ -189,9 +202,10 @@ def _say_reasoning(adapter: Adapter, result: Settings) -> None:
         return
     reasoning: dict[str, Any] = {"strip": adapter.strip}
     if adapter.strip:
-        reasoning |= {"start": adapter.start, "end": adapter.end}
-        if adapter.keep_unfinished is not None:
-            reasoning["keep_unfinished"] = adapter.keep_unfinished
+        # Without a start the launcher keeps what has no end, as the recipe's own default does.
+        asked = {"start": adapter.start, "keep_unfinished": adapter.keep_unfinished}
+        reasoning |= {key: value for key, value in asked.items() if value is not None}
+        reasoning["end"] = adapter.end
     result.task["reasoning"] = reasoning
 
 

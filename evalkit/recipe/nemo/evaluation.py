@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evalkit.recipe.nemo.adapter import ADAPTER, read_adapter, task_settings
@@ -189,9 +189,6 @@ class TaskReader:
             if self._layers.is_own(*PARAMS, key)
         }
         own |= args.generation
-        system = self._layers.text(*EXTRA, "system_message")
-        if system is not None:
-            own["system_message"] = system
         server = self._layers.text(*EXTRA, "server_type")
         if server == "vllm":
             # Only its client for openai servers sends the penalty of the card.
@@ -208,7 +205,16 @@ class TaskReader:
                 )
 
     def _adapter(self) -> None:
-        settings = task_settings(read_adapter(self._layers))
+        adapter = read_adapter(self._layers)
+        system = self._layers.text(*EXTRA, "system_message")
+        if system is not None and adapter.system_message is not None:
+            self._layers.problem(
+                (*EXTRA, "system_message"),
+                "adapter_config has a custom_system_prompt, too: give one",
+            )
+        elif system is not None:
+            adapter = replace(adapter, system_message=system)
+        settings = task_settings(adapter)
         for key, value in settings.task.items():
             self._put(key, value, self._layers.path(*ADAPTER))
         for key, text in settings.problems.items():

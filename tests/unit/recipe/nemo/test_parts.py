@@ -190,13 +190,14 @@ def test_adapter_with_request_options() -> None:
     settings = task_settings(WHOLE, {"request": None, "reasoning": None})
     assert settings.problems == {}
     assert settings.task == {
+        "generation": {"top_k": 3},
         "request": {
-            "add": {"top_k": 3, "chat_template_kwargs": {"x": 1}},
+            "add": {"chat_template_kwargs": {"x": 1}},
             "remove": ["stop"],
             "rename": {"max_completion_tokens": "max_tokens"},
             "system_message": "brief",
         },
-        "reasoning": {"strip": True, "start": None, "end": "</think>", "keep_unfinished": True},
+        "reasoning": {"strip": True, "end": "</think>", "keep_unfinished": True},
     }
     assert task_settings(Adapter(), {"request": None, "reasoning": None}).task == {}
     off = task_settings(Adapter(strip=False), {"reasoning": None})
