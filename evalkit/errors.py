@@ -9,6 +9,7 @@ ends with the error has had; where the class alone does not tell, whoever raises
     EvalkitError                  1
     ├── UsageError                2   a command line that cannot mean anything
     ├── RecipeError               2   what the user wrote in YAML or with -o
+    │   └── IncompleteCheckpointError  2   a folder that is no whole checkpoint, or not yet
     ├── DataError                 3   a data set is missing, gated, altered or broken
     ├── PlanError                 4   a recipe that cannot become a plan
     │   └── FingerprintMismatchError   4   an existing run was made with other settings
@@ -119,6 +120,10 @@ class RecipeError(EvalkitError):
 
     exit_code = 2
     kind = FailureKind.CONFIG
+
+
+class IncompleteCheckpointError(RecipeError):
+    """A checkpoint's folder lacks something, or is still being written."""
 
 
 class DataError(EvalkitError):

@@ -11,6 +11,7 @@ from evalkit.cli.console import err, out, print_json, say, show_error, unavailab
 from evalkit.cli.env import command_environment
 from evalkit.cli.grading_view import GradingView
 from evalkit.cli.runs import runs_of
+from evalkit.cli.sweep_view import show_sweeps
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.grading import Watching, grade_run
 from evalkit.report.gather import GatherProgress, RunResults, choose_tasks, gather_run
@@ -77,7 +78,8 @@ def plan_as(plan: Plan, profile: Profile | None) -> Plan:
 def _gather_all(arguments: argparse.Namespace, profile: Profile | None = None) -> list[RunResults]:
     """Gather one run or a sweep's; as JSON, one list of the results of all tasks of all runs."""
     gathered = []
-    for found in runs_of(arguments):
+    folders = runs_of(arguments)
+    for found in folders:
         run = replace(found, profile=profile)
         results = gather(run, arguments.task)
         gathered.append(results)
@@ -85,6 +87,8 @@ def _gather_all(arguments: argparse.Namespace, profile: Profile | None = None) -
             show_run(run, results)
     if arguments.json:
         print_json([document for results in gathered for document in results_json(results)])
+    elif profile is None:
+        show_sweeps(folders)
     return gathered
 
 

@@ -138,7 +138,20 @@ def _add_submit(command: argparse.ArgumentParser) -> None:
         help="show plan and batch scripts; write and submit nothing",
     )
     _add_replicas(command)
-    command.add_argument("--wait", action="store_true", help="follow until the run is over")
+    waiting = command.add_mutually_exclusive_group()
+    waiting.add_argument("--wait", action="store_true", help="follow until the run is over")
+    waiting.add_argument(
+        "--watch",
+        action="store_true",
+        help="stay, and submit each new checkpoint that a wildcard in the recipe matches",
+    )
+    command.add_argument(
+        "--settle",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="with --watch: seconds that a checkpoint must not have changed for (default: 60)",
+    )
 
 
 def _add_replicas(command: argparse.ArgumentParser) -> None:

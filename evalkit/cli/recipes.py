@@ -58,12 +58,13 @@ def _say_notes(loaded: LoadedRecipe, notes: Sequence[Note]) -> None:
     )
 
 
-def prepare(arguments: argparse.Namespace) -> list[PreparedRun]:
-    """The recipe's runs on disk, new or as they are. Raises EvalkitError."""
+def prepare(arguments: argparse.Namespace, loaded: LoadedRecipe | None = None) -> list[PreparedRun]:
+    """The recipe's runs on disk, new or as they are; those of `loaded` where it is given. Raises
+    EvalkitError."""
     from evalkit.cluster.prepare import prepare_runs
 
     return prepare_runs(
-        load(arguments),
+        load(arguments) if loaded is None else loaded,
         env=command_environment(None),
         command=["evalkit", *sys.argv[1:]],
         clock=SYSTEM_CLOCK,

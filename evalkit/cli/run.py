@@ -10,6 +10,7 @@ from evalkit.cli.env import command_environment
 from evalkit.cli.gather import gather, grade, results_json, show_run
 from evalkit.cli.main import INTERRUPTED
 from evalkit.cli.prepare import show_plans
+from evalkit.cli.sweep_view import show_sweeps
 from evalkit.cli.watch import watching_here
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.here import run_here, slurm_note, survey_here
@@ -64,6 +65,8 @@ def _finish_all(folders: Sequence[RunFolder], documents: list[dict[str, Any]] | 
         worst = max(worst, code)
         if code == INTERRUPTED:
             break
+    if documents is None:
+        show_sweeps(folders)
     return worst
 
 

@@ -25,15 +25,16 @@ def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:
     from evalkit.cli.env import command_environment
-    from evalkit.cluster.prepare import run_folder
+    from evalkit.cluster.prepare import run_folders
+    from evalkit.cluster.runs import runs_below
     from evalkit.recipe.load import load_recipe, nemo_run_folder
 
     env = command_environment(None)
     if folder := nemo_run_folder(path, env):
-        runs = [RunFolder(folder.expanduser().absolute())]
+        here = folder.expanduser().absolute()
+        runs = (runs_below(here) if here.is_dir() else []) or [RunFolder(here)]
     else:
-        loaded = load_recipe(path, env=env)
-        runs = [run_folder(loaded, model) for model in loaded.recipe.models]
+        runs = run_folders(load_recipe(path, env=env))
     found = [run for run in runs if is_run(run)]
     if not found:
         raise UsageError(

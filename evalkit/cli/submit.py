@@ -30,6 +30,10 @@ def command_submit(arguments: argparse.Namespace) -> int:
     """Prepare and submit; what is done already is not done again."""
     if arguments.dry_run:
         return _dry_run(arguments)
+    if arguments.watch:
+        from evalkit.cli.checkpoints import submit_as_they_appear
+
+        return submit_as_they_appear(arguments, _submit)
     runs = recipes.prepare(arguments)
     submissions = [_submit(run.folder, run.cluster, arguments.replicas) for run in runs]
     return _report([run.folder for run in runs], submissions, arguments)
@@ -122,6 +126,10 @@ def _wait_all(folders: Sequence[RunFolder], documents: list[dict[str, Any]] | No
             show_error(error)
             code = error.exit_code
         worst = max(worst, code)
+    if documents is None:
+        from evalkit.cli.sweep_view import show_sweeps
+
+        show_sweeps(folders)
     return worst
 
 
@@ -163,12 +171,12 @@ def _dry_run(arguments: argparse.Namespace) -> int:
 
     loaded = recipes.load(arguments)
     env = command_environment(None)
-    cluster = cluster_settings(loaded, env)
-    if arguments.replicas:
-        cluster = cluster.model_copy(update={"replicas": arguments.replicas})
     commands = SlurmCommands(env)
     documents = []
     for planned in plan_runs(loaded, say):
+        cluster = cluster_settings(planned.loaded, env)
+        if arguments.replicas:
+            cluster = cluster.model_copy(update={"replicas": arguments.replicas})
         plan, folder = planned.plan, planned.folder
         scripts = _scripts(folder, plan, cluster, commands)
         gpus = f"{_count(cluster.replicas, 'replica')} x {_count(replica_gpus(plan), 'GPU')}"

@@ -13,6 +13,7 @@ from evalkit.errors import StoreError
 from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from evalkit.clock import Clock
@@ -28,8 +29,15 @@ class Heartbeat:
     """Writes a report now and every `HEARTBEAT_S`, with rates computed from its counters."""
 
     def __init__(
-        self, path: Path, report: ReplicaReport, clock: Clock, recorder: Recorder | None = None
+        self,
+        path: Path,
+        report: ReplicaReport,
+        clock: Clock,
+        recorder: Recorder | None = None,
+        engine_rate: Callable[[], float | None] = lambda: None,
     ) -> None:
+        """`engine_rate` says how many tokens a second the engine generates, where it counts them: calls
+        that are not streamed count for nothing here until they end."""
         self._path = path
         self._report = report
         self._clock = clock
@@ -38,6 +46,7 @@ class Heartbeat:
         self._tokens = (self._previous, 0)
         self.completion_tokens = 0
         self._recorder = recorder
+        self._engine_rate = engine_rate
         self._served: set[int] = set()
         self._startup_s = 0.0
         self._restart_s = 0.0
@@ -53,6 +62,8 @@ class Heartbeat:
         if now - then >= HEARTBEAT_S:
             report.tokens_per_s = round((self.completion_tokens - tokens) / (now - then), 2)
             self._tokens = (now, self.completion_tokens)
+        if (rate := self._engine_rate()) is not None:
+            report.tokens_per_s = round(rate, 2)
         report.heartbeat = self._clock.wall()
         for name, tally in report.tasks.items():
             tally.rate_per_s = self._rate(name, now, tally.done)

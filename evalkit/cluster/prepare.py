@@ -19,7 +19,14 @@ from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
 from evalkit.cluster.provenance import collect_provenance
 from evalkit.cluster.resolved import cluster_settings, task_benchmark, task_settings
-from evalkit.errors import DataError, EvalkitError, FingerprintMismatchError, PlanError, StoreError
+from evalkit.errors import (
+    DataError,
+    EvalkitError,
+    FingerprintMismatchError,
+    IncompleteCheckpointError,
+    PlanError,
+    StoreError,
+)
 from evalkit.plan.build import (
     PreparedTask,
     RunInputs,
@@ -35,6 +42,7 @@ from evalkit.recipe.secret_text import mask
 from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.yaml_text import render_yaml
 from evalkit.report.artifacts import render_json
+from evalkit.report.sweep import Cell, step_of, write_cells
 from evalkit.serving.hub import hub_identity
 from evalkit.serving.identity import checkpoint_identity
 from evalkit.store.layout import RunFolder
@@ -86,28 +94,58 @@ class _Data:
 class Planned:
     """A plan that is not on disk yet."""
 
+    loaded: LoadedRecipe
+    """The recipe of this cell."""
+    label: str
+    """Name among the runs of a sweep; empty where there is one run."""
     folder: RunFolder
     plan: Plan
     frozen: Mapping[str, bytes]
 
 
-def run_folder(loaded: LoadedRecipe, model: str) -> RunFolder:
-    """Where a model's run lies: the recipe's folder, or below it one of several models."""
+def recipe_folder(loaded: LoadedRecipe) -> Path:
+    """Where a recipe's run lies, or all its runs."""
     recipe = loaded.recipe
-    root = Path(recipe.output.dir).expanduser() / (recipe.output.name or recipe.name)
-    return RunFolder((root if len(recipe.models) == 1 else root / model).absolute())
+    return (Path(recipe.output.dir).expanduser() / (recipe.output.name or recipe.name)).absolute()
+
+
+def run_folder(loaded: LoadedRecipe, model: str) -> RunFolder:
+    """Where a model's run lies: the recipe's folder, or a cell of a sweep below it."""
+    return RunFolder(recipe_folder(loaded) / loaded.label(model))
+
+
+def run_folders(loaded: LoadedRecipe) -> list[RunFolder]:
+    """Where all runs of a recipe lie."""
+    return [run_folder(cell, model) for cell in loaded.cells for model in cell.recipe.models]
 
 
 def plan_runs(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[Planned]:
-    """The plans of all models of a recipe: loads and renders data, writes nothing.
+    """The plans of all runs of a recipe: loads and renders data, writes nothing.
 
     Raises RecipeError, DataError, PlanError.
     """
     _refuse_empty(loaded)
+    return [planned for cell in loaded.cells for planned in _plan_cell(cell, on_progress)]
+
+
+def _plan_cell(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[Planned]:
+    """A plan for each model. Of a family, folders that are no whole checkpoint are named and left out."""
     data = {
         name: _load(loaded, name, task, on_progress) for name, task in loaded.recipe.tasks.items()
     }
-    return [_plan_model(loaded, model, data, on_progress) for model in loaded.recipe.models]
+    plans: list[Planned] = []
+    left_out: list[IncompleteCheckpointError] = []
+    for model in loaded.recipe.models:
+        try:
+            plans.append(_plan_model(loaded, model, data, on_progress))
+        except IncompleteCheckpointError as error:
+            if model not in loaded.families:
+                raise
+            left_out.append(error)
+            on_progress(f"left out: {error.message}")
+    if not plans:
+        raise left_out[0]
+    return plans
 
 
 def _refuse_empty(loaded: LoadedRecipe) -> None:
@@ -131,7 +169,7 @@ def prepare_runs(
     Those that exist are compared, and go on with the servers, client and cluster of this recipe.
     Raises RecipeError, DataError, PlanError, FingerprintMismatchError, StoreError.
     """
-    cluster = cluster_settings(loaded, env)
+    clusters = {cell.variant: cluster_settings(cell, env) for cell in loaded.cells}
     provenance = collect_provenance(command, loaded.path, dict(loaded.sources), clock.wall())
     # A comment, or a value that an override replaced, may hold what is refused in values.
     given = mask(loaded.given).encode()
@@ -140,6 +178,7 @@ def prepare_runs(
         _check(run)
     prepared = []
     for run in planned:
+        cell, cluster = run.loaded, clusters[run.loaded.variant]
         with _alone_in(run.folder):
             is_new = not is_run(run.folder)
             if is_new:
@@ -147,14 +186,22 @@ def prepare_runs(
                 texts = {
                     folder.recipe_as_given: given,
                     folder.provenance: render_json(provenance),
-                    folder.recipe: _recipe_text(loaded, folder),
+                    folder.recipe: _recipe_text(cell, folder),
                 }
                 _write(run, texts)
             _check(run)
             save_execution(run.folder, run.plan)
             save_cluster(run.folder, cluster)
         prepared.append(PreparedRun(run.folder, load_plan(run.folder), cluster, is_new))
+    if cells := [_cell(run) for run in planned if run.label]:
+        write_cells(recipe_folder(loaded), cells)
     return prepared
+
+
+def _cell(run: Planned) -> Cell:
+    model = run.plan.model.name
+    step = step_of(model) if model in run.loaded.families else None
+    return Cell(run.label, model, run.loaded.variant, step)
 
 
 def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[str], None]) -> _Data:
@@ -193,6 +240,7 @@ def _plan_model(
     on_progress: Callable[[str], None],
 ) -> Planned:
     recipe, folder = loaded.recipe, run_folder(loaded, model)
+    name = recipe.output.name or recipe.name
     source = recipe.models[model]
     folder_plan = load_plan(folder) if is_run(folder) else None
     tasks = [
@@ -211,7 +259,7 @@ def _plan_model(
         existing = None if folder_plan is None else folder_plan.model
         identity = hub_identity(model, source, existing, on_progress)
     inputs = RunInputs(
-        run=recipe.output.name or recipe.name,
+        run="-".join(filter(None, (name, loaded.label(model)))),
         recipe=recipe.name,
         model=identity,
         model_source=model_source(source, loaded.base),
@@ -223,7 +271,7 @@ def _plan_model(
         unavailable=recipe.unavailable,
     )
     frozen = {name: item.frozen for name, item in data.items()}
-    return Planned(folder, build_plan(inputs, tasks), frozen)
+    return Planned(loaded, loaded.label(model), folder, build_plan(inputs, tasks), frozen)
 
 
 def model_source(source: Source, base: Path) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from evalkit.recipe.schema import Client
     from evalkit.serving.deployment import Deployment, ServerContext
     from evalkit.serving.endpoint import Endpoint
+    from evalkit.serving.telemetry import Telemetry
     from evalkit.serving.trouble import Trouble
     from evalkit.store.journal import JournalSet
     from evalkit.store.queue import WorkQueue
@@ -62,6 +63,7 @@ class Attending:
     drain: Drain
     server_context: Callable[[int], ServerContext]
     """Context of the n-th server of the attempt."""
+    telemetry: Telemetry
     servers: list[dict[str, Any]] = field(default_factory=list)
     """Facts of each server that was ready; times in seconds since the epoch."""
 
@@ -199,6 +201,7 @@ class Session:
                 self._tally(client),
                 self._end_drain(client),
                 self._guard(server, endpoint, client),
+                self._all.telemetry.record(endpoint, self.servers),
             ]
             await until_done(feeders, guards)
 

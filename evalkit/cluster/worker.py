@@ -42,6 +42,7 @@ from evalkit.errors import EvalkitError, ServingError, StoreError
 from evalkit.recipe.serving import LocalServing
 from evalkit.redaction import redact
 from evalkit.serving.leftovers import end_leftovers
+from evalkit.serving.telemetry import Telemetry
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
 from evalkit.store.queue import WorkQueue
@@ -113,7 +114,14 @@ class Worker:
             clock,
         )
         path = self._folder.replica(attempt.replica)
-        heartbeat = Heartbeat(path, self._report, clock, self._recorder)
+        telemetry = Telemetry(
+            self._folder.telemetry(attempt.replica, attempt.number),
+            self._env if replica_gpus(plan) else {},  # those of others are not ours to watch
+            clock.wall,
+        )
+        heartbeat = Heartbeat(
+            path, self._report, clock, self._recorder, lambda: telemetry.tokens_per_s
+        )
         self._all = Attending(
             attempt=attempt,
             settings=plan.client,
@@ -123,6 +131,7 @@ class Worker:
             heartbeat=heartbeat,
             drain=Drain(clock, job.kill_wait_s),
             server_context=self._server_context,
+            telemetry=telemetry,
         )
         self._secrets = run_secrets(plan, self._env)
         self._contexts = Contexts(attempt, plan.run_id, job, self._cluster, self._env)

@@ -8,7 +8,7 @@ environment is an argument, and no network or data set is touched.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,11 @@ from evalkit.recipe.problems import nearest, recipe_error
 from evalkit.recipe.references import Substitution
 from evalkit.recipe.shape import recipe_shape
 from evalkit.recipe.shorthand import expand
+from evalkit.recipe.sweep import expand_patterns, find_variants, without_sweep
 from evalkit.shipped import shipped_recipes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from evalkit.recipe.files import ReadFile
     from evalkit.recipe.nemo.read import NemoRecipe
@@ -52,9 +53,36 @@ class LoadedRecipe:
     """All layers merged, references to the environment still by name: what may be recorded."""
     sources: Mapping[str, str]
     """Place of each dotted key: `recipes/nano.yaml:12`, `-o KEY` or `--limit`."""
+    families: frozenset[str] = frozenset()
+    """Models that a path with a wildcard stands for."""
+    variant: str = ""
+    """Which of a sweep's variants this is; empty for none."""
+    variants: tuple[LoadedRecipe, ...] = ()
+    """What `sweep` makes of the recipe, one for each variant; () without."""
     notes: tuple[Note, ...] | None = None
     """Of a file of the NeMo Evaluator launcher: keys without effect or with another meaning. Null for a
     recipe."""
+
+    @property
+    def cells(self) -> tuple[LoadedRecipe, ...]:
+        """The recipes that are run: those of the variants, or this one."""
+        return self.variants or (self,)
+
+    def keep_models(self, names: Collection[str]) -> LoadedRecipe:
+        """The recipe for some of its models only; each keeps the name of its run."""
+        models = {name: model for name, model in self.recipe.models.items() if name in names}
+        raw = {name: model for name, model in self.raw["models"].items() if name in names}
+        return replace(
+            self,
+            recipe=self.recipe.model_copy(update={"models": models}),
+            raw={**self.raw, "models": raw},
+            variants=tuple(variant.keep_models(names) for variant in self.variants),
+        )
+
+    def label(self, model: str) -> str:
+        """Name of a model's run among those of the sweep; empty where there is one run."""
+        has_models = len(self.recipe.models) > 1 or self.families
+        return "-".join(filter(None, (model if has_models else "", self.variant)))
 
 
 def load_recipe(
@@ -94,12 +122,30 @@ def load_recipe(
     document = _named(document, read.path)
     if found is None:
         document = select_tasks(document, tasks)
+    whole = _load(document, read, limit, env)
+    variants = [
+        _load(variant.layer.over(without_sweep(document)), read, limit, env, variant.label)
+        for variant in find_variants(document)
+    ]
+    notes = None if found is None else found.notes
+    return replace(whole, variants=tuple(variants), notes=notes)
+
+
+def _load(
+    document: Document,
+    read: ReadFile,
+    limit: int | None,
+    env: Mapping[str, str],
+    variant: str = "",
+) -> LoadedRecipe:
+    base = read.path.parent
     substitution = Substitution(env)
     resolved = substitution.document(document)
     if substitution.problems:
         raise recipe_error(substitution.problems, document, str(read.path))
-    smaller = limits(resolved.data, limit)
-    raw, resolved = with_limits(document, smaller), with_limits(resolved, smaller)
+    raw, expanded = expand_patterns(document, resolved, base)
+    smaller = limits(expanded.document.data, limit)
+    raw, resolved = with_limits(raw, smaller), with_limits(expanded.document, smaller)
     return LoadedRecipe(
         recipe=check_recipe(resolved, str(read.path)),
         path=read.path,
@@ -107,7 +153,8 @@ def load_recipe(
         given=read.text,
         raw=raw.data,
         sources={dotted(path): place for path, place in resolved.sources.items()},
-        notes=None if found is None else found.notes,
+        families=expanded.families,
+        variant=variant,
     )
 
 

@@ -55,7 +55,8 @@ class Source(Section):
     """Where a checkpoint or hosted model is. Exactly one of `path`, `hub` and `id`."""
 
     path: Text | None = None
-    """Folder of a checkpoint, relative to the recipe file."""
+    """Folder of a checkpoint, relative to the recipe file. With a wildcard (`step-*`), in `models`: one
+    model for each folder that matches."""
     hub: Text | None = None
     """Repository on the Hugging Face hub."""
     id: Text | None = None
@@ -228,6 +229,17 @@ class Scoring(Section):
     """Apptainer image, relative to the recipe file, whose Python and packages run it."""
 
 
+class Sweep(Section):
+    """Several runs of one recipe, side by side."""
+
+    matrix: dict[Text, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
+    """Values by key, as in `-o`: a run for each combination."""
+    variants: dict[Name, dict[Text, Any]] = Field(default_factory=dict)
+    """Overrides by key, by the name of the run that they make; each with each combination of `matrix`."""
+
+
 class Output(Section):
     """Where results go."""
 
@@ -270,6 +282,8 @@ class Recipe(Section):
     tasks: Annotated[dict[Name, Task], Words("a mapping with at least 1 entry")]
     """What is evaluated; the key is the task's name, and the benchmark's unless it says so. A list of
     names will do where nothing else is said."""
+    sweep: Sweep = Field(default_factory=Sweep)
+    """Variations of this recipe, a run for each."""
     output: Output = Field(default_factory=Output)
     """Where results go."""
 

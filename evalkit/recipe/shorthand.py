@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import RecipeError
 from evalkit.recipe.document import Document, Path
 from evalkit.recipe.references import Substitution
+from evalkit.recipe.sweep import WILDCARD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,14 +65,16 @@ def _expand_model(
 
 
 def model_name(source: str) -> str:
-    """A name for a model from its path or hub name: the last part, without odd characters."""
-    last = source.rstrip("/").rpartition("/")[2]
+    """A name for a model from its path or hub name: the last part without a wildcard, and without odd
+    characters."""
+    parts = [part for part in source.split("/") if part and not WILDCARD.search(part)]
+    last = parts[-1] if parts else ""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip("._-")[:100] or "model"
 
 
 def _source(text: str, base: File, env: Mapping[str, str]) -> dict[str, str]:
     value = _expanded(text, env)
-    is_path = value.startswith((".", "/", "~")) or (base / value).exists()
+    is_path = value.startswith((".", "/", "~")) or (base / value).exists() or WILDCARD.search(value)
     return {"hub" if not is_path and HUB.fullmatch(value) else "path": text}
 
 

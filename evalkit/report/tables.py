@@ -103,7 +103,7 @@ def show_results(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _wide(rows: Sequence[Row], signs: str) -> Table:
-    table = _table("task\nprofile", "metric")
+    table = plain_table("task\nprofile", "metric")
     for name in ("score %", "95 % interval", "n", "done", "trunc.", "empty", "errors"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -120,7 +120,7 @@ def _wide(rows: Sequence[Row], signs: str) -> Table:
 
 
 def _narrow(rows: Sequence[Row], signs: str) -> Table:
-    table = _table("task\nmetric")
+    table = plain_table("task\nmetric")
     for name in ("score %\n95 % interval", "done\nn", "trunc.", "empty", "errors"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -133,7 +133,8 @@ def _narrow(rows: Sequence[Row], signs: str) -> Table:
     return table
 
 
-def _table(*names: str) -> Table:
+def plain_table(*names: str) -> Table:
+    """A table as all of evalkit's are, with these columns of text."""
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.errors import RecipeError
+from evalkit.errors import IncompleteCheckpointError, RecipeError
 from evalkit.plan.model import ModelIdentity
 
 if TYPE_CHECKING:
@@ -79,10 +79,13 @@ def _read_folder(name: str, folder: Path, need_weights: bool, key: str) -> Model
         )
     weights = find_weights(key, folder)
     if need_weights and not weights:
-        raise RecipeError(
+        raise IncompleteCheckpointError(
             f"{key}: {folder} has no weights ({', '.join(WEIGHTS)})",
-            hint="Is the copy complete? `load_format: dummy` serves random weights.",
+            hint="Is the copy complete? `serving.load_format: dummy` serves random weights.",
         )
+    for file in weights:
+        if file.suffix == ".safetensors":
+            _check_whole(key, file)
     return ModelIdentity(
         name=name,
         source=folder.resolve().name,
@@ -110,12 +113,33 @@ def find_weights(key: str, folder: Path) -> list[Path]:
             raise RecipeError(f"{key}: {index} is not an index of weights") from error
         absent = sorted(file for file in named if not (folder / str(file)).is_file())
         if absent:
-            raise RecipeError(
+            raise IncompleteCheckpointError(
                 f"{key}: {len(absent)} of {len(named)} weight files are missing, first {absent[0]}",
                 hint=f"{index.name} names them: is the copy or download complete?",
             )
     skipped = set(_match(folder, NOT_WEIGHTS))
     return [path for path in _match(folder, WEIGHTS) if path not in skipped]
+
+
+def _check_whole(key: str, file: Path) -> None:
+    """Raise IncompleteCheckpointError for a safetensors file that ends before its last tensor does."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = opened.read(length) if length <= MAX_HEADER_BYTES else b""
+    try:
+        tensors = json.loads(header)
+        ends = [int(t["data_offsets"][1]) for name, t in tensors.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise IncompleteCheckpointError(
+            f"{key}: {file} does not begin like a safetensors file",
+            hint="Is it still being written, or a pointer of Git LFS?",
+        ) from error
+    if 8 + length + max(ends, default=0) > size:
+        raise IncompleteCheckpointError(
+            f"{key}: {file} has {size:,} bytes of {8 + length + max(ends, default=0):,}",
+            hint="Is the copy complete, or still being written?",
+        )
 
 
 def fingerprint_file(path: Path) -> str:

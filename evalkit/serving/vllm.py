@@ -52,6 +52,14 @@ def version(name):
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+def has_token_routes(place):  # older versions have some of them, without the option and the order to abort
+    routes = os.path.join(place, "entrypoints", "scale_out")
+    return os.path.isdir(os.path.join(routes, "derender")) and any(
+        "/inference/v1/abort_requests" in open(os.path.join(folder, file), encoding="utf-8").read()
+        for folder, _, files in os.walk(routes)
+        for file in files
+        if file.endswith(".py")
+    )
 names = [] if version("vllm") else metadata.packages_distributions().get("vllm", [])
 print("evalkit-probe " + json.dumps({
     "found": bool(here),
@@ -60,7 +68,7 @@ print("evalkit-probe " + json.dumps({
     "module": has("openai", "api_server.py"),
     "python": platform.python_version(),
     "plugin": importlib.util.find_spec("evalkit_penalties") is not None,
-    "salvage": any(os.path.isdir(os.path.join(p, "entrypoints", "scale_out", "derender")) for p in here),
+    "salvage": any(map(has_token_routes, here)),
 }))
 """
 

@@ -161,6 +161,10 @@ class RunFolder:
         """Version, command line and host of an attempt's servers (JSON lines)."""
         return self.attempt_logs(replica, attempt) / "server.json"
 
+    def telemetry(self, replica: str, attempt: int) -> Path:
+        """How busy the servers and GPUs of an attempt were (JSON lines)."""
+        return self.attempt_logs(replica, attempt) / "telemetry.jsonl"
+
     def artifacts(self, task: str | None = None) -> Path:
         """Folder of a task's artifacts, or of all."""
         below = self.root / "artifacts"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from evalkit.errors import RecipeError
+from evalkit.errors import IncompleteCheckpointError, RecipeError
 from evalkit.plan.model import ModelIdentity
 from evalkit.recipe.schema import Model
 from evalkit.serving import identity
@@ -20,12 +21,20 @@ if TYPE_CHECKING:
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
+def tensors(content: bytes = b"weights") -> bytes:
+    """A safetensors file with one tensor of these bytes."""
+    header = json.dumps(
+        {"w": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
+    )
+    return len(header).to_bytes(8, "little") + header.encode() + content
+
+
 def make_checkpoint(folder: Path, **files: str | bytes) -> Path:
     """A folder with the files of a checkpoint; `name__ext` stands for `name.ext`."""
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, str | bytes] = {
         "config__json": "{}",
-        "model__safetensors": b"weights",
+        "model__safetensors": tensors(),
         "tokenizer__json": "{}",
         **files,
     }
@@ -68,7 +77,8 @@ def test_each_file_has_its_part(tmp_path: Path, file: str, part: str) -> None:
     """Another content of a file changes the part that it belongs to, and only that."""
     folder = make_checkpoint(tmp_path / "nano")
     before = identify(folder).model_dump()
-    (folder / file).write_text('{"other": 1}')
+    other = tensors(b"others!") if file.endswith(".safetensors") else b'{"other": 1}'
+    (folder / file).write_bytes(other)
     after = identify(folder).model_dump()
     assert {key for key in before if before[key] != after[key]} == {part}
 
@@ -152,8 +162,31 @@ def test_incomplete_copy(tmp_path: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(RecipeError, match=r"1 of 2 weight files are missing, first model-2"):
         identify(folder)
-    (folder / "model-2.safetensors").write_bytes(b"weights")
+    (folder / "model-2.safetensors").write_bytes(tensors())
     assert identify(folder).weights is not None
     (folder / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(RecipeError, match="not an index"):
         identify(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (tensors(b"weights")[:-1], r"model\.safetensors has \d+ bytes of \d+"),
+        (tensors(b"weights")[:20], "does not begin like a safetensors file"),
+        (b"", "does not begin like a safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        (tensors(b"weights") + b"more", None),
+    ],
+)
+def test_a_file_that_is_still_being_written(
+    tmp_path: Path, content: bytes, said: str | None
+) -> None:
+    """A copy that broke off, or goes on, is no checkpoint: its identity would be another's later."""
+    folder = make_checkpoint(tmp_path / "nano", model__safetensors=content)
+    if said is None:
+        assert identify(folder).weights is not None
+        return
+    with pytest.raises(IncompleteCheckpointError) as caught:
+        identify(folder)
+    assert re.search(said, str(caught.value))

@@ -205,6 +205,26 @@ def test_launcher_of_a_renamed_build(tmp_path: Path) -> None:
     assert (found.launcher, found.version) == ("module", "0.32.0")
 
 
+DERENDER = "entrypoints/scale_out/derender/api_router.py"
+
+
+@pytest.mark.parametrize(
+    ("routes", "can_salvage"),
+    [
+        ('router.add_api_route("/inference/v1/abort_requests", abort)', True),
+        # vLLM 0.26 parses tokens, too, but knows no `--enable-scale-out` and ends no request.
+        ('@router.post("/abort_requests")', False),
+    ],
+)
+def test_builds_that_can_salvage(tmp_path: Path, routes: str, *, can_salvage: bool) -> None:
+    """Only a server that can end a request and give its tokens is started with the option for it."""
+    python = make_python(tmp_path, "vllm", SERVE, MODULE, DERENDER)
+    file = tmp_path / "site/vllm/entrypoints/scale_out/token_in_token_out/api_router.py"
+    file.parent.mkdir()
+    file.write_text(routes)
+    assert find_installation(python, env=None).can_salvage is can_salvage
+
+
 def test_launcher_of_an_old_build(tmp_path: Path) -> None:
     """Without the command-line package only the module works, and asking for `serve` is refused."""
     python = make_python(tmp_path, "vllm", MODULE)
