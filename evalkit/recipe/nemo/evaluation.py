@@ -201,7 +201,8 @@ class TaskReader:
             if self._layers.get(*PARAMS, key) is None and name not in own:
                 self._layers.note(
                     (*PARAMS, key),
-                    f"not set: evalkit's own setting of {self._chosen.label} applies",
+                    f"not set: {self._chosen.target.benchmark}'s own setting applies, not NeMo Skills'",
+                    important=True,
                 )
 
     def _adapter(self) -> None:
