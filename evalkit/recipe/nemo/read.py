@@ -10,7 +10,7 @@ from evalkit.errors import RecipeError
 from evalkit.recipe.nemo.compose import compose
 from evalkit.recipe.nemo.deployment import read_target
 from evalkit.recipe.nemo.draft import Draft
-from evalkit.recipe.nemo.evaluation import GLOBAL, Chosen, read_evaluation
+from evalkit.recipe.nemo.evaluation import read_evaluation
 from evalkit.recipe.nemo.execution import output_of, read_execution
 from evalkit.recipe.nemo.keys import is_known, key_problems, unknown_key
 from evalkit.recipe.nemo.lenient import mend
@@ -18,6 +18,7 @@ from evalkit.recipe.nemo.ns_args import parse_args
 from evalkit.recipe.nemo.overrides import apply, selected, task_names
 from evalkit.recipe.nemo.reasons import reason_of
 from evalkit.recipe.nemo.source import Note, Source
+from evalkit.recipe.nemo.task import GLOBAL, Chosen
 from evalkit.recipe.nemo.tasks import TaskName, similar, understand
 from evalkit.recipe.problems import recipe_error
 from evalkit.recipe.shorthand import model_name
