@@ -129,7 +129,10 @@ def _hosted(source: Source) -> Served:
 
 
 def _model(source: Source, root: Path) -> dict[str, Any]:
-    path, hub = source.get(*root, "checkpoint_path"), source.get(*root, "hf_model_handle")
+    hub = source.get(*root, "hf_model_handle")
+    # The group requires a path, which a file with a handle need not set to null.
+    needs_path = hub is None or source.is_given(*root, "checkpoint_path")
+    path = source.get(*root, "checkpoint_path") if needs_path else None
     if path is not None and hub is not None:
         source.problem(
             (*root, "checkpoint_path"), "give one of checkpoint_path and hf_model_handle, not both"

@@ -111,6 +111,7 @@ DEPLOYMENT = _section(
     env_vars=TEXTS,
     endpoints=TEXTS,
 )
+MOUNTS = _section(deployment=TEXTS, evaluation=TEXTS, auxiliary=FREE, mount_home=FLAG)
 EXECUTION = _section(
     **_all(
         TEXT,
@@ -123,11 +124,18 @@ EXECUTION = _section(
     ),
     sbatch_extra_flags=FREE,
     deployment=_section(n_tasks=WHOLE),
-    mounts=_section(deployment=TEXTS, evaluation=TEXTS, auxiliary=FREE, mount_home=FLAG),
+    mounts=MOUNTS,
     proxy=FREE,
     env_vars=FREE,
     auto_export=FREE,
     evaluation_gpu_visible=FLAG,
+)
+EVALUATION = _section(
+    env_vars=TEXTS,
+    nemo_evaluator_config=EVALUATOR,
+    pre_cmd=TEXT,
+    post_cmd=TEXT,
+    tasks=Shape("a list", items=TASK),
 )
 CONFIGURATION = _section(
     defaults=LIST,
@@ -136,16 +144,11 @@ CONFIGURATION = _section(
     deployment=DEPLOYMENT,
     auxiliary_deployments=Shape("a mapping", values=DEPLOYMENT),
     target=_section(api_endpoint=ENDPOINT),
-    evaluation=_section(
-        env_vars=TEXTS,
-        nemo_evaluator_config=EVALUATOR,
-        pre_cmd=TEXT,
-        post_cmd=TEXT,
-        tasks=Shape("a list", items=TASK),
-    ),
+    evaluation=EVALUATION,
     export=FREE,
 )
-STRICT: tuple[Path, ...] = (("evaluation",), ("execution", "mounts"), ("target",))
+STRICT = (EVALUATION, TASK, MOUNTS, PARAMS, ADAPTER)
+"""Sections in which the launcher, or the harness behind it, takes no other key."""
 
 KINDS: Mapping[str, tuple[type, ...]] = {
     "text": (str, int, float),
@@ -185,9 +188,8 @@ def key_problems(document: Document) -> tuple[list[Problem], list[Problem]]:
     """What is wrong with the keys and the types of values, and unknown keys that may be helpers."""
     errors: list[Problem] = []
     odd: list[Problem] = []
-    for path, is_error, problem in _walk(document.data, CONFIGURATION, ()):
-        strict = is_error or any(path[: len(root)] == root for root in STRICT)
-        (errors if strict else odd).append(problem)
+    for _, is_error, problem in _walk(document.data, CONFIGURATION, ()):
+        (errors if is_error else odd).append(problem)
     return errors, odd
 
 
@@ -205,7 +207,8 @@ def _walk(value: Any, shape: Shape, path: Path) -> Iterator[tuple[Path, bool, Pr
     for key, each in items:
         below = shape.child(key)
         if below is None:
-            yield (*path, key), False, unknown_key((*path, key))
+            is_error = any(shape is each for each in STRICT)
+            yield (*path, key), is_error, unknown_key((*path, key))
         else:
             yield from _walk(each, below, (*path, key))
 

@@ -70,9 +70,11 @@ def read_nemo(
     if errors:
         raise recipe_error(errors, document, origin)
     source, draft = Source(document, env), Draft()
-    for problem in odd:
-        source.ignore(problem.path, problem.text, important=True)
     chosen = _choose(source, draft, tasks, options)
+    indices = {each.index for each in chosen}
+    for problem in odd:
+        if _is_ours(problem.path, indices):
+            source.ignore(problem.path, problem.text, important=True)
     served = read_target(source)
     read_execution(source, draft, served)
     place = document.where(served.path)
@@ -84,7 +86,7 @@ def read_nemo(
         draft.put(("unavailable",), draft.unavailable, document.where(("evaluation", "tasks")))
     if source.problems:
         raise recipe_error(source.problems, document, origin)
-    _note_unread(source, {each.index for each in chosen})
+    _note_unread(source, indices)
     return NemoRecipe(draft.document(), _in_order(source.notes))
 
 
@@ -167,15 +169,16 @@ def _what_to_do(chosen: Sequence[Chosen]) -> str:
     )
 
 
+def _is_ours(path: Key, indices: set[int]) -> bool:
+    """Whether a key concerns what is run: keys of other tasks do not."""
+    if path[:2] == ("evaluation", "tasks"):
+        return len(path) > 2 and path[2] in indices
+    return bool(indices) or path[:2] != GLOBAL
+
+
 def _note_unread(source: Source, indices: set[int]) -> None:
-    """Notes about keys of the file that nothing reads; those of tasks that are not run are no concern."""
-
-    def is_ours(path: Key) -> bool:
-        if path[:2] == ("evaluation", "tasks"):
-            return len(path) > 2 and path[2] in indices
-        return bool(indices) or path[:2] != GLOBAL
-
-    for path in source.unread(is_ours):
+    """Notes about keys of the file that nothing reads."""
+    for path in source.unread(lambda path: _is_ours(path, indices)):
         text = reason_of(path)
         if not is_known(path):
             text = unknown_key(path).text

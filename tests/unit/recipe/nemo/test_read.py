@@ -139,6 +139,13 @@ def test_unknown_keys_are_errors_where_the_launcher_is_strict(
 
 def test_unknown_keys_elsewhere_are_notes(tmp_path: Path) -> None:
     """They may be there to be referred to; a slip is told before anything else."""
+    data = hosted(
+        task("ns_gpqa"), {**task("piqa"), "nemo_evaluator_config": {"env_vars": {"A": "x"}}}
+    )
+    data["evaluation"]["nemo_evaluator_config"] = {"config": {"extra": {"n": 1}}}
+    loaded = load(tmp_path, data, skip_unsupported=True)
+    [note] = [n for n in loaded.notes or () if n.important and not n.has_effect]
+    assert note.key == "evaluation.nemo_evaluator_config.config.extra"
     loaded = load(tmp_path, hosted(mine={"dir": "there"}), "++execution.walltme=3")
     [slip] = [note for note in loaded.notes or () if note.key == "execution.walltme"]
     assert slip.important
@@ -287,6 +294,8 @@ def test_deployments_that_are_refused(tmp_path: Path) -> None:
     """Two models, none, variables under another name, shell text, and an address beside a server."""
     both = served({"hf_model_handle": "o/m"})
     assert "give one of checkpoint_path and hf_model_handle, not both" in refusal(tmp_path, both)
+    del both["deployment"]["checkpoint_path"]
+    assert load(tmp_path, both).recipe.models["m"].hub == "o/m"
     neither = served({"checkpoint_path": None})
     assert "checkpoint_path: give one of" in refusal(tmp_path, neither)
     renamed = served({"env_vars": {"TOKEN": "host:MY_TOKEN"}, "pre_cmd": "x"})
