@@ -23,6 +23,9 @@ ends with the error has had; where the class alone does not tell, whoever raises
     ├── JudgeError                8   a judge failed; never scored as wrong
     ├── ClusterError              9   Slurm refused, or is not there
     └── IncompleteError          10   units are missing, so there is no headline
+
+Codes from 11 on are verdicts of a command that did what it was asked: `evalkit.report.compare` and
+`evalkit.report.verify` name them.
 """
 
 from __future__ import annotations
@@ -62,6 +65,8 @@ class FailureKind(StrEnum):
     DATA = "data"
     JUDGE = "judge"
     SCORER = "scorer"
+    UNGRADED = "ungraded"
+    """Answers that nobody grades though they need it."""
     STORAGE = "storage"
     """The run folder cannot be read or written: full, read-only, gone."""
     LOST = "lost"

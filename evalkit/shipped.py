@@ -1,4 +1,4 @@
-"""Recipes and templates that come with evalkit, in a checkout as in an installed wheel.
+"""Recipes, cards and templates that come with evalkit, in a checkout as in an installed wheel.
 
 A checkout has them at its root, a wheel inside the package (`evalkit/_shipped`). Nothing is read here.
 """
@@ -12,6 +12,11 @@ from pathlib import Path
 def shipped_recipes() -> dict[str, Path]:
     """Shipped recipes by name (the file's name without its ending), sorted."""
     return shipped_files("recipes", package_folder())
+
+
+def shipped_cards() -> dict[str, Path]:
+    """Shipped model cards by name, sorted."""
+    return shipped_files("recipes/cards", package_folder())
 
 
 def shipped_templates() -> dict[str, Path]:

@@ -25,7 +25,7 @@ from evalkit.store.records import (
 from evalkit.store.run import create_run, load_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from evalkit.store.codec import Record
@@ -150,14 +150,24 @@ def write_journal(
     return path
 
 
-def answer_all(folder: RunFolder) -> None:
-    """Journal the gold answer of every unit, as one attempt would have."""
+def answer_all(
+    folder: RunFolder,
+    *,
+    wrong: Callable[[str, UnitKey], bool] = lambda task, key: False,
+    owed: Callable[[str, UnitKey], bool] = lambda task, key: False,
+) -> None:
+    """Journal the gold answer of every unit, as one attempt would have; nonsense for those that are to
+    be wrong, nothing for those that are to be owed."""
     plan = load_plan(folder)
     for task in plan.tasks:
         benchmark, samples = benchmark_for(task), load_frozen(folder, task)
         for shard in task.shards():
             gold = [(key, benchmark.gold(samples[key.sample])) for key in task.units(shard)]
-            records = [make_call(key, answer.text) for key, answer in gold if answer is not None]
+            records = [
+                make_call(key, "no idea" if wrong(task.name, key) else answer.text)
+                for key, answer in gold
+                if answer is not None and not owed(task.name, key)
+            ]
             write_journal(folder, plan, shard, "r0.a1", records)
 
 

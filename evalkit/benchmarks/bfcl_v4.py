@@ -182,6 +182,10 @@ class BfclV4(Benchmark[BfclParams]):
             return {"valid": False, "error_type": f"evalkit:execution ({answer.ended})"}
         return dict(answer.value)
 
+    def scores_ungraded(self, sample: Sample) -> bool:
+        """All but multi-turn dialogues, whose calls are executed first."""
+        return sample.data["category"] not in MULTI_TURN
+
     def sandbox(self) -> SandboxNeeds:
         """The package, and what its simulators import. Raises ScorerError for what is missing."""
         if missing := [name for name in PRELOAD if find_spec(name) is None]:

@@ -222,7 +222,7 @@ class Benchmark(ABC, Generic[P]):
     """`solve` runs programs: likewise."""
     parallel_scoring: ClassVar[bool] = False
     """`score` is slow or needs a main thread: it runs in worker processes when the run is gathered,
-    and there is no running score."""
+    and in one beside the work for the running score."""
     grader: ClassVar[Literal["sandbox", "judge"] | None] = None
     """What `grade` needs; null for a benchmark that is scored without a stage of its own."""
     judge_generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {}
@@ -271,6 +271,16 @@ class Benchmark(ABC, Generic[P]):
         answer. Its judge calls are durable, as those of `solve` are.
         """
         raise ScorerError(f"the benchmark {self.name} has a grader and no grade")
+
+    def suffices(self, found: Any) -> bool:
+        """Whether what `grade` found is enough for `score` with these parameters: the answer is graded
+        again where it is not. A finding of other `scoring_params` may be too little."""
+        return True
+
+    def scores_ungraded(self, sample: Sample) -> bool:
+        """Whether `score` needs no finding about this sample's answers: they count in the running score
+        while the model answers. By default where there is no `grader`."""
+        return self.grader is None
 
     def sandbox(self) -> SandboxNeeds:
         """What its programs need. Raises ScorerError for something that is not there."""

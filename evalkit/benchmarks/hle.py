@@ -85,7 +85,8 @@ class Hle(Benchmark[HleParams]):
     metric = "judge_correct"
     calibration = ("judge_correct", "confidence")
     grader = "judge"
-    grading_params = ("judge_prompt", "verdict")
+    grading_params = ("judge_prompt",)
+    scoring_params = ("verdict",)
     judge_generation: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
         "card": {**JUDGED, "presence_penalty": 1.0},
         "fixed": {**JUDGED, "presence_penalty": 0.0},
@@ -124,7 +125,7 @@ class Hle(Benchmark[HleParams]):
         return Dataset(samples, provenance, prompts)
 
     async def grade(self, sample: Sample, solution: Solution, tools: GradingTools) -> Any:
-        """The judge's texts, the last of which has the verdict. Raises JudgeError without one."""
+        """The judge's texts, until one has a verdict by the rule. Raises JudgeError without one."""
         template = load_prompt(self.params.judge_prompt)
         if self._is_official:
             content = template.render(
@@ -145,16 +146,16 @@ class Hle(Benchmark[HleParams]):
             seed = {"seed": number} if number else {}
             reply = await tools.judge([message], overrides={**overrides, **seed})
             texts.append(_text(reply))
-            if self._read(texts[-1]) is not None:
-                return {"texts": texts, "prompt_sha256": template.sha256}
+            found = {"texts": texts, "prompt_sha256": template.sha256}
+            if self.suffices(found):
+                return found
         raise JudgeError(f"the judge gave no verdict that can be read in {JUDGE_TRIES} answers")
 
     def score(self, sample: Sample, solution: Solution) -> Score:
         """Whether the judge accepted the answer, and how confident it was stated."""
         if solution.grading is None:
             raise ScorerError("the answer was not judged")
-        text = solution.grading["texts"][-1]
-        verdict = self._read(text)
+        text, verdict = self._verdict(solution.grading)
         if verdict is None:
             raise ScorerError("the judge's text has no verdict that can be read")
         official = _parse_official(text) if self._is_official else None
@@ -168,6 +169,18 @@ class Hle(Benchmark[HleParams]):
             "no_verdict": float(official is None and read_verdict(text, "tolerant") is None),
         }
         return Score(values, _stated_answer(solution.text))
+
+    def suffices(self, found: Any) -> bool:
+        """Whether the rule reads a verdict in one of the judge's texts: others may have asked less."""
+        return self._verdict(found)[1] is not None
+
+    def _verdict(self, found: Mapping[str, Any]) -> tuple[str, bool | None]:
+        """The first text that the rule reads a verdict in, and the verdict; else the last text."""
+        texts: list[str] = found["texts"]
+        for text in texts:
+            if (verdict := self._read(text)) is not None:
+                return text, verdict
+        return texts[-1], None
 
     @property
     def _is_official(self) -> bool:

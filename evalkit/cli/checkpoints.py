@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -83,7 +84,7 @@ def _submit_new(
         if not _is_new(one, submitted) or not _is_at_rest(one, model, arguments.settle):
             continue
         try:
-            runs = recipes.prepare(arguments, one)
+            runs = recipes.prepare(arguments, one, partial(_say_once, told))
             for run in runs:
                 submission = submit(run.folder, run.cluster, arguments.replicas)
                 submitted.add(run.folder.root)
@@ -112,6 +113,12 @@ def _is_at_rest(loaded: LoadedRecipe, model: str, settle_s: float) -> bool:
     except OSError:
         return False  # it is being moved or removed
     return SYSTEM_CLOCK.wall() - newest >= settle_s
+
+
+def _say_once(told: set[str], text: str) -> None:
+    if text not in told:
+        told.add(text)
+        say(text)
 
 
 def _tell(error: EvalkitError, told: set[str]) -> None:

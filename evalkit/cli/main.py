@@ -23,6 +23,8 @@ MODULES = {
     "cancel": "submit",
     "score": "gather",
     "gather": "gather",
+    "compare": "compare",
+    "verify": "verify",
     "prepare": "prepare",
     "info": "prepare",
     "convert": "convert",

@@ -23,6 +23,8 @@ COMMANDS = {
     "cancel": "stop all jobs of a run; nothing already done is lost",
     "score": "grade (sandbox, judge) and score what is there now, without generating",
     "gather": "score everything, write the artifacts, prove completeness",
+    "compare": "how the scores and settings of runs differ, and what that proves",
+    "verify": "whether a run fits a published model card, and how both were made",
     "prepare": "load data and write the plan; nothing is submitted",
     "convert": "the recipe that a file of the NeMo Evaluator launcher is read as",
     "info": "the fully resolved recipe, with the place of each value",
@@ -50,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
         "cancel": _add_cancel,
         "score": _add_score,
         "gather": _add_gather,
+        "compare": _add_compare,
+        "verify": _add_verify,
         "prepare": _add_prepare,
         "convert": _add_convert,
         "info": _add_recipe,
@@ -260,6 +264,67 @@ def _add_gather(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="run folders, names, ids (or their beginnings), sweeps, or results.json files; each is "
+        "compared with the first",
+    )
+    _add_output(command)
+    _add_tasks(command)
+    command.add_argument(
+        "--alpha",
+        type=_share,
+        default=0.05,
+        metavar="A",
+        help="significance level, and 1 - A that of the intervals (default: 0.05)",
+    )
+    command.add_argument(
+        "--fail-on-regression",
+        action="store_true",
+        help="exit 11 where a run is worse than the first (adjusted p < A), 10 where a task could not "
+        "be compared",
+    )
+    command.add_argument(
+        "--margin",
+        type=_points,
+        default=0.0,
+        metavar="PT",
+        help="a regression is a loss of more than so many points (default: 0)",
+    )
+    command.add_argument(
+        "--flips",
+        type=_natural,
+        default=5,
+        metavar="N",
+        help="samples that are named in each direction (default: 5); --json has all",
+    )
+    _add_json(command)
+
+
+def _add_verify(command: argparse.ArgumentParser) -> None:
+    _add_runs(command)
+    _add_tasks(command)
+    command.add_argument(
+        "--card", required=True, metavar="CARD", help="card file, or a shipped card's name"
+    )
+    command.add_argument(
+        "--detect",
+        type=_points,
+        default=3.0,
+        metavar="PT",
+        help="say how many repeats would find a difference of so many points (default: 3)",
+    )
+    command.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit 13 where the run is consistent and its settings are not the card's",
+    )
+    _add_json(command)
+
+
 def _add_ls(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "what", choices=["tasks", "task", "recipes", "templates", "runs"], help="what to list"
@@ -295,6 +360,27 @@ def _seconds(text: str) -> float:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return float(text)
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
+
+
+def _points(text: str) -> float:
+    value = _number(text)
+    if not 0.0 <= value <= 100.0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of points from 0 to 100")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a number") from None
 
 
 def _positive(text: str) -> int:

@@ -12,7 +12,7 @@ from evalkit.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from evalkit.cluster.prepare import PreparedRun
     from evalkit.recipe.load import LoadedRecipe
@@ -58,7 +58,11 @@ def _say_notes(loaded: LoadedRecipe, notes: Sequence[Note]) -> None:
     )
 
 
-def prepare(arguments: argparse.Namespace, loaded: LoadedRecipe | None = None) -> list[PreparedRun]:
+def prepare(
+    arguments: argparse.Namespace,
+    loaded: LoadedRecipe | None = None,
+    on_progress: Callable[[str], None] = say,
+) -> list[PreparedRun]:
     """The recipe's runs on disk, new or as they are; those of `loaded` where it is given. Raises
     EvalkitError."""
     from evalkit.cluster.prepare import prepare_runs
@@ -68,5 +72,5 @@ def prepare(arguments: argparse.Namespace, loaded: LoadedRecipe | None = None) -
         env=command_environment(None),
         command=["evalkit", *sys.argv[1:]],
         clock=SYSTEM_CLOCK,
-        on_progress=say,
+        on_progress=on_progress,
     )

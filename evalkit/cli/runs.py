@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
     """One run, or the runs of a sweep. Raises UsageError, RecipeError."""
-    text = arguments.run
+    return runs_named(arguments.run, Path(arguments.output))
+
+
+def runs_named(text: str, output: Path) -> list[RunFolder]:
+    """What a person calls a run, or a sweep, in this output folder. Raises UsageError, RecipeError."""
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
         return _runs_of_recipe(text)
-    return find_runs(text, Path(arguments.output), skip_note)
+    return find_runs(text, output, skip_note)
+
+
+def label_of(folder: RunFolder, output: Path) -> str:
+    """A run's path below the output folder, or its whole path."""
+    top, root = output.absolute(), folder.root
+    return str(root.relative_to(top) if root.is_relative_to(top) else root)
 
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:

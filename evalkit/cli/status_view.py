@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.cluster.log_tail import printable
-from evalkit.cluster.phase import age, brief
+from evalkit.cluster.phase_parts import age, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from evalkit.cluster.status_values import (
         FailureGroup,
+        GradingStatus,
         ReplicaStatus,
         RunStatus,
         TaskStatus,
@@ -74,11 +75,15 @@ def _whole(
 ) -> RenderableType:
     """All parts; `room`: lines for replicas, `evidence`: log lines of each failure."""
     head = Text.assemble((status.run, "bold"), f" {status.run_id}  ", (status.phase, "bold"))
+    if status.stage not in (status.phase, "done"):
+        head.append(f"  ({status.stage})", "dim")
     parts: list[RenderableType] = [head, Text(status.message)]
     if status.slurm_error:
         said = status.slurm_error.partition("\n")[0]
         parts.append(Text(f"Slurm could not be asked: {said}", style="yellow"))
-    parts += ["", TaskTable(status.tasks)]
+    parts += ["", TaskTable(status.tasks), *_notes(status.tasks)]
+    if any(t.grading is not None and (t.grading.state or t.grading.graded) for t in status.tasks):
+        parts += ["", GradingTable(status.tasks)]
     if status.replicas:
         parts += _replicas(status, room)
         parts += _words(status)
@@ -113,6 +118,57 @@ class TaskTable:
                 str(sum(task.outcomes.get(name, 0) for name in OURS)),
             )
         yield table
+
+
+@dataclass(frozen=True, slots=True)
+class GradingTable:
+    """A line per task that a sandbox or a judge grades."""
+
+    tasks: Sequence[TaskStatus]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        has_bar = options.max_width >= BAR_FROM_COLUMNS
+        table = _table("grading", *([""] if has_bar else []))
+        _add_numbers(table, ("graded", "rate/s", "left", "ungraded", "judge", "scorer"))
+        _add_words(table, ("grader",))
+        for task in self.tasks:
+            found = task.grading
+            if found is None:
+                continue
+            total = max(found.expected, 1)
+            bar = ProgressBar(total=total, completed=found.graded, width=BAR_WIDTH)
+            table.add_row(
+                Text(task.name),
+                *([bar] if has_bar else []),
+                f"{found.graded:,}/{found.expected:,}",
+                "-" if not found.rate_per_s else f"{found.rate_per_s:.1f}",
+                duration(found.eta_s) if found.owed else "",
+                f"{found.ungraded:,}",
+                f"{found.judge_error:,}",
+                f"{found.scorer_error:,}",
+                Text(_grader(found)),
+            )
+        yield table
+        for task in self.tasks:
+            if task.grading is not None and task.grading.detail:
+                yield Text(f"{task.name}: {task.grading.detail}", style="dim")
+
+
+def _grader(found: GradingStatus) -> str:
+    """`judge ready`, `2 x judge ready`, or how the latest one ended."""
+    count = f"{found.graders} x " if found.graders > 1 else ""
+    return f"{count}{found.grader} {found.state or 'not begun'}"
+
+
+def _notes(tasks: Sequence[TaskStatus]) -> list[RenderableType]:
+    """Why a task has no score yet, or what its score is of."""
+    by_note: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.score_note:
+            by_note.setdefault(task.score_note, []).append(task.name)
+    return [
+        Text(f"score of {', '.join(names)}: {note}", style="dim") for note, names in by_note.items()
+    ]
 
 
 def _score(task: TaskStatus) -> str:
@@ -250,5 +306,11 @@ def duration(seconds: float | None) -> str:
 
 def status_line(status: RunStatus) -> str:
     """One line for a log that is no terminal."""
-    tasks = ", ".join(f"{t.name} {t.done}/{t.expected}" for t in status.tasks)
+    tasks = ", ".join(f"{t.name} {t.done}/{t.expected}{_graded(t)}" for t in status.tasks)
     return f"{status.run} {status.phase}: {tasks}; {status.message}"
+
+
+def _graded(task: TaskStatus) -> str:
+    """` (graded 3)`, once something of a task is."""
+    found = task.grading
+    return f" (graded {found.graded})" if found is not None and found.graded else ""

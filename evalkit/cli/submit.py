@@ -35,7 +35,7 @@ def command_submit(arguments: argparse.Namespace) -> int:
 
         return submit_as_they_appear(arguments, _submit)
     runs = recipes.prepare(arguments)
-    submissions = [_submit(run.folder, run.cluster, arguments.replicas) for run in runs]
+    submissions = _submit_all([(run.folder, run.cluster) for run in runs], arguments.replicas)
     return _report([run.folder for run in runs], submissions, arguments)
 
 
@@ -49,7 +49,7 @@ def command_resume(arguments: argparse.Namespace) -> int:
         from evalkit.cli.run import run_all
 
         return run_all(runs, as_json=arguments.json)
-    submissions = [_submit(run, load_cluster(run), arguments.replicas) for run in runs]
+    submissions = _submit_all([(run, load_cluster(run)) for run in runs], arguments.replicas)
     return _report(runs, submissions, arguments)
 
 
@@ -73,12 +73,16 @@ def command_cancel(arguments: argparse.Namespace) -> int:
 
 
 def _submit(folder: RunFolder, cluster: Cluster, replicas: int | None) -> Submission:
-    from evalkit.cluster.submit import submit_run
+    return _submit_all([(folder, cluster)], replicas)[0]
 
-    return submit_run(
-        folder,
-        load_plan(folder),
-        cluster,
+
+def _submit_all(
+    runs: Sequence[tuple[RunFolder, Cluster]], replicas: int | None
+) -> list[Submission]:
+    from evalkit.cluster.share import SweepRun, submit_runs
+
+    return submit_runs(
+        [SweepRun(folder, load_plan(folder), cluster) for folder, cluster in runs],
         clock=SYSTEM_CLOCK,
         env=command_environment(None),
         replicas=replicas,

@@ -30,7 +30,7 @@ from evalkit.cluster.deaths import ended_without_a_word
 from evalkit.cluster.departure import Departure
 from evalkit.cluster.failures import Failure, FailureKind
 from evalkit.cluster.job import QUERY_TIMEOUT_S, current_job
-from evalkit.cluster.jobs import find_replica
+from evalkit.cluster.jobs import find_replica, whose_turn
 from evalkit.cluster.requeue import Ending
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import JobState, job_state
@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGUSR2):  # a requeue sends them to this process too
         signal.signal(number, signal.SIG_IGN)
     root, code = argv
-    folder = RunFolder(Path(root))
     job = current_job()
+    folder = whose_turn(RunFolder(Path(root)), job.job_id)
     departure = Departure(folder, _replica(folder, job), load_cluster(folder), job)
     try:
         take_leave(folder, departure, job, int(code))

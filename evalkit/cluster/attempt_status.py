@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.cluster.jobs import read_fence
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE
-from evalkit.cluster.phase import is_strange
+from evalkit.cluster.phase_parts import is_strange
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, Scene, is_past
 from evalkit.cluster.states import ON_NODES, JobState
 from evalkit.cluster.status_values import AttemptStatus

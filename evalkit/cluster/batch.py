@@ -45,6 +45,18 @@ AGAIN = (
 """Three tries within 10 s."""
 
 
+def render_gather_teardown() -> list[str]:
+    """Shell lines after the srun of the job behind the replicas: it asks for a requeue, or says itself
+    how it ended."""
+    return [
+        "code=$?",
+        JOB,
+        *AGAIN,
+        f'[ "$code" -ne {REQUEUE_CODE} ] || again',
+        'exit "$code"',
+    ]
+
+
 def render_teardown(root: Path, python: str, max_failures: int) -> list[str]:
     """Shell lines after srun. `python` is the interpreter as a shell command."""
     quoted = shlex.quote(str(root))

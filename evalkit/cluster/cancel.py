@@ -14,7 +14,7 @@ import contextlib
 import re
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +25,7 @@ from evalkit.cluster.credentials import remove_secrets, secrets_file
 from evalkit.cluster.jobs import (
     Fence,
     JobRecord,
+    is_wanted_elsewhere,
     job_name,
     latest_submission,
     read_jobs,
@@ -39,7 +40,7 @@ from evalkit.store.leases import forget_leases
 from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from evalkit.clock import Clock
     from evalkit.cluster.replica_report import ReplicaReport
@@ -88,12 +89,18 @@ class Cancelled:
     """Slurm jobs of the run that no submit had noted."""
     left: tuple[str, ...] = ()
     """What is still there, in words."""
+    spared: tuple[JobRecord, ...] = ()
+    """Jobs that other runs share: they leave this one out."""
 
     @property
     def text(self) -> str:
         """One line for a person."""
         named = [f"{job.job_id} ({', '.join(job.replicas) or job.role})" for job in self.jobs]
         named += [f"{job_id} (not on record)" for job_id in self.unrecorded]
+        if self.spared:
+            ids = ", ".join(job.job_id for job in self.spared)
+            rest = f"; {replace(self, spared=()).text}" if named else ""
+            return f"job {ids} is shared, leaves this run out and goes on with the others{rest}"
         if not named:
             return "nothing of this run was running or waiting"
         kind = "process" if self.jobs and self.jobs[0].executor == "local" else "job"
@@ -121,14 +128,15 @@ def cancel_run(
     reports = read_reports(folder)
     live = live_elements(records, commands, now=clock.wall(), reports=reports)
     # the gather first: it would start as soon as the last replica is gone
-    jobs = sorted(
-        (record for record in records if live.intersection(record.elements)),
-        key=lambda record: record.role,
-    )
+    found = [record for record in records if live.intersection(record.elements)]
+    spared = tuple(record for record in found if is_wanted_elsewhere(folder, record))
+    jobs = sorted((r for r in found if r not in spared), key=lambda record: record.role)
     left: Sequence[QueuedJob] = ()
     unrecorded: tuple[str, ...] = ()
     if on_slurm or any(record.executor == "slurm" for record in jobs):
-        chain = Chain(folder, job_name(load_plan(folder)), commands, records)
+        mine = [record for record in records if not is_wanted_elsewhere(folder, record)]
+        chain = Chain(folder, job_name(load_plan(folder)), commands, mine)
+        chain.spare(job.job_id for job in spared)
         left = chain.end([r.job_id for r in jobs if r.executor == "slurm"], clock, wait_s)
         unrecorded = tuple(sorted(chain.unrecorded))
     # last: processes of another machine are an error, which must keep no job alive
@@ -138,7 +146,7 @@ def cancel_run(
         _raise_fence(folder, Fence(last, gone=True))
         forget_leases(folder)
     remove_secrets(secrets_file(folder, load_plan(folder)))
-    return Cancelled(tuple(jobs), killed, unrecorded, tuple(map(str, left)))
+    return Cancelled(tuple(jobs), killed, unrecorded, tuple(map(str, left)), spared)
 
 
 def fence_off(folder: RunFolder) -> tuple[list[JobRecord], int]:
@@ -183,10 +191,15 @@ class Chain:
     ) -> None:
         self._folder = folder.cluster.resolve()
         self._known = {record.job_id for record in records if record.executor == "slurm"}
-        self._name = name
+        self._names = {name, *(record.name for record in records)}
+        self._spared: set[str] = set()
         self._commands = commands
         self.found: set[str] = set()
         """Ids of all jobs of the run that were seen in the queue."""
+
+    def spare(self, ids: Iterable[str]) -> None:
+        """Leave these jobs alone."""
+        self._spared.update(ids)
 
     def end(self, known: Sequence[str], clock: Clock, wait_s: float | None) -> list[QueuedJob]:
         """Cancel all, and again what comes back; what is left after `wait_s`. Raises ClusterError."""
@@ -216,15 +229,18 @@ class Chain:
         ours are those on record here, or whose script lies here, by whatever path. Raises ClusterError.
         """
         ended = self._commands.run(
-            "squeue", "-h", "-r", "--all", "--me", f"--name={self._name}", "-o", ROW_FORMAT
+            *("squeue", "-h", "-r", "--all", "--me"),
+            *(f"--name={','.join(sorted(self._names))}", "-o", ROW_FORMAT),
         )
         if ended.returncode:
             raise ClusterError(f"squeue failed: {ended.stderr or ended.returncode}")
-        rows = [row for row in parse_rows(ended.stdout, self._name) if self._is_ours(row)]
+        rows = [row for row in parse_rows(ended.stdout, self._names) if self._is_ours(row)]
         self.found.update(row.job_id for row in rows)
         return rows
 
     def _is_ours(self, row: QueuedJob) -> bool:
+        if row.job_id in self._spared:
+            return False
         return row.job_id in self._known or Path(row.script).parent.resolve() == self._folder
 
     def _wait_s(self) -> float:
@@ -234,12 +250,12 @@ class Chain:
         return (float(found[1]) if found else KILL_WAIT_S) + MARGIN_S
 
 
-def parse_rows(text: str, name: str) -> list[QueuedJob]:
-    """Rows of `squeue -o` ROW_FORMAT of jobs with this name."""
+def parse_rows(text: str, names: Collection[str]) -> list[QueuedJob]:
+    """Rows of `squeue -o` ROW_FORMAT of jobs with one of these names."""
     rows = []
     for line in text.splitlines():
         fields = line.strip().split("|", 6)
-        if len(fields) == 7 and fields[5] == name:
+        if len(fields) == 7 and fields[5] in names:
             job_id, element, state, reason, nodes, _, script = fields
             rows.append(QueuedJob(job_id, element, state, reason, nodes, script))
     return rows

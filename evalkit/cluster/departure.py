@@ -56,8 +56,21 @@ CONTINUES = "What is finished is kept: `evalkit submit` continues the run."
 class Departure:
     """The end of one attempt of one replica, as far as its job goes."""
 
-    def __init__(self, folder: RunFolder, replica: str, cluster: Cluster, job: JobInfo) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        replica: str,
+        cluster: Cluster,
+        job: JobInfo,
+        *,
+        attempts: RunFolder | None = None,
+        goes_on: bool = False,
+    ) -> None:
+        """`attempts`: where those of the job are on record, if not in the run's own folder; `goes_on`:
+        other runs wait for the job."""
         self._folder = folder
+        self._attempts = attempts or folder
+        self._goes_on = goes_on
         self._replica = replica
         self._cluster = cluster
         self._job = job
@@ -67,7 +80,7 @@ class Departure:
     def records(self) -> list[AttemptRecord]:
         """Records of the run; none where they cannot be read, which may not keep a job from its requeue."""
         try:
-            return read_attempts(self._folder)
+            return read_attempts(self._attempts)
         except OSError as error:
             log.warning("the attempts cannot be read: %s", error)
             return []
@@ -98,9 +111,9 @@ class Departure:
         job = self._job
         unseen = job.restart_count - len(self.history())
         try:
-            number = begin_attempt(self._folder, self._replica).number
+            number = begin_attempt(self._attempts, self._replica).number
             record = empty_record(job, self._replica, number)
-            write_attempt(self._folder, replace(record, end="failed", failure=failure))
+            write_attempt(self._attempts, replace(record, end="failed", failure=failure))
         except (StoreError, OSError) as error:
             log.warning("the attempt leaves no record: %s", error)
             if unseen >= UNRECORDED_AFTER:
@@ -114,7 +127,7 @@ class Departure:
         ended the job.
         """
         own, job = self.own(), self._job
-        if own is not None and own.end == "done":
+        if own is not None and own.end == "done" and not self._goes_on:
             return
         refusal = spent or refuse(self.history(), self._cluster)
         if self.is_cancelled():
@@ -169,7 +182,7 @@ class Departure:
         own = None if cause is None else self.own()
         if own is not None:
             with contextlib.suppress(StoreError, OSError):  # only status has less to say then
-                write_attempt(self._folder, replace(own, cause=cause))
+                write_attempt(self._attempts, replace(own, cause=cause))
 
     def _stop(self, verdict: Verdict, refusal: str | None) -> None:
         """The job ends. Raises ClusterError when only a limit ended it."""
@@ -193,7 +206,7 @@ class Departure:
         failure = Failure(FailureKind.OVER_BUDGET, reason, record.node)
         ended = replace(record, end="over_budget", reason=reason, failure=failure)
         with contextlib.suppress(StoreError):  # the run's log has it too
-            write_attempt(self._folder, ended)
+            write_attempt(self._attempts, ended)
 
     def note(self, text: str) -> None:
         """Say it in the run's log and in the job's."""

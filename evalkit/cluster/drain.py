@@ -93,8 +93,11 @@ class Drain:
         return self.reason is not None
 
     def attach(self) -> None:
-        """Hear requests in the running loop from now on, and an earlier one at once."""
-        self._loop = asyncio.get_running_loop()
+        """Hear requests in the running loop from now on, and an earlier one at once.
+
+        Of several loops, one after the other, each attaches it.
+        """
+        self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
         if self.requested:
             self._event.set()
 

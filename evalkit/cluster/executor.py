@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from submitit import SlurmExecutor
 
 from evalkit.benchmarks.registry import benchmark_class
-from evalkit.cluster.batch import DEAF, FORGET, OUTLIVE, render_teardown
+from evalkit.cluster.batch import DEAF, FORGET, OUTLIVE, render_gather_teardown, render_teardown
 from evalkit.errors import ClusterError
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 
@@ -214,6 +214,7 @@ def render_gather_parameters(
         "comment": cluster.comment,
         **({"dependency": "afterany:" + ":".join(after)} if after else {}),
         "setup": [OUTLIVE, *render_setup(cluster), FORGET],
+        "teardown": render_gather_teardown(),
         "srun_args": [EXPORT, *cluster.srun_args],
     }
     if shape.judge_gpus:

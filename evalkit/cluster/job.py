@@ -3,8 +3,8 @@
 Both hold a folder and a name, nothing else: a requeued attempt imports the code and reads the disk.
 Exit codes and result pickles are for Slurm's records; nobody reads a result from them.
 
-submitit handles signals only until a callable runs: then a replica's are `evalkit.cluster.tenure`'s,
-and a gather, which can start over at any time, goes on after a preemption only.
+submitit handles signals only until a callable runs: then a replica's are `evalkit.cluster.tenure`'s, and
+those of the job behind the replicas `evalkit.cluster.gathering`'s.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import psutil
 from submitit.slurm.slurm import SlurmJobEnvironment
 
-from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import env as environment
-from evalkit.cluster.batch import ENDED_CODE, TERMINATED
-from evalkit.cluster.credentials import read_secrets, remove_secrets, secrets_file
+from evalkit.cluster.batch import ENDED_CODE
+from evalkit.cluster.credentials import read_secrets, secrets_file
 from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
 from evalkit.cluster.executor import KILL_WAIT
+from evalkit.cluster.jobs import note_turn
 from evalkit.cluster.local import find_process
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.store.layout import RunFolder
@@ -33,7 +33,6 @@ from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import FrameType
 
 EXECUTOR = "SUBMITIT_EXECUTOR"
 WAIT_POLL_S = 1.0
@@ -66,10 +65,15 @@ class JobInfo:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaJob:
-    """One replica of a run: `run_dir` is the run folder, `replica_index` counts from 0."""
+    """One replica of a run: `run_dir` is the run folder, `replica_index` counts from 0.
+
+    A job that several runs share is a replica of the same name of each, one after the other.
+    """
 
     run_dir: str
     replica_index: int
+    then: tuple[str, ...] = ()
+    """Folders of the runs that it works for after the first."""
 
     @property
     def replica(self) -> str:
@@ -82,22 +86,40 @@ class ReplicaJob:
         for number in (signal.SIGTERM, signal.SIGUSR2):
             # not to import in a handler what is being imported when it runs
             signal.signal(number, lambda signum, _frame: early.append(signum))
+        failure: BaseException | None = None
+        for position, run_dir in enumerate(runs := (self.run_dir, *self.then)):
+            if self.then:
+                note_turn(RunFolder(Path(self.run_dir)), current_job_id(), Path(run_dir))
+            failure = self._work_for(run_dir, early, is_last=position + 1 == len(runs)) or failure
+        if failure is not None:  # the last run was done, and one before it failed
+            if environment.read_environment().get(EXECUTOR) == "slurm":
+                raise SystemExit(ENDED_CODE)
+            raise failure
+
+    def _work_for(self, run_dir: str, early: list[int], *, is_last: bool) -> BaseException | None:
+        """One run's turn. Its failure where that is final, and other runs wait; raises it for the last."""
         from evalkit.cluster.tenure import Tenure  # heavy: it knows this module
 
-        tenure = Tenure(RunFolder(Path(self.run_dir)), self.replica)
+        tenure = Tenure(RunFolder(Path(run_dir)), self.replica, goes_on=not is_last)
         try:
             tenure.hold(early)
-        except Exception:  # damage in the decision itself is for the batch script to judge
-            if not tenure.is_over or environment.read_environment().get(EXECUTOR) != "slurm":
+        except Exception as error:  # damage in the decision itself is for the batch script to judge
+            if not tenure.is_over:
+                raise
+            if is_last and environment.read_environment().get(EXECUTOR) != "slurm":
                 raise
             traceback.print_exc()  # submitit would, and end with a code that says nothing
+            if not is_last:
+                return error
             raise SystemExit(ENDED_CODE) from None
+        return None
 
     def checkpoint(self) -> None:
         """What submitit's handler calls for a USR2 that came before `__call__`: never returns."""
         from evalkit.cluster.tenure import Tenure
 
-        Tenure(RunFolder(Path(self.run_dir)), self.replica).leave("SIGUSR2")
+        first = RunFolder(Path(self.run_dir))
+        Tenure(first, self.replica, goes_on=bool(self.then)).leave("SIGUSR2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,55 +131,41 @@ class GatherJob:
     """Local processes to wait for: (process id, start); Slurm has dependencies for that."""
 
     def __call__(self) -> None:
-        """Gather. Raises IncompleteError while units are missing; the job then counts as failed."""
-        from evalkit.cluster.grading import Watching, grade_run
-        from evalkit.cluster.runlog import note
-        from evalkit.report.gather import gather_run
-
+        """Grade and gather. Raises IncompleteError while units are missing; the job then counts as failed."""
+        early: list[int] = []
         for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, interrupt_gather)
+            signal.signal(number, lambda signum, _frame: early.append(signum))
+        from evalkit.cluster.gathering import Gathering  # heavy: it knows this module
+
+        gathering = Gathering(RunFolder(Path(self.run_dir)))
+        if signal.SIGTERM in early:
+            gathering.leave(signal.SIGTERM.name)
+        gathering.run(self._wait)
+
+    def checkpoint(self) -> None:
+        """What submitit's handler calls for a USR2 that came before `__call__`: never returns."""
+        from evalkit.cluster.gathering import Gathering
+
+        Gathering(RunFolder(Path(self.run_dir))).leave("SIGUSR2")
+
+    def _wait(self) -> None:
         for pid, started in self.after:
             while find_process(pid, started) is not None:
                 time.sleep(WAIT_POLL_S)
-        folder = RunFolder(Path(self.run_dir))
-        plan = load_plan(folder)
-        load_secrets(folder)
-        failures = grade_run(
-            folder,
-            plan,
-            tasks=plan.tasks,
-            env=environment.read_environment(),
-            clock=SYSTEM_CLOCK,
-            watching=Watching(_ignore, lambda text: note(folder, SYSTEM_CLOCK, text)),
-        )
-        for failure in failures:  # what it leaves ungraded, the gather says in the end
-            note(folder, SYSTEM_CLOCK, str(failure))
-        gather_run(folder, plan, on_progress=_ignore, clock=SYSTEM_CLOCK.wall)
-        remove_secrets(secrets_file(folder, plan))
+
+
+def current_job_id() -> str:
+    """Id of the job this process runs in, as it is on record."""
+    env = environment.read_environment()
+    if env.get(EXECUTOR) == "slurm":
+        return slurm_id(env)
+    return env.get("SUBMITIT_LOCAL_JOB_ID", "0")
 
 
 def load_secrets(folder: RunFolder) -> None:
     """Put the run's secrets into this process's environment. Raises ClusterError."""
     plan = load_plan(folder)
     environment.export(read_secrets(secrets_file(folder, plan), plan))
-
-
-def interrupt_gather(signum: int, _frame: FrameType | None) -> None:
-    """Requeue a gather that is preempted in its grace time, which Slurm would not do if it just ended.
-
-    Else a TERM ends it (artifacts are published whole), and the warning before a time limit does not.
-    """
-    env = environment.read_environment()
-    commands = SlurmCommands(env, QUERY_TIMEOUT_S)
-    if env.get(EXECUTOR) == "slurm":
-        job = slurm_id(env)
-        view = commands.show(job)
-        if view is not None and view.is_running and view.is_preempted and view.may_requeue:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the requeue sends one, to scontrol too
-            commands.requeue(job)
-            raise SystemExit(TERMINATED)
-    if signum == signal.SIGTERM:
-        raise SystemExit(TERMINATED)
 
 
 def current_job() -> JobInfo:
@@ -170,7 +178,7 @@ def current_job() -> JobInfo:
     limit = env.get("SUBMITIT_LOCAL_TIMEOUT_S")
     return JobInfo(
         executor="local",
-        job_id=env.get("SUBMITIT_LOCAL_JOB_ID", "0"),
+        job_id=current_job_id(),
         array_id=None,
         restart_count=0,
         nodes=(host,),
@@ -215,7 +223,3 @@ def _end_time(env: Mapping[str, str], raw_id: str) -> float | None:
     if known.isdigit():
         return float(known)
     return SlurmCommands(env, QUERY_TIMEOUT_S).end_time(raw_id)
-
-
-def _ignore(_progress: object) -> None:
-    """A job has nobody who watches; what was found goes to the run's log."""

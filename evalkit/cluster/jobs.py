@@ -10,18 +10,22 @@ Jobs up to it neither requeue themselves nor work on, whatever Slurm makes of th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
 
 from evalkit.errors import StoreError
+from evalkit.store.layout import RunFolder
 from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evalkit.plan.model import Plan
-    from evalkit.store.layout import RunFolder
 
 Role = Literal["replicas", "gather"]
 
@@ -51,6 +55,10 @@ class JobRecord:
     """Start of the local process, Unix time (s): proves that a process id is still ours."""
     gpus: str | None = None
     """CUDA_VISIBLE_DEVICES that a local replica was given; null for any other job."""
+    shared: tuple[str, ...] = ()
+    """Folders of the other runs that it works for, relative to this one."""
+    owner: str = "."
+    """Folder of the run that it was submitted for, relative to this one: its files are there."""
     gone: bool = False
     """A cancel has seen it gone. Comes from the fence when records are read, and is not in the file."""
 
@@ -63,8 +71,8 @@ class JobRecord:
 
 
 def job_name(plan: Plan) -> str:
-    """Name of all jobs of a run: not the same for two runs."""
-    return f"evalkit-{plan.run}-{plan.run_id}"
+    """Name of all jobs of a run: not the same for two runs. Slurm's lists of names are split at commas."""
+    return f"evalkit-{re.sub(r'[^A-Za-z0-9._-]+', '-', plan.run)}-{plan.run_id}"
 
 
 def append_job(folder: RunFolder, record: JobRecord) -> None:
@@ -96,6 +104,34 @@ def read_jobs(folder: RunFolder) -> list[JobRecord]:
     fence = read_fence(folder)
     # the last line is empty or torn
     return [_record(folder, line, fence) for line in lines[:-1] if line]
+
+
+def owner_of(folder: RunFolder, job: JobRecord) -> RunFolder:
+    """The run in whose folder a job's files are."""
+    return folder if job.owner == "." else RunFolder((folder.root / job.owner).resolve())
+
+
+def note_turn(first: RunFolder, job_id: str, run: Path) -> None:
+    """Say which of the runs that share a job it works for now; a hint for status and aftermath. `first`
+    is the job's owner."""
+    turn = os.path.relpath(run, first.root)
+    with contextlib.suppress(StoreError):
+        publish(first.turn(job_id), f"{turn}\n".encode())
+
+
+def whose_turn(first: RunFolder, job_id: str) -> RunFolder:
+    """The run that a job works for; `first` where it is not shared, or has not said yet."""
+    try:
+        turn = first.turn(job_id).read_text().strip()
+    except OSError:
+        return first
+    return first if turn == "." else RunFolder((first.root / turn).resolve())
+
+
+def is_wanted_elsewhere(folder: RunFolder, job: JobRecord) -> bool:
+    """Whether another run that a job works for wants it still. Raises StoreError."""
+    others = [RunFolder((folder.root / other).resolve()) for other in job.shared]
+    return any(not is_cancelled(other, job.job_id) for other in others)
 
 
 def find_replica(folder: RunFolder, job_id: str) -> str | None:
@@ -153,6 +189,7 @@ def _record(folder: RunFolder, line: bytes, fence: Fence) -> JobRecord:
     try:
         fields: dict[str, Any] = orjson.loads(line)
         gone = fence.gone and fields["submission"] <= fence.submission
-        return JobRecord(**{**fields, "replicas": tuple(fields["replicas"]), "gone": gone})
+        lists = {key: tuple(fields.get(key, ())) for key in ("replicas", "shared")}
+        return JobRecord(**{**fields, **lists, "gone": gone})
     except (orjson.JSONDecodeError, TypeError, KeyError) as error:
         raise StoreError(f"{folder.jobs}: a line is not a job: {error}") from error

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -25,9 +26,8 @@ from evalkit.cluster.executor import (
     render_parameters,
     render_python,
     render_setup,
-    replica_gpus,
 )
-from evalkit.cluster.job import GatherJob, ReplicaJob
+from evalkit.cluster.job import GatherJob
 from evalkit.cluster.jobs import JobRecord, append_job, job_name, read_fence
 from evalkit.cluster.local import (
     DetachedExecutor,
@@ -45,34 +45,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from evalkit.clock import Clock
+    from evalkit.cluster.order import Member, Order
     from evalkit.cluster.slurm import SlurmCommands
-    from evalkit.plan.model import Plan
     from evalkit.recipe.schema import Cluster
     from evalkit.store.layout import RunFolder
 
 LOCAL_ATTEMPTS = 7
 """submitit's local controller runs a job at most so often (six retries at its time limit)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """Replicas to start: `cluster.replicas` of them."""
-
-    folder: RunFolder
-    plan: Plan
-    cluster: Cluster
-    submission: int
-    """Number of the submit they belong to; that of the running ones when they join them."""
-    first: int = 0
-    """Number of the first of them."""
-    running: tuple[JobRecord, ...] = ()
-    """Jobs of the run that live."""
-    only_gathers: bool = False
-    """Every answer is there: no replica is started, and the gather grades what is ungraded."""
-
-    def running_ids(self, role: str, executor: str) -> list[str]:
-        """Ids of the jobs that live, of one kind."""
-        return [j.job_id for j in self.running if (j.role, j.executor) == (role, executor)]
 
 
 def without_bad_nodes(
@@ -105,28 +84,55 @@ class Launch:
     clock: Clock
     jobs: list[JobRecord] = field(default_factory=list)
     """What was started by now, the gather last; also one that was there and waits for more now."""
+    others: dict[RunFolder, list[JobRecord]] = field(default_factory=dict)
+    """The same of each run that shares the replicas."""
 
     def record(self, job_id: str, replicas: range, gpus: str | None = None) -> None:
-        """Note a job that now exists. Raises StoreError."""
+        """Note replicas that now exist, in every run that they work for. Raises StoreError."""
+        roots = [member.folder.root for member in self.order.members]
+        for member in self.order.members:
+            here = member.folder.root
+            others = tuple(os.path.relpath(root, here) for root in roots if root != here)
+            record = replace(
+                self._record(member, job_id, replicas),
+                is_array=self.order.cluster.executor == "slurm" and len(replicas) > 1,
+                gpus=gpus,
+                shared=others,
+                owner=os.path.relpath(roots[0], here),
+            )
+            self._append(member, record)
+
+    def record_gather(self, member: Member, job_id: str) -> None:
+        """Note the job behind the replicas of one run. Raises StoreError."""
+        self._append(member, self._record(member, job_id, range(0)))
+
+    def _append(self, member: Member, record: JobRecord) -> None:
+        append_job(member.folder, record)
+        self.jobs_of(member.folder).append(record)
+
+    def _record(self, member: Member, job_id: str, replicas: range) -> JobRecord:
         order = self.order
         local = order.cluster.executor == "local"
-        script = f"{order.folder.cluster.name}/{job_id}_submission.sh"
-        record = JobRecord(
-            submission=order.submission,
+        # replicas are the first run's, whoever shares them
+        owner = order.members[0] if replicas else member
+        script = owner.folder.cluster / f"{job_id}_submission.sh"
+        return JobRecord(
+            submission=member.submission,
             time=self.clock.wall(),
             host=socket.gethostname(),
             executor=order.cluster.executor,
-            name=job_name(order.plan),
+            name=job_name(owner.plan),
             job_id=job_id,
             role="replicas" if replicas else "gather",
             replicas=tuple(f"r{index}" for index in replicas),
-            is_array=not local and len(replicas) > 1,
-            script=None if local else script,
+            is_array=False,
+            script=None if local else os.path.relpath(script, member.folder.root),
             started=started_at(int(job_id)) if local else None,
-            gpus=gpus,
         )
-        append_job(order.folder, record)
-        self.jobs.append(record)
+
+    def jobs_of(self, folder: RunFolder) -> list[JobRecord]:
+        """What was started for one of the runs."""
+        return self.jobs if folder == self.order.folder else self.others.setdefault(folder, [])
 
 
 class SlurmLaunch(Launch):
@@ -138,7 +144,7 @@ class SlurmLaunch(Launch):
         self._commands = commands
         cluster, name = order.cluster, job_name(order.plan)
         kill_wait_s = commands.kill_wait_s()
-        shape = JobShape(name, replica_gpus(order.plan), order.folder.root, kill_wait_s)
+        shape = JobShape(name, order.gpus, order.folder.root, kill_wait_s)
         parameters = render_parameters(cluster, shape)
         # submitit renders the script once to validate it: a bad value fails before any job exists
         self._executor = make_executor(order.folder.cluster, cluster, parameters)
@@ -151,17 +157,21 @@ class SlurmLaunch(Launch):
 
     def send(self) -> tuple[str, ...]:
         """Submit everything; warnings. Raises ClusterError, StoreError."""
-        root = str(self.order.folder.root.absolute())
         first = self.order.first
         for part, most in zip(self._parts, self._shares, strict=True):
             self._check_fence()
             numbers = range(first + part.start, first + part.stop)
             self._executor.update_parameters(array_parallelism=most)
             with self._refusals("replicas"):
-                jobs = self._executor.submit_array([ReplicaJob(root, index) for index in numbers])
+                jobs = self._executor.submit_array([self.order.replica(n) for n in numbers])
             self.record(jobs[0].job_id.split("_")[0], numbers)
         self._check_fence()
-        return self._send_gather()
+        warnings = self._send_gather()
+        for member in self.order.then:
+            warnings += self._submit_gather(
+                member, [job.job_id for job in self.jobs_of(member.folder)]
+            )
+        return warnings
 
     def _check_fence(self) -> None:
         """Raise ClusterError, and leave no job, when a cancel has come over this submission."""
@@ -184,20 +194,26 @@ class SlurmLaunch(Launch):
             self.jobs.append(waiting)
             return ()
         # one that runs by now reads journals that still grow: another one follows it
-        after = [*workers, *(job.job_id for job in gathers)]
-        shape = GatherShape.of(order.plan)
-        parameters = render_gather_parameters(order.cluster, job_name(order.plan), after, shape)
-        executor = make_executor(order.folder.cluster, order.cluster, parameters)
+        warnings = self._submit_gather(
+            order.members[0], [*workers, *(job.job_id for job in gathers)]
+        )
+        for old in gathers if not warnings else ():
+            self._commands.run("scancel", "--state=PENDING", old.job_id)
+        return warnings
+
+    def _submit_gather(self, member: Member, after: list[str]) -> tuple[str, ...]:
+        """The gather of one run behind these jobs; a warning where it is refused."""
+        cluster, name = self.order.cluster, job_name(member.plan)
+        parameters = render_gather_parameters(cluster, name, after, GatherShape.of(member.plan))
+        executor = make_executor(member.folder.cluster, cluster, parameters)
         try:
             with self._refusals("gather"):
-                job = executor.submit(GatherJob(str(order.folder.root.absolute())))
+                job = executor.submit(GatherJob(str(member.folder.root.absolute())))
         except ClusterError as error:
-            if order.only_gathers:
+            if self.order.only_gathers:
                 raise
             return (f"{error.message}. Type `evalkit gather` when the replicas have ended.",)
-        self.record(job.job_id, range(0))
-        for old in gathers:
-            self._commands.run("scancel", "--state=PENDING", old.job_id)
+        self.record_gather(member, job.job_id)
         return ()
 
     def _wait_also(self, gather: str, workers: Sequence[str]) -> bool:
@@ -229,38 +245,40 @@ class LocalLaunch(Launch):
     def __init__(self, order: Order, clock: Clock, env: Mapping[str, str]) -> None:
         """Raises ClusterError when there are too few GPUs."""
         super().__init__(order, clock)
-        each = replica_gpus(order.plan) if order.cluster.gpu_request != "none" else 0
+        each = order.gpus if order.cluster.gpu_request != "none" else 0
         held = {gpu for job in order.running if job.gpus for gpu in job.gpus.split(",")}
         count = 0 if order.only_gathers else order.cluster.replicas
         free = visible_gpus(env)
         self._gpus = assign_gpus(free, count, each, held)
-        judge = GatherShape.of(order.plan).judge_gpus
+        judge = max(GatherShape.of(member.plan).judge_gpus for member in order.members)
         self._judge_gpus = ",".join((free or [])[:judge])  # the replicas are gone by then
         self._setup = render_setup(order.cluster)
 
     def send(self) -> tuple[str, ...]:
         """Start everything; no warnings. Raises ClusterError, StoreError."""
         order = self.order
-        root = str(order.folder.root.absolute())
         for index, devices in enumerate(self._gpus, start=order.first):
-            job = self._executor(order.cluster.time_min, devices).submit(ReplicaJob(root, index))
+            executor = self._executor(order.cluster.time_min, devices, order.folder)
+            job = executor.submit(order.replica(index))
             self.record(job.job_id, range(index, index + 1), devices)
         here = [j for j in order.running if (j.executor, j.host) == ("local", socket.gethostname())]
         workers = [*(job for job in here if job.role == "replicas"), *self.jobs]
         after = tuple((int(job.job_id), job.started or 0.0) for job in workers)
-        own_min = GatherShape.of(order.plan).time_min
-        limit = order.cluster.time_min * LOCAL_ATTEMPTS + own_min
-        gather = self._executor(limit, self._judge_gpus).submit(GatherJob(root, after))
-        self.record(gather.job_id, range(0))
+        for member in order.members:
+            own_min = GatherShape.of(member.plan).time_min
+            limit = order.cluster.time_min * LOCAL_ATTEMPTS + own_min
+            executor = self._executor(limit, self._judge_gpus, member.folder)
+            gather = executor.submit(GatherJob(str(member.folder.root.absolute()), after))
+            self.record_gather(member, gather.job_id)
         for old in here:
             if old.role == "gather":  # the new one waits for all; it writes whole files or nothing
                 kill_tree(find_process(int(old.job_id), old.started))
         return ()
 
-    def _executor(self, minutes: int, devices: str) -> DetachedExecutor:
+    def _executor(self, minutes: int, devices: str, folder: RunFolder) -> DetachedExecutor:
         cluster = self.order.cluster
         executor = DetachedExecutor(
-            self.order.folder.cluster, max_num_timeout=MAX_TIMEOUTS, python=render_python(cluster)
+            folder.cluster, max_num_timeout=MAX_TIMEOUTS, python=render_python(cluster)
         )
         executor.update_parameters(
             timeout_min=minutes,

@@ -6,9 +6,18 @@ with the last two the reason and the log that proves it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from evalkit.cluster.live import ELSEWHERE, NO_ANSWER, NO_SLURM, NOT_VISIBLE
+from evalkit.cluster.answered_phase import answered_phase
+from evalkit.cluster.phase_parts import (
+    TROUBLE,
+    Phase,
+    age,
+    brief,
+    is_out_of_sight,
+    is_unclear,
+    unclear,
+)
 from evalkit.cluster.states import LIVE, JobState
 
 if TYPE_CHECKING:
@@ -19,46 +28,6 @@ if TYPE_CHECKING:
 WORKING = frozenset({"ready", "draining", "stopping"})
 STARTING = frozenset({"starting", "loading"})
 RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING})
-UNCLEAR = frozenset({NOT_VISIBLE, NO_ANSWER, NO_SLURM})
-LOG_FOLLOWS = "; last lines of its log:"
-TROUBLE = {
-    JobState.FAILED: "failed",
-    JobState.TIMEOUT: "reached its time limit and was not requeued",
-    JobState.CANCELLED: "was cancelled",
-    JobState.OOM: "was killed for its memory (cluster.mem)",
-    JobState.NODE_FAIL: "lost its node",
-    JobState.PREEMPTED: "was preempted and not requeued",
-}
-
-
-class Phase(NamedTuple):
-    """Where a run is."""
-
-    word: str
-    message: str
-    is_over: bool
-    is_blind: bool = False
-    """Nobody here can tell whether it is over."""
-
-
-def brief(error: str) -> str:
-    """An error in one line: its first, and the cause that was seen in a log, without the log.
-
-    The whole text is in the worker's log and in the replica's report.
-    """
-    first, *rest = error.splitlines() or [""]
-    seen = next((n for n, line in enumerate(rest) if line.startswith("Seen: ")), None)
-    cause = [] if seen is None else [rest[seen], *rest[max(seen - 1, 0) : seen]]
-    where = [line for line in rest[-1:] if line.startswith("Whole log: ")]
-    return ". ".join(part.rstrip(".") for part in (first.removesuffix(LOG_FOLLOWS), *cause, *where))
-
-
-def age(seconds: float) -> str:
-    """How long ago, in the largest unit that says enough: `3 s`, `12 min`, `5 h`, `2 d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def describe_phase(
@@ -74,18 +43,17 @@ def describe_phase(
     workers = [job for job in jobs if job.role == "replicas"]
     live = [job for job in workers if job.state in LIVE]
     gathers = [job for job in jobs if job.role == "gather"]
-    gathering = any(job.state in LIVE for job in gathers)
     busy = [replica for replica in replicas if replica.state in WORKING | STARTING]
     if owed == 0:
-        alive = bool(live or busy or gathering)
-        return _done(workers, gathers, is_gathered=is_gathered, alive=alive)
+        alive = bool(live or busy or any(job.state in LIVE for job in gathers))
+        return answered_phase(tasks, workers, gathers, is_gathered=is_gathered, alive=alive)
     silent = _silent(replicas, live)
     if busy:
         return _busy(busy, len(workers) or len(replicas), owed, silent)
     if live:
         return _waiting(live, owed, failures, silent)
-    if any(_is_unclear(job) for job in workers):
-        return _unclear(
+    if any(is_unclear(job) for job in workers):
+        return unclear(
             workers, f"{owed} units owed", "`evalkit resume --here` continues the run here"
         )
     if not jobs and not replicas:
@@ -97,62 +65,10 @@ def describe_phase(
 
 def _with_gathers(stopped: Phase, gathers: Sequence[JobStatus]) -> Phase:
     """A run is not over while its gather lives, or may live."""
-    unclear = [job for job in gathers if _is_unclear(job)]
+    unsaid = [job for job in gathers if is_unclear(job)]
     is_live = any(job.state in LIVE for job in gathers)
-    is_blind = not is_live and bool(unclear) and all(_is_out_of_sight(job) for job in unclear)
-    return stopped._replace(is_over=not (is_live or unclear), is_blind=is_blind)
-
-
-def _done(
-    workers: Sequence[JobStatus],
-    gathers: Sequence[JobStatus],
-    *,
-    is_gathered: bool,
-    alive: bool,
-) -> Phase:
-    if alive:
-        return Phase("gathering", "every unit is done; replicas stop and the gather follows", False)
-    if is_gathered:
-        return Phase("complete", "complete; results are in artifacts/", True)
-    unclear = [job for job in (*gathers, *workers) if _is_unclear(job)]
-    if unclear:
-        return _unclear(unclear, "every unit is done", "`evalkit gather` writes the results here")
-    failed = [job for job in gathers if JobState(job.state).is_over]
-    if failed and failed[0].state != JobState.DONE:
-        log = f" (log: {failed[0].log})" if failed[0].log else ""
-        return Phase(
-            "failed",
-            f"every unit is done, but gather job {failed[0].job_id} ended as {failed[0].state}{log}; "
-            "`evalkit score` grades what it could not, and gathers again",
-            True,
-        )
-    return Phase("gathering", "every unit is done; `evalkit gather` writes the results", True)
-
-
-def _unclear(jobs: Sequence[JobStatus], counts: str, here: str) -> Phase:
-    """`here`: what can be done where nobody can ever say more."""
-    if all(_is_out_of_sight(job) for job in jobs):
-        return Phase("unknown", f"{counts}; {jobs[0].reason}; {here}", False, is_blind=True)
-    strange = next((job for job in jobs if is_strange(job)), None)
-    if strange is not None:
-        said = f"Slurm calls job {strange.job_id} {strange.raw}, which is not known here"
-        return Phase("unknown", f"{counts}; {said}", False)
-    return Phase("unknown", f"{counts}; Slurm does not show the jobs", False)
-
-
-def _is_unclear(job: JobStatus) -> bool:
-    """Whether a job may live though nobody says so now."""
-    is_unsaid = job.reason in UNCLEAR or _is_out_of_sight(job)
-    return job.state == JobState.UNKNOWN and (is_unsaid or is_strange(job))
-
-
-def is_strange(job: JobStatus) -> bool:
-    """Slurm has it, in a state that is not in our table: it gains states over the years."""
-    return job.state == JobState.UNKNOWN and bool(job.raw)
-
-
-def _is_out_of_sight(job: JobStatus) -> bool:
-    return job.reason == NO_SLURM or job.reason.startswith(ELSEWHERE)
+    is_blind = not is_live and bool(unsaid) and all(is_out_of_sight(job) for job in unsaid)
+    return stopped._replace(is_over=not (is_live or unsaid), is_blind=is_blind)
 
 
 def _silent(replicas: Sequence[ReplicaStatus], live: Sequence[JobStatus]) -> str:
@@ -194,6 +110,14 @@ def _waiting(
     if silent:
         return Phase("silent", f"{silent}; {owed} units owed", False)
     running = [job for job in live if job.state in RUNNING]
+    elsewhere = [job for job in running if job.works_for]
+    if running and len(elsewhere) == len(running):
+        first = elsewhere[0]
+        return Phase(
+            "waiting",
+            f"job {first.job_id} works for {first.works_for} now, {owed} units owed here",
+            False,
+        )
     if running:
         log = f"; see {running[0].log}" if running[0].log else ""
         return Phase(

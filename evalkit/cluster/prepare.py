@@ -142,9 +142,10 @@ def _plan_cell(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list
             if model not in loaded.families:
                 raise
             left_out.append(error)
-            on_progress(f"left out: {error.message}")
     if not plans:
         raise left_out[0]
+    for each in left_out:
+        on_progress(f"left out: {each.message}")
     return plans
 
 
@@ -356,8 +357,15 @@ def _prepare_task(
         prompts=data.dataset.prompts,
         n_calls=data.n_calls,
         judge=judge,
-        loose_params=frozenset((*benchmark.grading_params, *benchmark.local_params)),
+        loose_params=_loose_params(benchmark),
     )
+
+
+def _loose_params(benchmark: Benchmark[Any]) -> frozenset[str]:
+    """Parameters that a run goes on with when they change: those of grading, and of reading what was
+    found."""
+    reading = benchmark.scoring_params if benchmark.grader is not None else ()
+    return frozenset((*benchmark.grading_params, *benchmark.local_params, *reading))
 
 
 def _check(run: Planned) -> None:

@@ -63,6 +63,7 @@ class TaskProgress:
     scored: int = 0
     """Units of finished shards whose score the worker wrote down."""
     score_sum: float = 0.0
+    score_weight: float = 0.0
     shards_done: int = 0
     details: dict[str, UnitDetail] = field(default_factory=dict)
     """By outcome that is ours: the last such failure."""
@@ -143,18 +144,12 @@ class OpenShard:
         try:
             payload = unseal(line)
             if journal.is_ours is None:
-                journal.is_ours = self._is_header(payload)
+                journal.is_ours = is_header(payload, self.plan, self.shard)
             elif journal.is_ours and (key := unit_key(payload)) in self.planned:
                 self._count(key, payload, journal)
         except (CorruptLineError, KeyError):
             journal.is_ours = bool(journal.is_ours)
             self.is_damaged = True
-
-    def _is_header(self, payload: dict[str, Any]) -> bool:
-        wanted = header(
-            self.plan.fingerprint, self.shard.task, self.shard.index, str(payload.get("attempt"))
-        )
-        return all(payload.get(name) == value for name, value in wanted.items())
 
     def _count(self, key: UnitKey, payload: dict[str, Any], journal: OpenJournal) -> None:
         record, rank = decode(payload), journal.rank
@@ -191,6 +186,12 @@ class OpenShard:
         before = units.pop(key, None)
         if before is not None:
             self.outcomes[str(before[1])] -= 1
+
+
+def is_header(payload: dict[str, Any], plan: Plan, shard: Shard) -> bool:
+    """Whether this is the first line of a journal of the shard, under this plan."""
+    wanted = header(plan.fingerprint, shard.task, shard.index, str(payload.get("attempt")))
+    return all(payload.get(name) == value for name, value in wanted.items())
 
 
 class ProgressReader:
@@ -261,6 +262,7 @@ def _add_marker(progress: TaskProgress, marker: dict[str, Any]) -> None:
     progress.outcomes.update(marker.get("outcomes", {}))
     progress.scored += marker.get("scored", 0)
     progress.score_sum += marker.get("score_sum", 0.0)
+    progress.score_weight += marker.get("score_weight", marker.get("scored", 0))
 
 
 def read_missing(folder: RunFolder, task: str) -> dict[str, tuple[int, str]]:

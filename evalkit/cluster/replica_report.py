@@ -29,17 +29,22 @@ class TaskTally:
     done: int = 0
     scored: int = 0
     score_sum: float = 0.0
+    score_weight: float = 0.0
+    """What `score_sum` is a share of: `scored`, or the parts that the scores count."""
     outcomes: dict[str, int] = field(default_factory=dict)
     rate_per_s: float = 0.0
     """Units per second since the attempt's first unit of the task, as of the last heartbeat."""
 
-    def add(self, outcome: Outcome, score: float | None) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Count one unit."""
         self.outcomes[outcome.value] = self.outcomes.get(outcome.value, 0) + 1
         self.done += outcome.is_models_own
-        if score is not None:
-            self.scored += 1
-            self.score_sum += score
+
+    def add_score(self, value: float, weight: float) -> None:
+        """Count the score of one unit."""
+        self.scored += 1
+        self.score_sum += value
+        self.score_weight += weight
 
 
 @dataclass(slots=True)
@@ -98,6 +103,16 @@ def read_reports(folder: RunFolder) -> dict[str, ReplicaReport]:
         return {}
     reports = [read_report(path) for path in paths]
     return {report.replica: report for report in reports if report is not None}
+
+
+def read_reports_by_file(folder: RunFolder) -> list[ReplicaReport]:
+    """All readable reports where each execution has a file of its own (graders), the latest first."""
+    try:
+        found = [read_report(path) for path in folder.replicas.glob("*.json")]
+    except OSError:
+        return []
+    reports = [report for report in found if report is not None]
+    return sorted(reports, key=lambda report: (report.started, report.attempt), reverse=True)
 
 
 def read_report(path: Path) -> ReplicaReport | None:

@@ -20,6 +20,7 @@ from evalkit.client.target import Target
 from evalkit.cluster.drain import DrainedError
 from evalkit.cluster.facilities import check_sandboxes
 from evalkit.cluster.failures import is_retryable
+from evalkit.cluster.running_score import ScoreBudget, ScoresBeside, UnitScore
 from evalkit.cluster.units import do_unit
 from evalkit.errors import EvalkitError, InfraError, ServerDiedError
 from evalkit.recipe.serving import LocalServing, VllmServing
@@ -30,6 +31,7 @@ from evalkit.store.publish import publish
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from evalkit.benchmarks.contract import Solution
     from evalkit.clock import Clock
     from evalkit.cluster.attempts import Attempt
     from evalkit.cluster.drain import Drain
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from evalkit.serving.telemetry import Telemetry
     from evalkit.serving.trouble import Trouble
     from evalkit.store.journal import JournalSet
-    from evalkit.store.queue import WorkQueue
+    from evalkit.store.queue import WorkItem, WorkQueue
 
 log = logging.getLogger("evalkit.worker")
 
@@ -88,6 +90,7 @@ class Session:
         )
         self._queue = queue
         self._checked: set[str] = set()
+        self._budget = ScoreBudget(attending.clock.monotonic)
         self.servers = first_server
         self.is_dry = False
         """Nothing was left to hand out before anybody asked to stop."""
@@ -195,17 +198,23 @@ class Session:
         self.is_dry = False
         target = self._target(endpoint)
         async with CallClient(target, self._all.settings, self._all.clock) as client:
-            feeders = [self._feeder(client) for _ in range(self._all.settings.parallelism)]
+            beside = ScoresBeside()
+            parallelism = self._all.settings.parallelism
+            feeders = [self._feeder(client, beside) for _ in range(parallelism)]
             guards = [
+                beside.run(),
                 self._all.journals.sync_forever(),
                 self._tally(client),
                 self._end_drain(client),
                 self._guard(server, endpoint, client),
                 self._all.telemetry.record(endpoint, self.servers),
             ]
-            await until_done(feeders, guards)
+            try:
+                await until_done(feeders, guards)
+            finally:
+                beside.close()
 
-    async def _feeder(self, client: CallClient) -> None:
+    async def _feeder(self, client: CallClient, beside: ScoresBeside) -> None:
         """One stream of units: the next as soon as the last has ended."""
         while (item := await self._queue.next()) is not None:
             name = item.shard.shard.task
@@ -214,12 +223,31 @@ class Session:
             except (asyncio.CancelledError, EvalkitError):
                 self._queue.give_back(item)
                 raise
-            self._all.report.tally(name).add(end.outcome, end.score)
+            self._all.report.tally(name).add(end.outcome)
+            if end.solution is not None:
+                self._score(item, end.solution, beside)
             if self._all.journals.failure is not None:
                 raise self._all.journals.failure
-            await self._queue.done(item, end.outcome, end.score)
+            await self._queue.done(item, end.outcome)
         if not self._all.drain.requested:
             self.is_dry = True
+
+    def _score(self, item: WorkItem, solution: Solution, beside: ScoresBeside) -> None:
+        """Have an answer scored for the running score, if that needs no finding of a grader."""
+        work = self._works[item.shard.shard.task]
+        benchmark, sample = work.benchmark, work.samples[item.key.sample]
+        tally = self._all.report.tally(work.plan.name)
+
+        def count(score: UnitScore) -> None:
+            tally.add_score(*score)
+            item.shard.add_score(*score)
+
+        if not benchmark.scores_ungraded(sample):
+            return
+        if benchmark.parallel_scoring:
+            beside.put(benchmark, sample, solution, count)
+        elif (score := self._budget.score(benchmark, sample, solution)) is not None:
+            count(score)
 
     async def _guard(self, server: Deployment, endpoint: Endpoint, client: CallClient) -> None:
         """Raises ServerDiedError when the server is dead or hangs."""

@@ -10,26 +10,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalkit.cluster.accounting import History
+from evalkit.cluster.answered_phase import stage_of
 from evalkit.cluster.attempt_status import Parts, attempt_statuses
 from evalkit.cluster.attempts import AttemptReader, AttemptRecord
 from evalkit.cluster.env import read_environment
-from evalkit.cluster.jobs import JobRecord, latest_submission, read_jobs
+from evalkit.cluster.grading_progress import GradingReader
+from evalkit.cluster.jobs import (
+    JobRecord,
+    latest_submission,
+    owner_of,
+    read_jobs,
+    whose_turn,
+)
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Answer
 from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, is_past
-from evalkit.cluster.progress import ProgressReader, TaskProgress, is_gathered
+from evalkit.cluster.progress import ProgressReader, is_gathered
 from evalkit.cluster.replica_report import ENDED, ReplicaReport, read_reports
 from evalkit.cluster.requeue import bad_nodes
 from evalkit.cluster.scheduler import Scheduler
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import ON_NODES, JobState, what_to_do
+from evalkit.cluster.status_tasks import task_status, total
 from evalkit.cluster.status_values import (
     JobStatus,
     ReplicaStatus,
     RunStatus,
     TaskStatus,
 )
-from evalkit.cluster.troubles import group_failures
+from evalkit.cluster.troubles import group_failures, ungraded
+from evalkit.cluster.unit_failures import UnitSources
 from evalkit.cluster.usage import count_usage
 from evalkit.errors import StoreError
 from evalkit.store.layout import attempt_id
@@ -40,7 +50,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.clock import Clock
-    from evalkit.plan.model import TaskPlan
     from evalkit.store.layout import RunFolder
 
 __all__ = ["ReplicaStatus", "RunStatus", "StatusReader", "TaskStatus", "run_status"]
@@ -60,6 +69,7 @@ class StatusReader:
         self._clock = clock
         self._plan = load_plan(folder)
         self._progress = ProgressReader(folder, self._plan)
+        self._gradings = GradingReader(folder, self._plan)
         self._attempts = AttemptReader(folder)
         self._postmortem = Postmortem()
         self._scheduler = Scheduler(SlurmCommands(read_environment() if env is None else env))
@@ -89,17 +99,23 @@ class StatusReader:
         replicas = tuple(_replica_statuses(folder, jobs, parts))
         alive = frozenset(replica.name for replica in replicas if replica.is_alive)
         progress = {task.name: self._progress.read(task) for task in plan.tasks}
+        gradings = {t.name: c for t in plan.tasks if (c := self._gradings.read(t)) is not None}
         tasks = tuple(
-            _task_status(task, progress[task.name], parts.reports, alive) for task in plan.tasks
+            task_status(
+                task, progress[task.name], gradings.get(task.name), parts.reports, alive, parts.now
+            )
+            for task in plan.tasks
         )
         done = sum(task.done for task in tasks)
-        rate = _total(task.rate_per_s for task in tasks)
+        rate = total(task.rate_per_s for task in tasks)
         eta_s = (plan.n_units - done) / rate if rate else None
         attempts = tuple(attempt_statuses(folder, jobs, parts, self._postmortem))
-        failures = group_failures(
-            folder, attempts, jobs, parts.answer.rows, progress, parts.answer.history
-        )
-        phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=is_gathered(folder))
+        sources = UnitSources(progress, gradings, attempts, jobs)
+        failures = group_failures(folder, sources, parts.answer.rows, parts.answer.history)
+        gathered = is_gathered(folder)
+        phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=gathered)
+        if phase.is_over:
+            failures = (*failures, *ungraded(tasks))
         working = frozenset(attempt.id for attempt in attempts if attempt.is_alive)
         return RunStatus(
             run=plan.run,
@@ -122,6 +138,7 @@ class StatusReader:
             usage=count_usage(parts.attempts, working, eta_s) if attempts else None,
             bad_nodes=bad_nodes(parts.attempts),
             slurm_error=parts.answer.error,
+            stage=stage_of(tasks, is_gathered=gathered),
         )
 
     def look(self) -> Parts:
@@ -167,34 +184,6 @@ def _unexplained(
     return [record for record in records if record.job_id in ids]
 
 
-def _task_status(
-    task: TaskPlan,
-    progress: TaskProgress,
-    reports: Mapping[str, ReplicaReport],
-    alive: frozenset[str],
-) -> TaskStatus:
-    seen = [report for report in reports.values() if task.name in report.tasks]
-    rate = _total(r.tasks[task.name].rate_per_s or None for r in seen if r.replica in alive)
-    # markers count finished shards, reports count what each last attempt did: the larger is better
-    scored = sum(report.tasks[task.name].scored for report in seen)
-    score_sum = sum(report.tasks[task.name].score_sum for report in seen)
-    if progress.scored >= scored:
-        scored, score_sum = progress.scored, progress.score_sum
-    owed = task.n_units - progress.done
-    return TaskStatus(
-        name=task.name,
-        expected=task.n_units,
-        done=progress.done,
-        outcomes=dict(sorted(progress.outcomes.items())),
-        shards=task.n_shards,
-        shards_done=progress.shards_done,
-        score=score_sum / scored if scored else None,
-        scored=scored,
-        rate_per_s=rate,
-        eta_s=owed / rate if rate else None,
-    )
-
-
 def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
     silent = NOT_VISIBLE if parts.answer.error is None else NO_ANSWER
     for record in parts.records:
@@ -202,6 +191,8 @@ def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
             row = parts.answer.rows.get(element)
             state = row.state if row else JobState.UNKNOWN
             reason = row.reason if row else silent
+            owner = owner_of(folder, record)
+            turn = whose_turn(owner, element).root if record.shared else folder.root
             yield JobStatus(
                 job_id=element,
                 role=record.role,
@@ -210,7 +201,8 @@ def _job_statuses(folder: RunFolder, parts: Parts) -> Iterable[JobStatus]:
                 raw=row.raw if row else "",
                 reason=reason,
                 nodes=row.nodes if row else "",
-                log=_existing(folder.job_log(element)),
+                log=_existing(owner.job_log(element)),
+                works_for=None if turn == folder.root else turn.name,
                 advice=what_to_do(element, state, row.raw if row else "", reason),
                 excluded=row.excluded if row else "",
             )
@@ -275,11 +267,6 @@ def _unheard(name: str, job: JobStatus | None, attempts: int) -> ReplicaStatus:
         return ReplicaStatus(name, "waiting", None, None, None, attempts=attempts)
     state = "waiting" if not JobState(job.state).is_over else "ended"
     return ReplicaStatus(name, state, job.job_id, job.nodes or None, job.log, attempts=attempts)
-
-
-def _total(rates: Iterable[float | None]) -> float | None:
-    known = [rate for rate in rates if rate is not None]
-    return sum(known) if known else None
 
 
 def _existing(path: Path) -> str | None:

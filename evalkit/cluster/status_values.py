@@ -11,6 +11,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class GradingStatus:
+    """How far the answers to one task are graded."""
+
+    grader: Literal["sandbox", "judge"]
+    folder: str
+    """Where what was found lies."""
+    expected: int
+    """Planned units."""
+    graded: int
+    """Units that something was found about."""
+    ungraded: int
+    """Answers that are there, and that nobody has graded or tried to."""
+    judge_error: int
+    """Answers on which the judge failed: `evalkit score` tries them again."""
+    scorer_error: int
+    """Answers on which the sandbox or the benchmark's own code failed: likewise."""
+    graders: int
+    """Who grade it now."""
+    rate_per_s: float | None
+    """Units per second now; null when nobody does."""
+    eta_s: float | None
+    """Seconds until the answers that are there are graded at this rate."""
+    state: str | None
+    """The word of the latest grader (see `ReplicaReport.state`); null before the first."""
+    detail: str | None
+    """What a grader waits for, in words."""
+    error: str | None
+    """Why the latest grader could not grade the task, or some of its answers; null while one works."""
+    log: str | None
+    """Path of the latest grader's log."""
+
+    @property
+    def owed(self) -> int:
+        """Answers that are there, and that nothing was found about."""
+        return self.ungraded + self.judge_error + self.scorer_error
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
     """One task."""
 
@@ -22,12 +60,16 @@ class TaskStatus:
     shards: int
     shards_done: int
     score: float | None
-    """Mean score so far, over `scored` units; null when no worker has scored yet."""
+    """Mean score so far, over `scored` units; null while none is known."""
     scored: int
     rate_per_s: float | None
     """Units per second now; null when nobody works on the task."""
     eta_s: float | None
     """Seconds until the task is done at this rate."""
+    grading: GradingStatus | None = None
+    """Null for a task that needs no sandbox and no judge to be scored."""
+    score_note: str | None = None
+    """Why there is no score yet, or what it is of where that is not all that is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +119,8 @@ class JobStatus:
     """Path of the job's own output, where a worker that never started says why."""
     advice: str | None = None
     """What to do for a job that is held or suspended."""
+    works_for: str | None = None
+    """The other run that a shared job works for now."""
     excluded: str = ""
     """Nodes it stays off, as Slurm writes them: failed ones, and those of cluster.exclude."""
 
@@ -137,8 +181,8 @@ class RunStatus:
     time: float
     """Unix time (s)."""
     phase: str
-    """One word: not_submitted, waiting, starting, running, silent, gathering, complete, stopped,
-    failed, unknown."""
+    """One word: not_submitted, waiting, starting, running, silent, grading, gathering, complete,
+    stopped, failed, unknown."""
     message: str
     """The phase in a sentence, with the reason and a log path when something is wrong."""
     is_over: bool
@@ -161,6 +205,8 @@ class RunStatus:
     """Nodes on which attempts failed repeatedly: requeued jobs stay off them where they can."""
     slurm_error: str | None = None
     """Why the jobs' states are not known, or not all."""
+    stage: Literal["generating", "grading", "gathering", "done"] = "generating"
+    """What is to be done next, whether somebody is at it (`phase`) or not."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -8,8 +8,9 @@ the first job exists.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -25,8 +26,9 @@ from evalkit.cluster.credentials import (
 from evalkit.cluster.executor import check_folder
 from evalkit.cluster.grading import ungraded_tasks
 from evalkit.cluster.jobs import JobRecord, job_name, read_fence, read_jobs
-from evalkit.cluster.launch import LocalLaunch, Order, SlurmLaunch, without_bad_nodes
+from evalkit.cluster.launch import LocalLaunch, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
+from evalkit.cluster.order import Member, Order
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError, StoreError
@@ -35,7 +37,7 @@ from evalkit.store.run import load_cluster, save_cluster
 from evalkit.store.survey import survey_run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from evalkit.clock import Clock
     from evalkit.cluster.replica_report import ReplicaReport
@@ -94,9 +96,15 @@ def submit_run(
     added there. Raises ClusterError when there is no Slurm or it refuses, RecipeError for a secret
     that is not set, StoreError.
     """
-    submitter = Submitter(folder, plan, cluster, clock, env, replicas)
     if cluster.executor == "slurm":
         check_slurm(env)
+    with submitting(folder):
+        return Submitter(folder, plan, cluster, clock, env, replicas).submit()
+
+
+@contextlib.contextmanager
+def submitting(folder: RunFolder) -> Iterator[None]:
+    """Keep others from submitting the run. Raises ClusterError, StoreError."""
     check_folder(folder.root)
     lock = FileLock(folder.submit_lock, timeout=LOCK_WAIT_S)
     try:
@@ -113,7 +121,7 @@ def submit_run(
             hint="Nothing was submitted: check free space, quota and permissions of the run folder.",
         ) from error
     try:
-        return submitter.submit()
+        yield
     finally:
         lock.release()
 
@@ -130,6 +138,24 @@ def check_slurm(env: Mapping[str, str]) -> None:
             )
 
 
+class Owing(NamedTuple):
+    """What a run owes, and what works on it."""
+
+    owed: dict[str, int]
+    damage: tuple[str, ...]
+    number: int
+    """Of the submission that replicas started now belong to."""
+    first: int
+    """Number of the first replica to start."""
+    running: tuple[JobRecord, ...]
+    only_gathers: bool
+
+    @property
+    def total(self) -> int:
+        """Owed units of all tasks."""
+        return sum(self.owed.values())
+
+
 @dataclass(slots=True)
 class Submitter:
     """One submit of one run."""
@@ -143,6 +169,11 @@ class Submitter:
 
     def submit(self) -> Submission:
         """See `submit_run`."""
+        found = self.look()
+        return found if isinstance(found, Submission) else self.start(found)
+
+    def look(self) -> Submission | Owing:
+        """What is owed; the submission where nothing is to be started."""
         known = read_jobs(self.folder)
         commands = SlurmCommands(self.env)
         reports = read_reports(self.folder)
@@ -164,24 +195,18 @@ class Submitter:
             return Submission("already_running", owed, running, damage)
         if only_gathers and not ungraded_tasks(self.folder, self.plan, self.plan.tasks):
             return Submission("nothing_owed", owed, warnings=damage)
-        count = max(1, min(self.replicas or self.cluster.replicas, survey.total))
         last = max((job.submission for job in running or known), default=0)
         number = last if running else 1 + max(last, read_fence(self.folder).submission)
-        order = Order(
-            folder=self.folder,
-            plan=self.plan,
-            cluster=self.cluster.model_copy(update={"replicas": count}),
-            submission=number,
-            first=self._first(known, running, reports) if running else 0,
-            running=running,
-            only_gathers=only_gathers,
-        )
-        secrets = collect_secrets(self.plan, self.env)
-        jobs, warnings = self._send(order, commands, secrets)
-        kind: Literal["submitted", "added", "grading"] = "added" if running else "submitted"
-        if only_gathers:
+        first = self._first(known, running, reports) if running else 0
+        return Owing(owed, damage, number, first, running, only_gathers)
+
+    def start(self, found: Owing) -> Submission:
+        """Start what is owed."""
+        launch, warnings = send([(self, found)])
+        kind: Literal["submitted", "added", "grading"] = "added" if found.running else "submitted"
+        if found.only_gathers:
             kind = "grading"
-        return Submission(kind, owed, jobs, (*self._dropped(), *damage, *warnings))
+        return Submission(kind, found.owed, tuple(launch.jobs), (*found.damage, *warnings))
 
     def _refuse_ending(self, running: Sequence[JobRecord]) -> None:
         """Jobs that a cancel came over may not be joined, and would be in the way of new ones."""
@@ -219,47 +244,73 @@ class Submitter:
         heard = [report.replica for report in reports.values() if report.is_fresh(now)]
         return 1 + max((int(name.removeprefix("r")) for name in (*names, *heard)), default=-1)
 
-    def _send(
-        self, order: Order, commands: SlurmCommands, secrets: Mapping[str, str]
-    ) -> tuple[tuple[JobRecord, ...], tuple[str, ...]]:
-        """Jobs and warnings; what can fail beforehand fails before the first job exists."""
-        launch: SlurmLaunch | LocalLaunch
-        left_out: tuple[str, ...] = ()
-        if self.cluster.executor == "local":
-            launch = LocalLaunch(order, self.clock, self.env)
-        else:
-            cluster, left_out = without_bad_nodes(self.folder, order.cluster, commands)
-            launch = SlurmLaunch(replace(order, cluster=cluster), self.clock, commands)
-        if secrets:
-            write_secrets(secrets_file(self.folder, self.plan), secrets)
-        save_cluster(self.folder, self._settings(is_added=bool(order.running)))
-        sent = environment.submission_environment(self.env, frozenset(secrets))
-        try:
-            with environment.process_environment(sent):
-                warnings = launch.send()
-        finally:
-            if not launch.jobs and not order.running:  # nobody is left to read them
-                remove_secrets(secrets_file(self.folder, self.plan))
-        self._remove_links()
-        if left_out:
-            warnings = (
-                *warnings,
-                f"left out {', '.join(left_out)}: attempts failed there repeatedly",
-            )
-        return tuple(launch.jobs), warnings
-
-    def _settings(self, *, is_added: bool) -> Cluster:
+    def settings(self, *, is_added: bool) -> Cluster:
         """What the run goes on with: added replicas do not change how many a resume starts."""
         replicas = load_cluster(self.folder).replicas if is_added else self.replicas
         return self.cluster.model_copy(update={"replicas": replicas or self.cluster.replicas})
 
-    def _remove_links(self) -> None:
+    def remove_links(self) -> None:
         """Remove submitit's absolute links: a run folder may be moved."""
         for link in self.folder.cluster.glob(".submission_file_*.sh"):
             link.unlink(missing_ok=True)
 
-    def _dropped(self) -> tuple[str, ...]:
-        names = sorted(name for name in self.env if name.startswith("SBATCH_"))
-        if not names:
-            return ()
-        return (f"ignored {', '.join(names)}: put such options into `cluster` of the recipe",)
+
+def send(
+    parts: Sequence[tuple[Submitter, Owing]],
+) -> tuple[SlurmLaunch | LocalLaunch, tuple[str, ...]]:
+    """Start replicas for one run, or for several that share them; the launch, and warnings.
+
+    What can fail beforehand fails before the first job exists. Raises as `submit_run`.
+    """
+    (first, found), *rest = parts
+    total = sum(owing.total for _, owing in parts)
+    count = max(1, min(first.replicas or first.cluster.replicas, total))
+    order = Order(
+        folder=first.folder,
+        plan=first.plan,
+        cluster=first.cluster.model_copy(update={"replicas": count}),
+        submission=found.number,
+        first=found.first,
+        running=found.running,
+        only_gathers=found.only_gathers,
+        then=tuple(Member(each.folder, each.plan, owing.number) for each, owing in rest),
+    )
+    secrets = [collect_secrets(each.plan, each.env) for each, _ in parts]
+    launch, left_out = _prepare_launch(order, first)
+    for (each, owing), own in zip(parts, secrets, strict=True):
+        if own:
+            write_secrets(secrets_file(each.folder, each.plan), own)
+        save_cluster(each.folder, each.settings(is_added=bool(owing.running)))
+    hidden = frozenset().union(*secrets)
+    sent = environment.submission_environment(first.env, hidden)
+    try:
+        with environment.process_environment(sent):
+            warnings = launch.send()
+    finally:
+        if not launch.jobs and not order.running:  # nobody is left to read them
+            for each, _ in parts:
+                remove_secrets(secrets_file(each.folder, each.plan))
+    for each, _ in parts:
+        each.remove_links()
+    if left_out:
+        said = f"left out {', '.join(left_out)}: attempts failed there repeatedly"
+        warnings = (*warnings, said)
+    return launch, (*_dropped(first.env), *warnings)
+
+
+def _prepare_launch(
+    order: Order, submitter: Submitter
+) -> tuple[SlurmLaunch | LocalLaunch, tuple[str, ...]]:
+    """All scripts rendered; and the nodes that are left out."""
+    if order.cluster.executor == "local":
+        return LocalLaunch(order, submitter.clock, submitter.env), ()
+    commands = SlurmCommands(submitter.env)
+    cluster, left_out = without_bad_nodes(order.folder, order.cluster, commands)
+    return SlurmLaunch(replace(order, cluster=cluster), submitter.clock, commands), left_out
+
+
+def _dropped(env: Mapping[str, str]) -> tuple[str, ...]:
+    names = sorted(name for name in env if name.startswith("SBATCH_"))
+    if not names:
+        return ()
+    return (f"ignored {', '.join(names)}: put such options into `cluster` of the recipe",)

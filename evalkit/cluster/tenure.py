@@ -43,8 +43,10 @@ HANDLED = (signal.SIGTERM, signal.SIGUSR2)
 class Tenure:
     """One attempt of one replica in its job."""
 
-    def __init__(self, folder: RunFolder, replica: str) -> None:
+    def __init__(self, folder: RunFolder, replica: str, *, goes_on: bool = False) -> None:
+        """`goes_on`: the job works for other runs after this one."""
         self._folder = folder
+        self._goes_on = goes_on
         self._replica = replica
         self._cluster = Cluster()
         self._job: JobInfo | None = None
@@ -59,7 +61,7 @@ class Tenure:
         """Work until nothing is left to lease. `early`: signals that came before this call.
 
         Raises SystemExit when the attempt was told to stop, what the worker raised when it failed, and
-        ClusterError when it would go on but may not.
+        ClusterError when it would go on but may not. Returns where the job goes on with another run.
         """
         for number in HANDLED:
             signal.signal(number, self._hear)
@@ -72,7 +74,7 @@ class Tenure:
                 self._fail(error)
                 self.is_over = True
             raise
-        if code:
+        if code and not self._is_left_out():
             self._finish(None)
             is_local = self._job is None or self._job.executor == "local"
             raise SystemExit(code if is_local else ENDED_CODE)
@@ -86,7 +88,8 @@ class Tenure:
                 hint="The output folder must be the same on all nodes.",
             )
         self._cluster = load_cluster(self._folder)
-        self._check_start(self._job)
+        if not self._may_start(self._job):
+            return 0
         from evalkit.cluster import worker  # heavy: serving and client
 
         load_secrets(self._folder)
@@ -131,9 +134,20 @@ class Tenure:
         self._finish(None)
         raise SystemExit(TERMINATED)
 
-    def _check_start(self, job: JobInfo) -> None:
-        """End an attempt that nobody wants: Slurm requeues without asking for budgets."""
+    def _is_left_out(self) -> bool:
+        """Whether only this run was cancelled, and the job is there for others."""
+        job = self._job
+        if not self._goes_on or self._signals or job is None:
+            return False
+        return self._departure(job).is_cancelled()
+
+    def _may_start(self, job: JobInfo) -> bool:
+        """End an attempt that nobody wants: Slurm requeues without asking for budgets. False where the
+        job goes on without this run."""
         departure = self._departure(job)
+        if self._is_left_out():
+            departure.note(f"{self._replica} leaves this run out: it was cancelled")
+            return False
         if departure.is_cancelled():
             departure.note(f"{self._replica} does not start again: the run was cancelled")
             raise SystemExit(TERMINATED)
@@ -144,6 +158,7 @@ class Tenure:
             departure.close(empty_record(job, self._replica, number), refusal)
             self._is_decided = self.is_over = True
             raise departure.refused(refusal)
+        return True
 
     @contextlib.contextmanager
     def _budget(self, job: JobInfo) -> Iterator[None]:
@@ -182,7 +197,7 @@ class Tenure:
             self.is_over = departure.is_refused
 
     def _departure(self, job: JobInfo) -> Departure:
-        return Departure(self._folder, self._replica, self._cluster, job)
+        return Departure(self._folder, self._replica, self._cluster, job, goes_on=self._goes_on)
 
 
 def _ignore_signals() -> None:

@@ -19,12 +19,13 @@ from evalkit.cluster.unit_failures import unit_failures
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from evalkit.cluster.progress import TaskProgress
     from evalkit.cluster.slurm import JobRow
-    from evalkit.cluster.status_values import AttemptStatus, JobStatus
+    from evalkit.cluster.status_values import AttemptStatus, JobStatus, TaskStatus
+    from evalkit.cluster.unit_failures import UnitSources
     from evalkit.store.layout import RunFolder
 
 NO_HISTORY = History({})
+NOBODY_GRADED = "nobody has graded them: `evalkit submit` or `evalkit score` does"
 
 
 class Case(NamedTuple):
@@ -39,18 +40,17 @@ class Case(NamedTuple):
 
 def group_failures(
     folder: RunFolder,
-    attempts: Sequence[AttemptStatus],
-    jobs: Sequence[JobStatus],
+    sources: UnitSources,
     rows: Mapping[str, JobRow],
-    progress: Mapping[str, TaskProgress],
     history: History = NO_HISTORY,
 ) -> tuple[FailureGroup, ...]:
     """All failures of a run, the latest kind first."""
+    attempts, jobs = sources.attempts, sources.jobs
     told = _told(attempts, history)
     cases = [
         *_of_attempts(attempts),
         *_of_jobs(folder, [job for job in jobs if job.job_id not in told or _is_held(job)], rows),
-        *_of_units(folder, progress, attempts, jobs),
+        *_of_units(folder, sources),
     ]
     groups: dict[tuple[str, FailureKind], list[Case]] = {}
     for case in cases:
@@ -91,13 +91,30 @@ def _of_jobs(
             yield Case("job", job.job_id, None, failure)
 
 
-def _of_units(
-    folder: RunFolder,
-    progress: Mapping[str, TaskProgress],
-    attempts: Sequence[AttemptStatus],
-    jobs: Sequence[JobStatus],
-) -> Iterable[Case]:
-    for found in unit_failures(folder, progress, attempts, jobs):
+def ungraded(tasks: Sequence[TaskStatus]) -> tuple[FailureGroup, ...]:
+    """Answers that are all there and that nobody grades any more, with the last grader's reason."""
+    found = [(t.name, t.grading) for t in tasks if t.grading is not None and t.done == t.expected]
+    waiting = [(name, grading) for name, grading in found if grading.ungraded]
+    if not waiting:
+        return ()
+    name, last = next((each for each in waiting if each[1].error), waiting[-1])
+    return (
+        FailureGroup(
+            kind=FailureKind.UNGRADED,
+            of="unit",
+            count=sum(grading.ungraded for _, grading in waiting),
+            where=name,
+            time=None,
+            reason=last.error or NOBODY_GRADED,
+            node=None,
+            log=last.log if last.error else None,
+            lines=(),
+        ),
+    )
+
+
+def _of_units(folder: RunFolder, sources: UnitSources) -> Iterable[Case]:
+    for found in unit_failures(folder, sources):
         yield Case("unit", found.task, None, found.failure, found.n)
 
 

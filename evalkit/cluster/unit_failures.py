@@ -2,13 +2,14 @@
 
 A journal is an attempt's own, so it tells whose failure a unit's is. Its words lead to the lines: an
 endpoint's are searched for in the logs of that attempt, and a benchmark that failed left its traceback
-there. A gather asks judges and graders for the first time, and its job's own output is its log. Text
-only chooses what is shown. Nothing is read where no unit failed, and of a log only its end.
+there. A grading has attempts and logs of its own; what only `score` finds, when a run is gathered, is
+in its job's own output. Text only chooses what is shown. Nothing is read where no unit failed, and of a log only its end.
 """
 
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.cluster.failures import Failure, FailureKind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from evalkit.cluster.grading_progress import GradingCounts
     from evalkit.cluster.progress import TaskProgress, UnitDetail
     from evalkit.cluster.status_values import AttemptStatus, JobStatus
     from evalkit.store.layout import RunFolder
@@ -40,6 +42,19 @@ NEW_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 NOT_SAID = "see the worker's log"
 
 
+NO_GRADINGS: Mapping[str, GradingCounts] = MappingProxyType({})
+
+
+class UnitSources(NamedTuple):
+    """What was counted of a run's units."""
+
+    progress: Mapping[str, TaskProgress]
+    gradings: Mapping[str, GradingCounts] = NO_GRADINGS
+    """Of tasks that a sandbox or a judge grades."""
+    attempts: Sequence[AttemptStatus] = ()
+    jobs: Sequence[JobStatus] = ()
+
+
 class UnitFailures(NamedTuple):
     """Failures of one kind of a task's units."""
 
@@ -56,17 +71,16 @@ class Place(NamedTuple):
     lines: tuple[str, ...] = ()
 
 
-def unit_failures(
-    folder: RunFolder,
-    progress: Mapping[str, TaskProgress],
-    attempts: Sequence[AttemptStatus] = (),
-    jobs: Sequence[JobStatus] = (),
-) -> Iterable[UnitFailures]:
+def unit_failures(folder: RunFolder, sources: UnitSources) -> Iterable[UnitFailures]:
     """Units that are owed because of us, by task and kind, with the last failure of each."""
     is_complete = is_gathered(folder)
-    for task, counts in progress.items():
+    for task, counts in sources.progress.items():
+        grading = sources.gradings.get(task)
         missing = {} if is_complete else read_missing(folder, task)
         for outcome, kind in KINDS.items():
+            if grading is not None and (n := grading.errors.get(outcome, 0)):
+                yield _of_grading(folder, task, n, outcome, grading)
+                missing.pop(outcome, None)
             journaled = counts.outcomes.get(outcome, 0)
             # what only calls can tell is old in a gather's result; what only graders tell is not
             gathered, said = missing.get(outcome, (0, "")) if kind in GRADERS else (0, "")
@@ -75,14 +89,33 @@ def unit_failures(
             detail = counts.details.get(outcome)
             if journaled and detail is not None:
                 words, kind = detail.text, _said(detail.kind) or kind
-                place = _in_attempt(folder, task, kind, detail, attempts)
+                place = _in_attempt(folder, task, kind, detail, sources.attempts)
             else:
                 words = said.partition("\n")[0]
-                place = _in_gather(folder, task, words, jobs)
+                place = _in_gather(folder, task, words, sources.jobs)
             log = None if place.log is None else str(place.log.relative_to(folder.root))
             yield UnitFailures(
                 task, n, Failure(kind, words or NOT_SAID, place.node, log, place.lines)
             )
+
+
+def _of_grading(
+    folder: RunFolder, task: str, n: int, outcome: Outcome, counts: GradingCounts
+) -> UnitFailures:
+    """Units that a grader failed on, with the node and the log of the last one that did."""
+    detail = counts.details[outcome]
+    replica, _, numbers = detail.attempt.rpartition(".a")
+    number = numbers.partition(".")[0]  # `r900.a2.0`: of the judge's server, too
+    node: str | None = None
+    log: str | None = None
+    lines: tuple[str, ...] = ()
+    if number.isdecimal():
+        node = next((r.host for r in counts.reports if r.attempt == int(number)), None)
+        worker = counts.place.worker_log(replica, int(number))
+        text = _end(worker)
+        lines = _traceback(text, "grade of ") or _naming(text, detail.text)
+        log = str(worker.relative_to(folder.root)) if worker.exists() else None
+    return UnitFailures(task, n, Failure(KINDS[outcome], detail.text or NOT_SAID, node, log, lines))
 
 
 def _said(kind: str | None) -> FailureKind | None:

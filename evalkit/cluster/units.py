@@ -65,10 +65,10 @@ class TaskWork:
 
 @dataclass(frozen=True, slots=True)
 class UnitEnd:
-    """How a unit ended, and its score where that is cheap to know."""
+    """How a unit ended, and its answer where there is one."""
 
     outcome: Outcome
-    score: float | None = None
+    solution: Solution | None = None
 
 
 async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd:
@@ -105,7 +105,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
         await model.end()
     if model.failure is not None:
         return _unanswered(item, model, model.failure)
-    return UnitEnd(solution.outcome, _running_score(work, sample, solution))
+    return UnitEnd(solution.outcome, solution)
 
 
 def _unanswered(item: WorkItem, model: DurableModel, failure: EvalkitError) -> UnitEnd:
@@ -143,15 +143,3 @@ def _failed(
     record = UnitRecord(key.sample, key.repeat, outcome, "", calls=calls, detail=detail, kind=kind)
     item.shard.writer.append(record)
     return UnitEnd(outcome)
-
-
-def _running_score(work: TaskWork, sample: Sample, solution: Solution) -> float | None:
-    """The unit's score for the progress line; the result is scored anew when it is gathered."""
-    if work.benchmark.parallel_scoring or work.benchmark.grader is not None:
-        return None
-    try:
-        return work.benchmark.score(sample, solution).values.get(work.benchmark.metric)
-    except Exception:
-        # As above: the gather scores again and reports the failure for what it is.
-        log.exception("score of %s failed on sample %s", work.plan.name, sample.id)
-        return None

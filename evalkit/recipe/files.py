@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ENDINGS = (".yaml", ".yml")
+SHIPPED_FOLDERS = (("recipes",), ("recipes", "cards"), ("slurm_templates",))
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Kind:
     """What sort of file is read."""
 
     noun: str
-    """`recipe` or `template`."""
+    """`recipe`, `template` or `card`."""
     shipped: Mapping[str, Path]
     """Shipped files by name."""
     expand: Callable[[Document, Path], Document]
@@ -52,7 +53,7 @@ def find_file(source: str | Path, kind: Kind, base: Path = Path()) -> Path:
     """
     path = base / Path(source).expanduser()
     name = Path(source)
-    is_bare = len(name.parts) == 1 or name.parts[:-1] in (("recipes",), ("slurm_templates",))
+    is_bare = len(name.parts) == 1 or name.parts[:-1] in SHIPPED_FOLDERS
     bare = name.name.removesuffix(name.suffix) if name.suffix in ENDINGS else name.name
     is_shipped = is_bare and bare in kind.shipped
     # A folder `demo` beside us does not hide the shipped recipe `demo`.

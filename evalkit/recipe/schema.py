@@ -165,6 +165,9 @@ class Cluster(Section):
     """`slurm` submits with sbatch; `local` runs replicas as background processes here."""
     replicas: int = Field(1, ge=1)
     """Servers that share the run's work: tasks of one Slurm array."""
+    share: bool = False
+    """The runs of a sweep share their jobs: each job works for one after the other and reloads its server
+    in between. Else each run has jobs of its own."""
     array_parallelism: int | None = Field(None, ge=1)
     """Most replicas of one submit at once."""
     nodes: int = Field(1, ge=1)

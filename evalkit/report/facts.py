@@ -41,19 +41,27 @@ def read_run_facts(folder: RunFolder) -> RunFacts:
     """The facts of all attempts, by replica, then attempt."""
     problems: list[str] = []
     made_by = _read_object(folder.provenance, problems)
+    servers = read_servers(folder, problems)
+    return RunFacts(made_by, servers, tuple(_within(folder, problem) for problem in problems))
+
+
+def read_servers(folder: RunFolder, problems: list[str]) -> tuple[ServerFacts, ...]:
+    """What all attempts below a folder's logs recorded about servers, by replica, then attempt."""
     logs = folder.stdout.parent
     found = [
         (path.parent.parent.name, int(match[1]), path)
         for path in logs.glob("*/attempt-*/server.json")
         if (match := _ATTEMPT.fullmatch(path.parent.name))
     ]
-    servers = [
+    return tuple(
         ServerFacts(replica=replica, attempt=attempt, facts=row)
         for replica, attempt, path in sorted(found, key=lambda x: (len(x[0]), x[0], x[1]))
         for row in _read_rows(path, problems)
-    ]
-    root = f"{folder.root}/"
-    return RunFacts(made_by, tuple(servers), tuple(p.removeprefix(root) for p in problems))
+    )
+
+
+def _within(folder: RunFolder, problem: str) -> str:
+    return problem.removeprefix(f"{folder.root}/")
 
 
 def sum_gpu_seconds(servers: tuple[ServerFacts, ...]) -> float | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.contract import Solution
-from evalkit.store.gradings import ShardGradings, grading_plan, solution_hash
+from evalkit.store.gradings import JudgeUsage, ShardGradings, grading_plan, solution_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,9 @@ class Findings:
     place: RunFolder
     plan: Plan | None
     """What the gradings' journals are of; null for a benchmark without a grader."""
+    benchmark: Benchmark[Any]
+    usage: JudgeUsage = field(default_factory=JudgeUsage)
+    """What the judge's calls of the shards that were read have cost."""
 
     @classmethod
     def of(
@@ -59,12 +62,14 @@ class Findings:
     ) -> Findings:
         """Where those of a task are."""
         if benchmark.grader is None:
-            return cls(folder, None)
+            return cls(folder, None, benchmark)
         own = grading_plan(plan, task, benchmark.grading_params)
-        return cls(folder.grading(task.name, own.fingerprint), own)
+        return cls(folder.grading(task.name, own.fingerprint), own, benchmark)
 
     def read(self, shard: Shard) -> ShardFindings:
         """Those of one shard. Raises StoreError."""
         if self.plan is None:
             return ShardFindings(None)
-        return ShardFindings(ShardGradings.read(self.place, self.plan, shard))
+        found = ShardGradings.read(self.place, self.plan, shard, self.benchmark.suffices)
+        self.usage.take(found.usage)
+        return ShardFindings(found)

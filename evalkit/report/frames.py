@@ -16,6 +16,7 @@ from evalkit.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pandas as pd
     import pyarrow as pa
@@ -27,7 +28,17 @@ CHUNK = 1 << 18
 BATCH = 10_000
 """Samples turned into columns at a time: bounds the Python objects alive at once."""
 
-TEXTS = ("id", "subset", "outcome", "answer", "detail", "content", "reasoning", "finish_reason")
+TEXTS = (
+    "id",
+    "subset",
+    "cluster",
+    "outcome",
+    "answer",
+    "detail",
+    "content",
+    "reasoning",
+    "finish_reason",
+)
 NUMBERS = ("sample", "repeat", "calls")
 TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
 AS_JSON = ("target", "data", "grading", "tool_calls", "steps", "messages")
@@ -35,11 +46,16 @@ AS_JSON = ("target", "data", "grading", "tool_calls", "steps", "messages")
 
 def iter_samples(folder: RunFolder, task: str) -> Iterator[dict[str, Any]]:
     """The lines of samples.jsonl.zst in order. Raises StoreError where it is missing or damaged."""
-    path = folder.samples(task)
+    for line, _ in read_samples(folder.samples(task)):
+        yield line
+
+
+def read_samples(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each line of a samples artifact, parsed and as it is (without its end). Raises StoreError."""
     try:
         with path.open("rb") as file:
             for line in _lines(file):
-                yield orjson.loads(line)
+                yield orjson.loads(line), line
     except FileNotFoundError as error:
         raise StoreError(
             f"there is no {path}", hint="`evalkit gather` makes it; check the task's name."
@@ -113,7 +129,7 @@ def _schema(pa: Any, scores: list[str]) -> Any:
 
 
 def _flatten(line: dict[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {name: line[name] for name in (*TEXTS, *NUMBERS)} | line["usage"]
+    row: dict[str, Any] = {name: line.get(name) for name in (*TEXTS, *NUMBERS)} | line["usage"]
     row |= {f"score.{name}": value for name, value in (line["scores"] or {}).items()}
     row |= {
         name: orjson.dumps(line[name]).decode() for name in AS_JSON if line.get(name) is not None

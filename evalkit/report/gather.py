@@ -32,6 +32,7 @@ from evalkit.report.headline import (
     make_headline,
     split_by_subset,
 )
+from evalkit.report.judging import judge_facts
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
 from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
@@ -154,7 +155,8 @@ def gather_task(
             samples_sha256 = write_samples(folder.samples(task.name), spill.lines())
         else:
             samples_sha256 = hash_lines(spill.lines())
-    results = _make_results(plan, found, aggregate, benchmark, facts, samples_sha256)
+    provenance = _provenance(plan, found, findings, facts)
+    results = _make_results(plan, found, aggregate, benchmark, provenance, samples_sha256)
     if publishes:
         write_task(folder, plan, results)
     return results
@@ -201,7 +203,7 @@ def _make_results(
     found: Collector,
     aggregate: Aggregate | None,
     benchmark: Benchmark[Any],
-    facts: RunFacts,
+    provenance: Provenance,
     samples_sha256: str,
 ) -> Results:
     task = found.task
@@ -241,15 +243,24 @@ def _make_results(
         ),
         latency_s=found.latency.distribution(),
         settings=describe_settings(plan, task, benchmark),
-        provenance=Provenance(
-            model=plan.model,
-            data=task.data,
-            servers=facts.servers,
-            run_gpu_seconds=facts.gpu_seconds,
-            made_by=facts.made_by,
-        ),
+        provenance=provenance,
         samples_sha256=samples_sha256,
-        problems=(*found.problems, *facts.problems),
+        problems=tuple(found.problems),
+    )
+
+
+def _provenance(plan: Plan, found: Collector, findings: Findings, facts: RunFacts) -> Provenance:
+    """Where everything came from; what could not be read of it is added to the problems."""
+    unread: list[str] = []
+    judge = judge_facts(found.task, findings, unread)
+    found.problems += [*facts.problems, *unread]
+    return Provenance(
+        model=plan.model,
+        data=found.task.data,
+        servers=facts.servers,
+        run_gpu_seconds=facts.gpu_seconds,
+        made_by=facts.made_by,
+        judge=judge,
     )
 
 

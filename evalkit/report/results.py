@@ -185,6 +185,37 @@ class Settings(Frozen):
     requests_sha256: str
 
 
+class JudgeTokens(Frozen):
+    """What a judge read and wrote, over all its journaled calls, as its server counted."""
+
+    prompt: int
+    completion: int
+    """Reasoning included."""
+    reasoning: int
+    unknown: int
+    """Calls for which its server did not say it; in no other field."""
+
+
+class JudgeFacts(Frozen):
+    """Who judged a task's answers, and what that has cost so far."""
+
+    name: str
+    """In the recipe."""
+    model: str
+    """Model id that was asked for."""
+    kind: Literal["hosted", "served"]
+    """By somebody else, or by evalkit."""
+    url: str | None
+    """Of a hosted judge, without user, password and query."""
+    servers: tuple[ServerFacts, ...]
+    """What each grader recorded about the judge: version, command line and GPUs of one that was served."""
+    gpu_seconds: float | None
+    """GPUs times seconds of those servers; null without GPUs, and where a grader was killed."""
+    calls: int
+    """Journaled calls, also those whose verdict could not be read, and those done twice."""
+    tokens: JudgeTokens
+
+
 class Provenance(Frozen):
     """Where model, data and code came from."""
 
@@ -193,9 +224,12 @@ class Provenance(Frozen):
     servers: tuple[ServerFacts, ...]
     """All servers of the run: tasks share them."""
     run_gpu_seconds: float | None
-    """GPU time of the whole run, all tasks; null without GPUs or where an attempt did not say."""
+    """GPU time of the whole run, all tasks; null without GPUs or where an attempt did not say. What a
+    judge needed is not in it."""
     made_by: dict[str, Any] | None
     """provenance.json: versions, commit and command that made the plan."""
+    judge: JudgeFacts | None = None
+    """Null where no judge is asked."""
 
 
 class Results(Frozen):
@@ -242,6 +276,8 @@ class TaskSummary(Frozen):
     complete: bool | None = None
     headline: Headline | None = None
     counts: Counts | None = None
+    judge: JudgeFacts | None = None
+    """Who judged it, and what that has cost."""
 
 
 class Summary(Frozen):

@@ -52,6 +52,7 @@ def render_sample_line(
         "sample": unit.key.sample,
         "repeat": unit.key.repeat,
         "subset": sample.subset,
+        "cluster": sample.cluster,
         "outcome": missed.reason if missed else unit.outcome,
         "answer": scores.answer if scores else None,
         "target": sample.target if publishable else None,

@@ -17,7 +17,7 @@ import orjson
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.errors import ScorerError
 from evalkit.report.aggregate import RepeatScores
-from evalkit.scoring.pool import ScoringPool
+from evalkit.scoring.pool import DEFAULT_DEADLINE_S, ScoringPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,15 +48,23 @@ unit that breaks it must not stop the gather of all the others."""
 class Scorer:
     """Scores batches of units; use it as a context manager."""
 
-    def __init__(self, benchmark: Benchmark[Any], *, parallel: bool) -> None:
-        """`parallel`: one worker process per CPU core; the benchmark must then be registered."""
+    def __init__(
+        self,
+        benchmark: Benchmark[Any],
+        *,
+        parallel: bool,
+        workers: int | None = None,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+    ) -> None:
+        """`parallel`: in `workers` processes, by default one per CPU core, where no unit takes longer
+        than `deadline_s`; the benchmark must then be registered."""
         self._benchmark = benchmark
         self._pool: ScoringPool[Item, RepeatScores] | None = None
         if parallel:
             params = orjson.dumps(benchmark.params.model_dump(mode="json"))
             function = partial(score_in_worker, benchmark.name, params, benchmark.profile)
-            workers = len(os.sched_getaffinity(0))
-            self._pool = ScoringPool(function, workers=workers)
+            workers = workers or len(os.sched_getaffinity(0))
+            self._pool = ScoringPool(function, workers=workers, deadline_s=deadline_s)
 
     def __enter__(self) -> Self:
         if self._pool is not None:
@@ -77,6 +85,11 @@ class Scorer:
         if self._pool is not None:
             return self._pool.score(items)
         return [self._score(sample, solution) for sample, solution in items]
+
+    def abort(self) -> None:
+        """End the worker processes at once, from any thread; what they are at is a ScorerError."""
+        if self._pool is not None:
+            self._pool.abort()
 
     def _score(self, sample: Sample, solution: Solution) -> RepeatScores | ScorerError:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evalkit.recipe.schema import Generation
+from evalkit.report.judging import bare_url
 from evalkit.report.results import Difference, Settings
 from evalkit.store.gradings import grading_plan
 
@@ -29,10 +30,19 @@ def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> 
         identity=task.identity,
         fingerprint=task.fingerprint,
         grader=grader_of(plan, task, benchmark),
-        judge=None if task.judge is None else task.judge.model_dump(mode="json"),
+        judge=None if task.judge is None else _shown_judge(task.judge),
         plan_fingerprint=plan.fingerprint,
         requests_sha256=task.requests_sha256,
     )
+
+
+def _shown_judge(judge: JudgePlan) -> dict[str, Any]:
+    """The judge as results show it: nothing in its address that may be a secret."""
+    shown = judge.model_dump(mode="json")
+    serving = shown["deployment"]["serving"]
+    if "base_url" in serving:
+        serving["base_url"] = bare_url(serving["base_url"])
+    return shown
 
 
 def grader_of(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> str | None:

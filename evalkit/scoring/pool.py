@@ -10,6 +10,7 @@ The function must be importable (spawned workers import it by name) and report i
 ScorerError; any other exception ends the worker, with a traceback on stderr.
 """
 
+import contextlib
 import multiprocessing
 import resource
 import signal
@@ -131,6 +132,20 @@ class ScoringPool(Generic[Item, Result]):
         self._memory_bytes = memory_bytes
         self._workers: list[_Worker[Item, Result]] = []
         self._lock = threading.Lock()
+        self._is_aborted = False
+
+    def abort(self) -> None:
+        """End all workers at once, from another thread than that of `score`, which raises ScorerError
+        then; nothing is scored any more."""
+        self._is_aborted = True
+        for worker in list(self._workers):
+            with contextlib.suppress(ValueError):  # it has just been reaped
+                worker.process.kill()
+        if self._lock.acquire(blocking=False):  # nobody is at it who would reap them
+            try:
+                self._end_all()
+            finally:
+                self._lock.release()
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -152,6 +167,7 @@ class ScoringPool(Generic[Item, Result]):
         Raises ScorerError where no worker can start at all, RuntimeError outside ``with``.
         """
         with self._lock:
+            self._refuse_aborted()
             if not self._workers:
                 raise RuntimeError("ScoringPool.score() outside its `with` block")
             return self._score(items)
@@ -162,6 +178,7 @@ class ScoringPool(Generic[Item, Result]):
         per_batch = max(1, min(MOST_PER_BATCH, len(items) // (4 * self._size)))
         try:
             while len(results) < len(items):
+                self._refuse_aborted()
                 for worker in self._workers:
                     if worker.ready and not worker.owed and todo:
                         batch = [todo.popleft() for _ in range(min(per_batch, len(todo)))]
@@ -170,7 +187,8 @@ class ScoringPool(Generic[Item, Result]):
         except BaseException:
             # Half-read answers would be taken for those of the next call.
             self._end_all()
-            self._start_all()
+            if not self._is_aborted:
+                self._start_all()
             raise
         return [results[index] for index in range(len(items))]
 
@@ -214,6 +232,7 @@ class ScoringPool(Generic[Item, Result]):
         was_ready, owed = worker.ready, worker.owed
         code = worker.end()
         self._workers.remove(worker)
+        self._refuse_aborted()
         if not was_ready:
             raise ScorerError(
                 f"a scoring worker could not start (exit code {code})",
@@ -222,6 +241,10 @@ class ScoringPool(Generic[Item, Result]):
         results[owed.popleft()] = ScorerError(f"grader: {reason} (exit code {code})")
         todo.extendleft(reversed(owed))
         self._workers.append(self._new_worker())
+
+    def _refuse_aborted(self) -> None:
+        if self._is_aborted:
+            raise ScorerError("the scoring was broken off")
 
     def _start_all(self) -> None:
         self._workers = [self._new_worker() for _ in range(self._size)]

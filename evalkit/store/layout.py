@@ -114,6 +114,11 @@ class RunFolder:
         return self.cluster / "plan.json"
 
     @property
+    def gather_place(self) -> RunFolder:
+        """Where attempts of the job behind the replicas are on record, apart from the replicas'."""
+        return RunFolder(self.cluster / "gather")
+
+    @property
     def jobs(self) -> Path:
         """What was submitted, one JSON line per submission."""
         return self.cluster / "jobs.jsonl"
@@ -127,6 +132,10 @@ class RunFolder:
     def cancelled(self) -> Path:
         """Number of the last submission that was cancelled (text)."""
         return self.cluster / "cancelled"
+
+    def turn(self, job_id: str) -> Path:
+        """Which of several runs a shared job works for; in the folder of the first of them."""
+        return self.cluster / f"{job_id}.turn"
 
     def job_log(self, element: str) -> Path:
         """What a job itself wrote, all its executions: `123`, `123_4` for an element of an array."""

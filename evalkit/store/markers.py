@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def write_marker(folder: RunFolder, shard: Shard, counters: dict[str, Any]) -> None:
-    """Mark a shard as done. `counters` are units, outcomes, scored, score_sum. Raises StoreError."""
+    """Mark a shard as done. `counters` are units, outcomes, scored, score_sum,
+    score_weight. Raises StoreError."""
     try:
         sizes = {
             path.name: path.stat().st_size

@@ -58,11 +58,19 @@ class OpenShard:
     """Finished steps of units that are not finished."""
     scored: int = 0
     score_sum: float = 0.0
+    score_weight: float = 0.0
+    """What `score_sum` is a share of: `scored`, or the parts that the scores count."""
     failed: int = 0
     """Units that ended with an error of ours: the shard stays owed."""
     unanswered: list[UnitKey] = field(default_factory=list)
     """Those of them that got no answer in the first pass."""
     is_second_pass: bool = False
+
+    def add_score(self, value: float, weight: float) -> None:
+        """Count the score of one unit; what comes after the shard's last unit is not in its marker."""
+        self.scored += 1
+        self.score_sum += value
+        self.score_weight += weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,7 +225,7 @@ class WorkQueue:
                 log.warning("leasing ended before: %s", self._fetch)
         await asyncio.to_thread(self._leases.release_all)
 
-    async def done(self, item: WorkItem, outcome: Outcome, score: float | None = None) -> None:
+    async def done(self, item: WorkItem, outcome: Outcome) -> None:
         """A unit's record is journaled; with its last unit a shard is closed. Raises StoreError."""
         shard = item.shard
         shard.open.discard(item.key)
@@ -226,9 +234,6 @@ class WorkQueue:
             shard.steps.pop(item.key, None)
             shard.partial.pop(item.key, None)
             shard.outcomes[outcome.value] = shard.outcomes.get(outcome.value, 0) + 1
-            if score is not None:
-                shard.scored += 1
-                shard.score_sum += score
         else:
             shard.failed += 1
             if outcome is Outcome.INFRA_ERROR and not shard.is_second_pass:
@@ -252,6 +257,7 @@ class WorkQueue:
                 "outcomes": shard.outcomes,
                 "scored": shard.scored,
                 "score_sum": shard.score_sum,
+                "score_weight": shard.score_weight,
             }
             write_marker(self._folder, shard.shard, counters)
         self._leases.release(shard.shard)

@@ -6,9 +6,13 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import psutil
 import pytest
 import zstandard
 
+from evalkit.cluster.attempts import read_attempts
+from evalkit.cluster.jobs import read_jobs
+from evalkit.cluster.replica_report import read_reports_by_file
 from evalkit.store.codec import decode
 from evalkit.store.journal import read_journal
 from evalkit.store.layout import RunFolder
@@ -108,6 +112,14 @@ def test_run_grades_what_needs_it(place: Place, model: Server, judge: Server) ->
     assert results["headline"]["name"] == "pass@1 even[m]"
     assert results["settings"]["judge"]["model"]["source"] == "m"
     assert results["settings"]["grader"]
+    facts = results["provenance"]["judge"]
+    assert (facts["name"], facts["model"], facts["kind"]) == ("j", "m", "hosted")
+    assert (facts["url"], facts["calls"]) == (judge.base_url, 2 * N)
+    assert facts["tokens"]["completion"] > 0
+    assert [each["facts"]["kind"] for each in facts["servers"]] == ["external"]
+    summary = orjson.loads(place.folder.summary.read_bytes())
+    assert summary["tasks"][0]["judge"] == facts
+    assert results_of(place, "programs")["provenance"]["judge"] is None
     assert [line["grading"]["ended"] for line in samples_of(place, "programs")] == ["ok"] * N
     assert results_of(place, "programs")["settings"]["judge"] is None
 
@@ -324,3 +336,41 @@ def test_several_nodes_are_the_replicas_affair(place: Place, model: Server, judg
     settings.write_bytes(orjson.dumps({**cluster, "nodes": 2}))
     place.evalkit("score", place.folder.root)
     assert results_of(place, "judged")["complete"]
+
+
+def grading_job(place: Place) -> psutil.Process:
+    """The process that grades: the child of what the submit has started."""
+    [gather] = [job for job in read_jobs(place.folder) if job.role == "gather"]
+    [child] = psutil.Process(int(gather.job_id)).children()
+    return child
+
+
+def grading_state(place: Place, task: str) -> str | None:
+    """What the latest grader says of itself."""
+    [grading] = (place.folder.root / "gradings" / task).iterdir()
+    reports = read_reports_by_file(RunFolder(grading))
+    return reports[0].state if reports else None
+
+
+def test_grading_job_goes_on_after_its_warning(place: Place, model: Server, judge: Server) -> None:
+    """Warned of its time limit it ends what it has begun, begins nothing, and is run again by itself."""
+    recipe = recipe_of(place, model, judge, tasks=JUDGED)
+    judge.hang_after(5)
+    submit = place.start("submit", recipe, "--wait")
+    wait_for(lambda: judge.counts()["in_flight"] == 4, submit)
+    [status] = orjson.loads(place.evalkit("status", place.folder.root, "--json"))
+    assert (status["stage"], status["phase"]) == ("grading", "grading")
+    grading_job(place).send_signal(signal.SIGUSR2)
+    wait_for(lambda: grading_state(place, "judged") == "draining", submit)
+    judge.go_on()
+    finish(submit)
+    attempts = read_attempts(place.folder.gather_place)
+    assert [(record.end, record.reason) for record in attempts] == [
+        ("drained", "SIGUSR2"),
+        ("done", None),
+    ]
+    assert 0 < attempts[0].units < N
+    assert sum(record.units for record in attempts) == N
+    assert results_of(place, "judged")["complete"]
+    assert judge.counts()["received"] == len(judge_calls(place)) == 2 * N
+    assert not list((place.folder.root / "gradings").glob("**/*.lock"))

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.harness import Place, Server, serving
-from tests.faults.test_grading import BOTH, N, judged_by, results_of
+from evalkit.cluster.attempts import read_attempts
+from evalkit.cluster.jobs import read_jobs
+from tests.faults.harness import Place, Server, finish, serving, wait_for
+from tests.faults.test_grading import (
+    BOTH,
+    N,
+    grading_state,
+    judge_calls,
+    judged_by,
+    results_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,3 +59,25 @@ def test_job_behind_the_replicas_grades(slurm_cluster: SlurmCluster, tmp_path: P
     assert results_of(place, "judged")["complete"]
     assert sorted(path.name for path in (place.folder.root / "logs").glob("r*")) == replicas
     assert "nothing is owed" in place.evalkit("submit", recipe)
+
+
+@pytest.mark.timeout(400)
+def test_grading_goes_on_after_its_time_limit(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
+    """Warned of its limit the job drains and requeues itself; no call of the judge is made twice."""
+    place = Place(tmp_path)
+    place.env |= slurm_cluster.env | {"PYTHONPATH": place.env["PYTHONPATH"]}
+    with serving() as judge:
+        judge.hang_after(5)
+        submit = place.start("submit", graded_recipe(place, judge), "--wait")
+        wait_for(lambda: judge.counts()["in_flight"] == 4, submit)
+        [gather] = [job for job in read_jobs(place.folder) if job.role == "gather"]
+        slurm_cluster.run("scancel", "--signal=USR2", gather.job_id)
+        wait_for(lambda: grading_state(place, "judged") == "draining", submit)
+        judge.go_on()
+        finish(submit)
+        assert len(judge_calls(place)) == 2 * N
+        assert judge.counts()["received"] == 2 * N
+    ends = [record.end for record in read_attempts(place.folder.gather_place)]
+    assert ends == ["drained", "done"]
+    assert results_of(place, "judged")["complete"]
+    assert results_of(place, "programs")["complete"]

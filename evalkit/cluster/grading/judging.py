@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     from evalkit.clock import Clock
     from evalkit.cluster.attempts import Attempt
-    from evalkit.cluster.grading.work import GradingItem
+    from evalkit.cluster.drain import Drain
+    from evalkit.cluster.grading.queue import GradingItem
     from evalkit.cluster.job import JobInfo
+    from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.plan.model import JudgePlan, Plan
     from evalkit.recipe.schema import Cluster
     from evalkit.serving.deployment import Deployment
@@ -53,6 +55,15 @@ class Grader:
     clock: Clock
     tell: Callable[[str], None]
     """Says what is waited for."""
+    drain: Drain
+    """The order to stop."""
+    report: ReplicaReport
+    """What status is told."""
+
+    def waits(self, text: str) -> None:
+        """Say what is waited for, to status as well."""
+        self.report.detail = text
+        self.tell(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +98,17 @@ async def with_judge(
     serving = judge.deployment.serving
     restarts = serving.max_restarts if isinstance(serving, LocalServing) else 0
     contexts = Contexts(grader.attempt, plan.run_id, grader.job, grader.cluster, grader.env)
-    number = 0
+    number, servers = 0, JudgeServers(grader)
     try:
         await _clear_node(grader, contexts)
         while True:
-            server = make_deployment(judge.deployment, contexts.make(number, grader.tell))
+            context = contexts.make(number, grader.waits)
+            server = make_deployment(judge.deployment, context)
             try:
-                endpoint = await server.start()
-                await _note_facts(grader, server)
+                endpoint = await _start(grader, server, servers)
                 await _ask(grader, plan, judge, server, endpoint, ask)
             except ServerDiedError as error:
-                if restarts == 0 or not is_retryable(error.kind):
+                if restarts == 0 or not is_retryable(error.kind) or grader.drain.requested:
                     raise
                 restarts -= 1
                 log.warning("%s\nstarting the judge again; %d restarts left", error, restarts)
@@ -105,9 +116,20 @@ async def with_judge(
                 return
             finally:
                 number += 1
-                await server.stop()
+                await server.stop(grader.drain.stop_s)
+                servers.end()
     finally:
         contexts.clean()
+
+
+async def _start(grader: Grader, server: Deployment, servers: JudgeServers) -> Endpoint:
+    """The judge, ready. Raises ServingError, and DrainedError where somebody asked to stop before."""
+    grader.report.state, asked = "loading", grader.clock.wall()
+    endpoint = await grader.drain.unless(server.start())
+    grader.report.detail = None
+    facts = (await server.facts()).to_json()
+    servers.add({**facts, "host": grader.job.host, "started": asked, "ended": None})
+    return endpoint
 
 
 async def _clear_node(grader: Grader, contexts: Contexts) -> None:
@@ -117,11 +139,31 @@ async def _clear_node(grader: Grader, contexts: Contexts) -> None:
         log.warning("%s", text)
 
 
-async def _note_facts(grader: Grader, server: Deployment) -> None:
-    attempt = grader.attempt
-    facts = (await server.facts()).to_json()
-    path = attempt.folder.server_facts(attempt.replica, attempt.number)
-    publish(path, orjson.dumps({**facts, "host": grader.job.host}) + b"\n")
+@dataclass(slots=True)
+class JudgeServers:
+    """What is known of the judge's servers of one grader, on disk as soon as it is known.
+
+    A judge that somebody else serves has an entry, too, without GPUs.
+    """
+
+    grader: Grader
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One that is ready. Raises StoreError."""
+        self.rows.append(row)
+        self._write()
+
+    def end(self) -> None:
+        """The last one has ended. Raises StoreError."""
+        if self.rows and self.rows[-1]["ended"] is None:
+            self.rows[-1]["ended"] = self.grader.clock.wall()
+            self._write()
+
+    def _write(self) -> None:
+        attempt = self.grader.attempt
+        path = attempt.folder.server_facts(attempt.replica, attempt.number)
+        publish(path, b"".join(orjson.dumps(row) + b"\n" for row in self.rows))
 
 
 async def _ask(

@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any, assert_never
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.cluster.attempts import begin_attempt
 from evalkit.cluster.credentials import run_secrets
+from evalkit.cluster.drain import Drain, DrainedError
 from evalkit.cluster.facilities import make_programs, program_slots
+from evalkit.cluster.grading.heard import Heard
 from evalkit.cluster.grading.judging import Grader, JudgeModel, with_judge
+from evalkit.cluster.grading.queue import GradingQueue
 from evalkit.cluster.grading.unit import UnitTools, grade_unit
 from evalkit.cluster.grading.work import (
     GradingProgress,
-    GradingQueue,
     GradingTask,
     Watching,
     describe_place,
 )
 from evalkit.cluster.job import current_job
 from evalkit.cluster.runlog import attempt_logging
-from evalkit.errors import EvalkitError, JudgeError, ScorerError
+from evalkit.cluster.session import until_done
+from evalkit.errors import EvalkitError, JudgeError, ScorerError, ServingError
 from evalkit.redaction import redact
 from evalkit.store.journal import JournalSet
 from evalkit.store.run import load_cluster
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.clock import Clock
-    from evalkit.cluster.grading.work import GradingItem
+    from evalkit.cluster.grading.queue import GradingItem
     from evalkit.plan.model import Plan, TaskPlan
     from evalkit.store.layout import RunFolder
 
@@ -81,28 +84,35 @@ def grade_run(
 ) -> list[EvalkitError]:
     """Grade what `tasks`, of this run, owe; the reasons why a whole task could not be.
 
-    Single units that fail are in the journals. Raises StoreError, and PlanError for a benchmark of
-    another version.
+    Single units that fail are in the journals. Raises StoreError, PlanError for a benchmark of another
+    version, and DrainedError where somebody asked to stop before all was tried.
     """
     failures: list[EvalkitError] = []
+    drain = watching.drain or Drain(clock)
+    hidden = run_secrets(plan, env)
     for task, grading in _owed(folder, plan, tasks):
+        if drain.requested:
+            raise DrainedError(f"interrupted: {drain.reason}")
         watching.tell(f"grading {task.name}")
         describe_place(grading)
         attempt = begin_attempt(grading.place, REPLICA)
         # a judge that we serve is on this node, however many a replica has
         cluster = load_cluster(folder).model_copy(update={"nodes": 1})
-        grader = Grader(attempt, current_job(), cluster, env, clock, watching.tell)
-        hidden = run_secrets(plan, env)
-        with attempt_logging(grading.place.worker_log(REPLICA, attempt.number), hidden):
-            failure = _try_task(grader, grading, watching)
-        if failure is not None:
-            failure.message = redact(failure.message, hidden)
-            failures.append(failure)
+        heard = Heard.of(attempt, current_job(), clock, hidden)
+        grader = Grader(attempt, heard.job, cluster, env, clock, watching.tell, drain, heard.report)
+        with attempt_logging(grading.place.worker_log(REPLICA, attempt.number), hidden), heard:
+            failure = _try_task(grader, grading, watching, heard)
+            if failure is not None:
+                failure.message = redact(failure.message, hidden)
+                failures.append(failure)
+                heard.fails(failure)
     return failures
 
 
-def _try_task(grader: Grader, grading: GradingTask, watching: Watching) -> EvalkitError | None:
-    """Grade a task; why it, or some of its units, could not be."""
+def _try_task(
+    grader: Grader, grading: GradingTask, watching: Watching, heard: Heard
+) -> EvalkitError | None:
+    """Grade a task; why it, or some of its units, could not be. Raises DrainedError."""
     name = grading.task.name
     last = GradingProgress(name, 0, 0, 0)
 
@@ -112,8 +122,13 @@ def _try_task(grader: Grader, grading: GradingTask, watching: Watching) -> Evalk
         watching.on_progress(progress)
 
     try:
-        asyncio.run(_grade_task(grader, grading, follow))
+        asyncio.run(_grade_heard(grader, grading, follow, heard))
+    except DrainedError:
+        raise
     except EvalkitError as error:
+        if grader.drain.requested and isinstance(error, ServingError):
+            # where Slurm signals every process of a step, a judge ends before it is told to
+            raise DrainedError(f"interrupted: {grader.drain.reason}") from error
         log.exception("%s cannot be graded", name)
         if not error.message.startswith("tasks."):
             error.message = f"tasks.{name} cannot be graded: {error.message}"
@@ -127,10 +142,25 @@ def _try_task(grader: Grader, grading: GradingTask, watching: Watching) -> Evalk
     )
 
 
+async def _grade_heard(
+    grader: Grader,
+    grading: GradingTask,
+    on_progress: Callable[[GradingProgress], None],
+    heard: Heard,
+) -> None:
+    grader.drain.attach()
+    beating = asyncio.create_task(heard.beat())
+    try:
+        await _grade_task(grader, grading, on_progress)
+    finally:
+        beating.cancel()
+        await asyncio.wait([beating])
+
+
 async def _grade_task(
     grader: Grader, grading: GradingTask, on_progress: Callable[[GradingProgress], None]
 ) -> None:
-    pass_over = Pass(grader.attempt.id, grading, on_progress, grader.tell)
+    pass_over = Pass(grader, grading, on_progress)
     match grading.benchmark.grader:
         case "sandbox":
             await _run_programs(grader, pass_over)
@@ -148,7 +178,7 @@ async def _run_programs(grader: Grader, pass_over: Pass) -> None:
     programs = make_programs(benchmark.sandbox(), scoring, grader.env, slots)
     tools = UnitTools(benchmark.name, runner=programs.run)
     try:
-        await programs.check()
+        await grader.drain.unless(programs.check())
         # one more than can run: the next is ready when a core is
         await pass_over.grade(slots + 1, lambda _item: tools)
     finally:
@@ -177,33 +207,22 @@ async def _ask_judge(grader: Grader, pass_over: Pass) -> None:
 class Pass:
     """One execution's way through what a task owes; again from where it was after a judge that died."""
 
-    attempt: str
+    grader: Grader
     grading: GradingTask
     on_progress: Callable[[GradingProgress], None]
-    tell: Callable[[str], None]
     count: int = 0
 
     async def grade(self, at_once: int, tools_for: Callable[[GradingItem], UnitTools]) -> None:
-        """Grade all that is owed, `at_once` units at a time. Raises what ends the stage."""
-        journals = JournalSet()
-        name = f"{self.attempt}.{self.count}"
+        """Grade all that is owed, `at_once` units at a time. Raises what ends the stage, DrainedError
+        among it."""
+        journals, grader = JournalSet(), self.grader
+        name = f"{grader.attempt.id}.{self.count}"
         self.count += 1
-        queue = GradingQueue(self.grading, name, journals, self.on_progress, self.tell)
-        syncing = asyncio.create_task(journals.sync_forever())
-        try:
-            await self._work_off(queue, at_once, tools_for)
-        finally:
-            syncing.cancel()
-            try:
-                await journals.close()
-            finally:
-                queue.close()
-
-    async def _work_off(
-        self, queue: GradingQueue, at_once: int, tools_for: Callable[[GradingItem], UnitTools]
-    ) -> None:
-        items = queue.items()
-        taking = asyncio.Lock()
+        grader.report.state = "ready"
+        grader.report.tasks.clear()  # scores of all units, counted again
+        tally = grader.report.tally(self.grading.task.name)
+        queue = GradingQueue(self.grading, name, journals, self.on_progress, grader.tell, tally)
+        items, taking = queue.items(), asyncio.Lock()
 
         async def work() -> None:
             while True:
@@ -213,26 +232,30 @@ class Pass:
                     return
                 await self._grade_one(queue, item, tools_for(item))
 
+        guards = [journals.sync_forever(), self._end_drain(queue)]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(at_once):
-                    group.create_task(work())
-        except ExceptionGroup as failures:
-            raise _first(failures) from None
+            await until_done([work() for _ in range(at_once)], guards)
+            if not queue.is_dry:
+                raise DrainedError(f"interrupted: {grader.drain.reason}")
         finally:
             await items.aclose()
+            try:
+                await journals.close()
+            finally:
+                await asyncio.to_thread(queue.close)
 
     async def _grade_one(self, queue: GradingQueue, item: GradingItem, tools: UnitTools) -> None:
         sample = self.grading.samples[item.unit.key.sample]
-        failure = await grade_unit(self.grading.benchmark, sample, item, tools)
+        record = await grade_unit(self.grading.benchmark, sample, item, tools)
         if queue.journals.failure is not None:
             raise queue.journals.failure
-        await queue.done(item, failure)
+        await queue.done(item, record)
 
-
-def _first(failures: ExceptionGroup[Exception]) -> Exception:
-    """The first failure that was raised on purpose; the others came of it."""
-    matching, rest = failures.split(EvalkitError)
-    chosen = matching or rest
-    assert chosen is not None
-    return chosen.exceptions[0]
+    async def _end_drain(self, queue: GradingQueue) -> None:
+        """After a request to stop: begin nothing more, wait, then give up what is left."""
+        drain = self.grader.drain
+        await drain.wait()
+        self.grader.report.state = "draining"
+        queue.stop()
+        await drain.end_of_grace()
+        raise DrainedError(f"interrupted: {drain.reason}")

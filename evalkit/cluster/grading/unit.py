@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Message, Sample
     from evalkit.client.durable import DurableModel
-    from evalkit.cluster.grading.work import GradingItem
+    from evalkit.cluster.grading.queue import GradingItem
     from evalkit.scoring.sandbox import Program, ProgramResult
     from evalkit.store.records import Reply
 
@@ -53,8 +53,8 @@ class UnitTools:
 
 async def grade_unit(
     benchmark: Benchmark[Any], sample: Sample, item: GradingItem, tools: UnitTools
-) -> str | None:
-    """Grade one unit and append what came of it to its journal; why nothing was found, or null.
+) -> GradingRecord:
+    """Grade one unit, and append what came of it to its journal: a finding, or why there is none.
 
     Raises ServingError when the judge is of no use any more, StoreError.
     """
@@ -80,14 +80,15 @@ async def grade_unit(
         # A benchmark is a plug-in: a bug in its grade costs this unit, not the stage, and is shown.
         log.exception("grade of %s failed on sample %s", benchmark.name, sample.id)
         return _failed(item, failing, f"grade failed: {error!r}")
-    item.work.shard.writer.append(
-        GradingRecord(unit.key.sample, unit.key.repeat, item.solution, Outcome.OK, found)
-    )
-    return None
+    record = GradingRecord(unit.key.sample, unit.key.repeat, item.solution, Outcome.OK, found)
+    item.work.shard.writer.append(record)
+    return record
 
 
-def _failed(item: GradingItem, outcome: Outcome, detail: str, *, anew: bool = False) -> str:
+def _failed(
+    item: GradingItem, outcome: Outcome, detail: str, *, anew: bool = False
+) -> GradingRecord:
     key = item.unit.key
     record = GradingRecord(key.sample, key.repeat, item.solution, outcome, detail=detail, anew=anew)
     item.work.shard.writer.append(record)
-    return detail
+    return record

@@ -1,35 +1,31 @@
-"""What there is to grade of one task: finished units without a finding, shard by shard.
-
-Graders of one task share its shards by leases, as workers do, and a lease is only a hint here too: two
-graders of one shard find the same twice.
-"""
+"""What there is to grade of one task, by whom, and where what is found goes."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from evalkit.benchmarks.frozen import load_frozen
 from evalkit.errors import StoreError
-from evalkit.store.gradings import ShardGradings, grader_identity, grading_plan
-from evalkit.store.leases import Leases
+from evalkit.store.gradings import (
+    ShardGradings,
+    grader_identity,
+    grading_plan,
+    scored_as,
+)
 from evalkit.store.publish import publish_once
-from evalkit.store.queue import OpenShard, WorkItem
+from evalkit.store.run import load_plan
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Sample
+    from evalkit.cluster.drain import Drain
     from evalkit.plan.model import Plan, Shard, TaskPlan
-    from evalkit.store.journal import JournalSet
     from evalkit.store.layout import RunFolder
-    from evalkit.store.union import FinishedUnit
-
-FOREIGN_POLL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,10 @@ class GradingProgress:
     """Planned units."""
     message: str = ""
     """Of the last failure."""
+    now: int = 0
+    """Those of `graded` that this grader found something about."""
+    score: float | None = None
+    """Mean of those that were scored so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Watching:
     """After each unit."""
     tell: Callable[[str], None]
     """Says what is waited for, in a few words."""
+    drain: Drain | None = None
+    """Where a request to stop comes from; null: nobody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class GradingTask:
     """Of the grading."""
     journal_plan: Plan
     """What its journals are of."""
+    is_shown: bool = True
+    """Its scores are those that the run's status shows: they are not another profile's."""
 
     @classmethod
     def load(
@@ -80,7 +84,8 @@ class GradingTask:
         own = grading_plan(plan, task, benchmark.grading_params)
         place = folder.grading(task.name, own.fingerprint)
         samples = load_frozen(folder, task)
-        return cls(folder, plan, task, benchmark, samples, place, own)
+        is_shown = scored_as(task) == scored_as(load_plan(folder).task(task.name))
+        return cls(folder, plan, task, benchmark, samples, place, own, is_shown)
 
     def describe(self) -> dict[str, Any]:
         """What the grader is, for people who find the folder."""
@@ -92,7 +97,11 @@ class GradingTask:
         union = ShardUnion.read(
             self.folder, self.plan, shard, single_call=self.benchmark.single_call
         )
-        return union, ShardGradings.read(self.place, self.journal_plan, shard)
+        return union, self.read_findings(shard)
+
+    def read_findings(self, shard: Shard) -> ShardGradings:
+        """What was found about a shard's units. Raises StoreError."""
+        return ShardGradings.read(self.place, self.journal_plan, shard, self.benchmark.suffices)
 
     def is_done(self) -> bool:
         """Whether no finished unit is left without a finding. Raises StoreError."""
@@ -101,128 +110,6 @@ class GradingTask:
             if gradings.owed(union.finished):
                 return False
         return True
-
-
-@dataclass(frozen=True, slots=True)
-class GradingItem:
-    """One unit to grade."""
-
-    unit: FinishedUnit
-    solution: str
-    """Hash of its answer."""
-    work: WorkItem
-    """Its journal, with the judge's calls that are there."""
-
-
-@dataclass(slots=True)
-class GradingQueue:
-    """Owed units of one task for one grader. Used from one event loop."""
-
-    task: GradingTask
-    attempt: str
-    journals: JournalSet
-    on_progress: Callable[[GradingProgress], None]
-    tell: Callable[[str], None]
-    graded: int = 0
-    failed: int = 0
-    message: str = ""
-    _leases: Leases = field(init=False)
-    _open: dict[OpenShard, int] = field(default_factory=dict)
-    """Units of leased shards that are not done."""
-
-    def __post_init__(self) -> None:
-        self._leases = Leases(self.task.place)
-
-    async def items(self) -> AsyncGenerator[GradingItem]:
-        """All that is owed; shards that others hold come last. Raises StoreError."""
-        waiting, told = self.task.task.shards(), False
-        while waiting:
-            foreign = []
-            for shard in waiting:
-                found = await self._in_thread(shard)
-                if found is None:
-                    foreign.append(shard)
-                    continue
-                for item in self._begin(shard, *found):
-                    yield item
-            waiting = foreign
-            if waiting:
-                if not told:
-                    self.tell(f"{len(waiting)} shards are graded by somebody else: waiting")
-                told = True
-                await asyncio.sleep(FOREIGN_POLL_S)
-
-    async def _in_thread(
-        self, shard: Shard
-    ) -> tuple[ShardGradings, list[tuple[FinishedUnit, str]], int] | None:
-        """`_lease`, which has ended when this is cancelled: no lease comes after `close`."""
-        leasing = asyncio.ensure_future(asyncio.to_thread(self._lease, shard))
-        try:
-            return await asyncio.shield(leasing)
-        except asyncio.CancelledError:
-            await asyncio.wait([leasing])
-            raise
-
-    def _lease(
-        self, shard: Shard
-    ) -> tuple[ShardGradings, list[tuple[FinishedUnit, str]], int] | None:
-        """What a shard owes, leased where that is something, and how many are graded; None while
-        somebody else holds it."""
-        union, gradings = self.task.read(shard)
-        owed = gradings.owed(union.finished)
-        if owed:
-            if not self._leases.take(shard):
-                return None
-            # whoever held it before may have found something since
-            gradings = ShardGradings.read(self.task.place, self.task.journal_plan, shard)
-            owed = gradings.owed(union.finished)
-            if not owed:
-                self._leases.release(shard)
-        return gradings, owed, len(union.finished) - len(owed)
-
-    def _begin(
-        self,
-        shard: Shard,
-        gradings: ShardGradings,
-        owed: list[tuple[FinishedUnit, str]],
-        graded: int,
-    ) -> list[GradingItem]:
-        self.graded += graded
-        self._tell()
-        if not owed:
-            return []
-        path = self.task.place.journal(shard, self.attempt)
-        writer = self.journals.open(path, self.task.journal_plan, shard, self.attempt)
-        keys = {unit.key for unit, _ in owed}
-        opened = OpenShard(shard, writer, keys, gradings.calls, {}, {})
-        self._open[opened] = len(owed)
-        return [GradingItem(unit, name, WorkItem(unit.key, opened)) for unit, name in owed]
-
-    async def done(self, item: GradingItem, failure: str | None) -> None:
-        """Count a unit; with its last one a shard is given back. Raises StoreError."""
-        if failure is None:
-            self.graded += 1
-        else:
-            self.failed += 1
-            self.message = failure
-        self._tell()
-        opened = item.work.shard
-        self._open[opened] -= 1
-        if not self._open[opened]:
-            del self._open[opened]
-            await self.journals.sync()
-            self.journals.release(opened.writer)
-            await asyncio.to_thread(self._leases.release, opened.shard)
-
-    def close(self) -> None:
-        """Give all leases back; the journals stay the caller's."""
-        self._leases.release_all()
-
-    def _tell(self) -> None:
-        task = self.task.task
-        self.on_progress(
-            GradingProgress(task.name, self.graded, self.failed, task.n_units, self.message)
-        )
 
 
 def describe_place(task: GradingTask) -> None:

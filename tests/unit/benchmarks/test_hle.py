@@ -228,3 +228,21 @@ def test_rules_never_fail(text: str) -> None:
     assert read_verdict(text, "card") in (True, False)
     assert read_verdict(text, "tolerant") in (True, False, None)
     assert 0 <= read_confidence(text) <= 1
+
+
+def test_rule_of_reading_is_no_part_of_the_grader() -> None:
+    """What was said under one rule is read by another; only where that finds nothing is it asked more."""
+    card, fixed = make(), make("fixed")
+    clear, _ = graded(card, SAMPLE, "101", "**Judgement:** yes")
+    hidden, _ = graded(card, SAMPLE, "101", "I like it.")
+    assert [card.suffices(found) for found in (clear, hidden)] == [True, True]
+    assert [fixed.suffices(found) for found in (clear, hidden)] == [True, False]
+    scores = [
+        benchmark.score(SAMPLE, Solution("101", grading=clear)).values["judge_correct"]
+        for benchmark in (card, fixed)
+    ]
+    assert scores == [0.0, 1.0]  # by the card's rule two asterisks are no yes
+    more, _ = graded(fixed, SAMPLE, "101", "I like it.", "Judgement: yes")
+    assert card.score(SAMPLE, Solution("101", grading=more)).values["judge_correct"] == 0.0
+    assert "verdict" not in Hle.grading_params
+    assert "verdict" in Hle.scoring_params

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evalkit.cli.status_view import duration, status_view
+from evalkit.cli.status_view import duration, status_line, status_view
 from evalkit.cli.watch import BLIND_FOR_S, Patience
 from evalkit.cluster.failures import FailureKind
-from evalkit.cluster.phase import age
+from evalkit.cluster.phase_parts import age
 from evalkit.cluster.status_values import (
     AttemptStatus,
     FailureGroup,
+    GradingStatus,
     JobStatus,
     ReplicaStatus,
     RunStatus,
@@ -237,3 +238,46 @@ def test_a_watch_ends_where_nobody_can_tell() -> None:
     now[0] = 2 * BLIND_FOR_S + 1
     assert patience.is_over(blind)
     assert patience.is_over(dataclasses.replace(STATUS, is_over=True))
+
+
+GRADING = GradingStatus(
+    grader="judge",
+    folder="/runs/demo/gradings/hle/0123",
+    expected=2158,
+    graded=1000,
+    ungraded=1100,
+    judge_error=57,
+    scorer_error=1,
+    graders=2,
+    rate_per_s=4.0,
+    eta_s=289.5,
+    state="ready",
+    detail="server is not ready after 60 s",
+    error=None,
+    log=None,
+)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_gradings_fit(width: int) -> None:
+    """What is graded, at what rate, what is not and why, and what the scores are of."""
+    judged = dataclasses.replace(
+        TASK, name="hle", grading=GRADING, score_note="of the 1,000 graded answers"
+    )
+    status = dataclasses.replace(STATUS, tasks=(TASK, judged), phase="running", stage="grading")
+    text = render(status, width)
+    assert max(map(len, text.splitlines())) <= width
+    for part in (
+        "running (grading)",
+        "score of hle: of the 1,000 graded answers",
+        "1,000/2,158",
+        "4:50",
+        "1,100",
+        "57",
+        "2 x judge ready",
+        "hle: server is not ready after 60 s",
+    ):
+        assert words(part) in words(text), part
+    line = status_line(status)
+    assert "hle 99000/100000 (graded 1000)" in line
+    assert "grading" not in render(dataclasses.replace(STATUS, stage="done"), width)

@@ -9,7 +9,9 @@ import orjson
 import pytest
 
 from evalkit.cli import watch as module
+from evalkit.cli.grading_view import GradingView
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.cluster.grading import GradingProgress
 from evalkit.cluster.status import RunStatus, StatusReader, run_status
 from evalkit.errors import StoreError
 from evalkit.store.layout import RunFolder
@@ -91,3 +93,15 @@ def test_a_watch_of_a_sweep(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> No
     said = shell("status", "test", "--watch")
     assert watched == ["b"]
     assert said.out.count("addition") == 2
+
+
+def test_grading_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line now and then, and one at the end: counts, rate, what failed and the score so far."""
+    now = [0.0]
+    with GradingView(lambda: now[0]) as view:
+        for graded in range(1, 41):
+            now[0] += 1.0
+            view.show(GradingProgress("hle", graded, graded // 20, 42, "x", graded, 0.5))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "grading hle: 40/42, 1.0/s, 2 failed, score so far 50.0"
+    assert 3 <= len(lines) <= 4

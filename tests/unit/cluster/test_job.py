@@ -14,8 +14,9 @@ import pytest
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
 import evalkit.cluster
+from evalkit.cluster.batch import TERMINATED
 from evalkit.cluster.credentials import secrets_file, write_secrets
-from evalkit.cluster.job import TERMINATED, GatherJob, JobInfo, ReplicaJob, slurm_job
+from evalkit.cluster.job import GatherJob, JobInfo, ReplicaJob, slurm_job
 from evalkit.errors import IncompleteError
 from evalkit.recipe.serving import VllmServing
 from tests.unit.cluster.builders import make_plan, write_run

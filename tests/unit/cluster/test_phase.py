@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from evalkit.cluster.answered_phase import stage_of
 from evalkit.cluster.live import ELSEWHERE, FORGOTTEN, NO_ANSWER, NO_SLURM, NOT_VISIBLE
-from evalkit.cluster.phase import Phase, describe_phase
-from evalkit.cluster.status_values import JobStatus, ReplicaStatus, TaskStatus
+from evalkit.cluster.phase import describe_phase
+from evalkit.cluster.status_values import GradingStatus, JobStatus, ReplicaStatus, TaskStatus
+
+if TYPE_CHECKING:
+    from evalkit.cluster.phase_parts import Phase
 
 EXPECTED = 10
 
@@ -124,3 +128,63 @@ def test_a_worker_that_has_yet_to_speak() -> None:
     """A job that runs without a first word of its worker is starting."""
     found = phase(3, replica("waiting"), job("running"))
     assert (found.word, found.is_over) == ("starting", False)
+
+
+def graded(owed: int, graders: int = 0, error: str | None = None) -> TaskStatus:
+    """A task whose answers are there, of which `owed` are not graded."""
+    grading = GradingStatus(
+        grader="judge",
+        folder="/run/gradings",
+        expected=EXPECTED,
+        graded=EXPECTED - owed,
+        ungraded=owed,
+        judge_error=0,
+        scorer_error=0,
+        graders=graders,
+        rate_per_s=None,
+        eta_s=None,
+        state=None,
+        detail=None,
+        error=error,
+        log=None,
+    )
+    return replace(task(EXPECTED), grading=grading)
+
+
+@pytest.mark.parametrize(
+    ("status", "jobs", "word", "said", "is_over"),
+    [
+        (graded(4, graders=1), [], "grading", "6 of 10 answers are graded", False),
+        (graded(4), [gather("running")], "grading", "job 5, which grades, is running", False),
+        (graded(4), [gather("requeued")], "grading", "job 5, which grades, is requeued", False),
+        (graded(4), [job("running")], "grading", "replicas stop and the grading follows", False),
+        (graded(4), [gather("held")], "grading", "job 5 is held: release it", False),
+        (graded(4), [gather("timeout")], "stopped", "time limit and was not requeued", True),
+        (graded(4, error="no key"), [gather("failed")], "failed", "no key", True),
+        (graded(4), [], "stopped", "`evalkit submit` sends a job that grades", True),
+        (graded(4), [gather("unknown", NO_ANSWER)], "unknown", "Slurm does not show", False),
+        (graded(0), [gather("running")], "gathering", "every unit is done", False),
+        (graded(0), [], "gathering", "`evalkit gather` writes the results", True),
+    ],
+)
+def test_answers_that_are_to_be_graded(
+    status: TaskStatus, jobs: list[JobStatus], word: str, said: str, is_over: bool
+) -> None:
+    """Somebody grades them, will, or nobody does: then it says what to type."""
+    jobs = [replace(each, advice="release it") for each in jobs]
+    found = describe_phase([status], [], jobs, is_gathered=False)
+    assert (found.word, found.is_over) == (word, is_over)
+    assert said in found.message
+
+
+def test_stage() -> None:
+    """What is to be done next, whoever is at it."""
+    for tasks, is_gathered, stage in (
+        ([task(3), graded(4)], False, "generating"),
+        ([task(EXPECTED), graded(4)], False, "grading"),
+        ([task(EXPECTED), graded(0)], False, "gathering"),
+        ([task(EXPECTED), graded(0)], True, "done"),
+        ([graded(4)], True, "done"),
+        ([graded(4, graders=1)], True, "grading"),
+    ):
+        assert stage_of(tasks, is_gathered=is_gathered) == stage

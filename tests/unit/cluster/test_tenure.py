@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.batch import ENDED_CODE, REQUEUE_CODE, TERMINATED
 from evalkit.cluster.deaths import deaths_file
 from evalkit.cluster.failures import Failure, FailureKind, classify
-from evalkit.cluster.job import ReplicaJob, interrupt_gather
+from evalkit.cluster.job import ReplicaJob
 from evalkit.cluster.jobs import Fence, JobRecord, append_job, write_fence
 from evalkit.errors import RecipeError, ServerDiedError, StoreError
 from evalkit.serving import tree
@@ -458,23 +457,3 @@ def test_damage_in_the_decision_is_left_to_the_batch_script(
     once(worker, signal.SIGTERM)
     with pytest.raises(KeyError):
         ReplicaJob(str(run_folder.root), 0)()
-
-
-def test_a_gather_goes_on_after_a_preemption(
-    controller: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In its grace time it requeues itself; the warning before a limit is not heard, a TERM ends it."""
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    preempted = {"preempted": "2026-11-23T11:39:05"}
-    once, twice = ["requeue incomplete 7_0"], ["requeue incomplete 7_0"] * 2
-    for number, said, ends, orders in (
-        (signal.SIGUSR2, {}, False, []),
-        (signal.SIGTERM, {}, True, []),
-        (signal.SIGTERM, {"state": "COMPLETING", **preempted}, True, []),
-        (signal.SIGTERM, preempted, True, once),
-        (signal.SIGUSR2, preempted, True, twice),
-    ):
-        controller.say(**said)
-        with pytest.raises(SystemExit) if ends else contextlib.nullcontext():
-            interrupt_gather(number, None)
-        assert controller.orders == orders

@@ -12,6 +12,7 @@ from evalkit.cluster.slurm import JobRow
 from evalkit.cluster.states import JobState, job_state
 from evalkit.cluster.status_values import AttemptStatus, JobStatus
 from evalkit.cluster.troubles import group_failures
+from evalkit.cluster.unit_failures import UnitSources
 
 if TYPE_CHECKING:
     from evalkit.store.layout import RunFolder
@@ -40,7 +41,7 @@ def kinds(
     """What failed and how, of a job that has failed."""
     job = JobStatus(JOB, "replicas", "r0", "failed", "FAILED", "NonZeroExitCode", "n2", None)
     now = {JOB: JobRow(JOB, JobState.FAILED, "FAILED", "NonZeroExitCode", "n2", "1:0")}
-    groups = group_failures(folder, attempts, [job], now, {}, History({JOB: rows}))
+    groups = group_failures(folder, UnitSources({}, {}, attempts, [job]), now, History({JOB: rows}))
     return [(group.of, str(group.kind)) for group in groups]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.cluster.progress import ProgressReader
 from evalkit.cluster.status_values import JobStatus
-from evalkit.cluster.unit_failures import UnitFailures, unit_failures
+from evalkit.cluster.unit_failures import UnitFailures, UnitSources, unit_failures
 from evalkit.store.journal import JournalSet
 from evalkit.store.records import Outcome, UnitRecord
 from evalkit.store.run import load_plan
@@ -55,7 +55,7 @@ def found(folder: RunFolder) -> UnitFailures:
     plan = load_plan(folder)
     reader = ProgressReader(folder, plan)
     progress = {task.name: reader.read(task) for task in plan.tasks}
-    [only] = unit_failures(folder, progress, ATTEMPTS, [GATHER])
+    [only] = unit_failures(folder, UnitSources(progress, {}, ATTEMPTS, [GATHER]))
     return only
 
 

@@ -5,8 +5,15 @@ from pathlib import Path
 import orjson
 import pytest
 
+from evalkit.benchmarks.registry import make_benchmark
+from evalkit.plan.build import plan_deployment
+from evalkit.recipe.serving import VllmServing
 from evalkit.report.facts import read_run_facts
+from evalkit.report.findings import Findings
+from evalkit.report.judging import bare_url, judge_facts
 from evalkit.store.layout import RunFolder
+from tests.builders import make_plan
+from tests.unit.report.test_rescore import planned
 
 
 def write(folder: RunFolder, replica: str, attempt: int, *rows: object) -> None:
@@ -72,3 +79,42 @@ def test_gpu_seconds_are_a_sum_or_unknown(
     folder = RunFolder(tmp_path)
     write(folder, "r0", 1, *rows)
     assert read_run_facts(folder).gpu_seconds == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("https://api.example.com/v1", "https://api.example.com/v1"),
+        (
+            "https://me:secret@api.example.com:8443/v1?key=secret#x",
+            "https://api.example.com:8443/v1",
+        ),
+    ],
+)
+def test_address_without_secrets(url: str, bare: str) -> None:
+    """Whoever was asked is named; what lets one ask is not."""
+    assert bare_url(url) == bare
+
+
+def test_facts_of_a_served_judge(tmp_path: Path) -> None:
+    """Its version and command line, and GPU time of its own, of all graders."""
+    task = planned("hle", 1.0)
+    assert task.judge is not None
+    deployment = plan_deployment(VllmServing(), "j", "j", revision=None)
+    task = task.model_copy(
+        update={"judge": task.judge.model_copy(update={"deployment": deployment})}
+    )
+    benchmark = make_benchmark("hle", {}, "card")
+    findings = Findings.of(RunFolder(tmp_path), make_plan(), task, benchmark)
+    rows = [
+        {"kind": "vllm", "version": "0.11", "argv": ["vllm"], "gpus": ["a", "b"], "started": 1.0},
+        {"ended": 11.0},
+    ]
+    path = findings.place.server_facts("r900", 1)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    problems: list[str] = []
+    facts = judge_facts(task, findings, problems)
+    assert facts is not None
+    assert (facts.kind, facts.url, facts.gpu_seconds, problems) == ("served", None, 20.0, [])
+    assert facts.servers[0].facts["version"] == "0.11"

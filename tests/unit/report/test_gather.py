@@ -87,6 +87,7 @@ def test_samples_are_in_order_and_say_nothing_of_how_they_were_made(tmp_path: Pa
         "sample": 0,
         "repeat": 0,
         "subset": "even",
+        "cluster": None,
         "outcome": "ok",
         "answer": "t0",
         "target": "t0",

@@ -48,7 +48,9 @@ class Worker:
         """Journal a unit and end it, with score 1 where it is scored."""
         item.shard.writer.append(make_call(item.key, outcome=outcome))
         self.done.append(item.key)
-        await self.queue.done(item, outcome, 1.0 if outcome.is_models_own else None)
+        if outcome.is_models_own:
+            item.shard.add_score(1.0, 2.0)
+        await self.queue.done(item, outcome)
 
     async def work(self, feeders: int = 4) -> None:
         """Do everything there is, several units at a time, and give all leases back."""
@@ -123,11 +125,13 @@ async def test_markers_carry_the_counters(tmp_path: Path) -> None:
     await Worker(folder, "r0.a2").work()
     marker = read_marker(folder, shard)
     assert marker is not None
-    assert {k: marker[k] for k in ("units", "outcomes", "scored", "score_sum")} == {
+    names = ("units", "outcomes", "scored", "score_sum", "score_weight")
+    assert {name: marker[name] for name in names} == {
         "units": 3,
         "outcomes": {"empty": 1, "ok": 2},
         "scored": 2,
         "score_sum": 2.0,
+        "score_weight": 4.0,
     }
     assert set(marker["journals"]) == {"r0.a1.jsonl", "r0.a2.jsonl"}
 

@@ -119,11 +119,12 @@ def report() -> ReplicaReport:
 def test_tally() -> None:
     """Units that are not the model's own are shown and are not done."""
     tally = TaskTally()
-    tally.add(Outcome.OK, 1.0)
-    tally.add(Outcome.EMPTY, 0.0)
-    tally.add(Outcome.TRUNCATED, None)
-    tally.add(Outcome.INFRA_ERROR, None)
-    assert tally == TaskTally(3, 2, 1.0, {"ok": 1, "empty": 1, "truncated": 1, "infra_error": 1})
+    for outcome in (Outcome.OK, Outcome.EMPTY, Outcome.TRUNCATED, Outcome.INFRA_ERROR):
+        tally.add(outcome)
+    tally.add_score(1.0, 1.0)
+    tally.add_score(2.0, 5.0)
+    outcomes = {"ok": 1, "empty": 1, "truncated": 1, "infra_error": 1}
+    assert tally == TaskTally(3, 2, 3.0, 6.0, outcomes)
 
 
 def test_heartbeat(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_heartbeat(tmp_path: Path) -> None:
     beat.write()
     now[0] = 10 * HEARTBEAT_S
     for _ in range(40):
-        mine.tally("sums").add(Outcome.OK, 1.0)
+        mine.tally("sums").add(Outcome.OK)
     beat.completion_tokens = 2000
     beat.write()
     found = orjson.loads((tmp_path / "r0.json").read_bytes())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evalkit.benchmarks.contract import BenchmarkParams, Sample, Score, Solution
+from evalkit.benchmarks.contract import BenchmarkParams, Sample, Solution
 from evalkit.client.calls import Answer
 from evalkit.client.request import RequestBuilder
 from evalkit.cluster.units import TaskWork, UnitEnd, do_unit
@@ -84,9 +84,9 @@ async def do(
 
 
 async def test_single_call() -> None:
-    """The call's record is the unit's; a running score comes along."""
+    """The call's record is the unit's; its answer comes along, for the running score."""
     end, records = await do(cls=Echo)
-    assert end == UnitEnd(Outcome.OK, 0.0)
+    assert end == UnitEnd(Outcome.OK, Solution("42"))
     [record] = records
     assert isinstance(record, CallRecord)
     assert (record.sample, record.repeat, record.call) == (1, 0, 0)
@@ -256,19 +256,3 @@ async def test_interrupted_unit_keeps_its_calls() -> None:
     await do_unit(work, item, other)  # type: ignore[arg-type]
     assert (client.calls, other.calls) == (1, 1)
     assert [type(r) for r in journal.records] == [CallRecord, CallRecord, UnitRecord]
-
-
-async def test_score_that_fails_is_no_score() -> None:
-    """A running score that cannot be computed changes nothing: the gather scores again."""
-
-    class Broken(Echo):
-        def score(self, sample: Sample, solution: Solution) -> Score:
-            raise ZeroDivisionError
-
-    class Slow(Echo):
-        parallel_scoring = True
-
-    for cls in (Broken, Slow):
-        end, records = await do(cls=cls)
-        assert end == UnitEnd(Outcome.OK, None)
-        assert len(records) == 1
