@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from evalkit.plan.model import Plan
+    from evalkit.recipe.nemo.read import NemoOptions
     from evalkit.recipe.schema import Profile
     from evalkit.report.results import Results
     from evalkit.store.layout import RunFolder
@@ -56,13 +57,17 @@ def load_recipe(
     tasks: Sequence[str] = (),
     limit: int | None = None,
     env: Mapping[str, str] | None = None,
+    nemo: NemoOptions | None = None,
 ) -> LoadedRecipe:
     """A recipe by path or shipped name; arguments as on the command line. Raises RecipeError.
 
-    `env` is where `${env:NAME}` is looked up, by default the process environment.
+    `env` is where `${env:NAME}` is looked up, by default the process environment. `nemo` says how a file
+    of the NeMo Evaluator launcher is read, as `--skip-unsupported` and `--lenient` do.
     """
     variables = read_environment() if env is None else env
-    return _load_recipe(source, overrides=overrides, tasks=tasks, limit=limit, env=variables)
+    return _load_recipe(
+        source, overrides=overrides, tasks=tasks, limit=limit, env=variables, nemo=nemo
+    )
 
 
 def plan(recipe: LoadedRecipe) -> list[Plan]:

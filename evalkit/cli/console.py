@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from evalkit.errors import EvalkitError
 
 PIPE_WIDTH = 10_000
@@ -51,6 +53,11 @@ def say(text: str) -> None:
 def skip_note(error: EvalkitError) -> None:
     """Say which run was left out of a list, and why."""
     say(f"skipped: {error.message}")
+
+
+def unavailable_lines(unavailable: Mapping[str, str]) -> list[str]:
+    """A line for each task that the recipe names and that cannot be run."""
+    return [f"not available: {name}: {reason}" for name, reason in unavailable.items()]
 
 
 def print_json(value: Any) -> None:

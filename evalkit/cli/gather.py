@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from evalkit.cli.console import err, out, print_json, say, show_error
+from evalkit.cli.console import err, out, print_json, say, show_error, unavailable_lines
 from evalkit.cli.env import command_environment
 from evalkit.cli.grading_view import GradingView
 from evalkit.cli.runs import runs_of
@@ -116,6 +116,8 @@ def gather(folder: RunFolder, tasks: Sequence[str] = ()) -> RunResults:
 def show_run(folder: RunFolder, results: RunResults) -> None:
     """A run's table of results, and where its artifacts are."""
     show_results(out(), [row_of(task) for task in results.tasks])
+    for line in unavailable_lines(results.summary.unavailable):
+        out().print(Text(line), soft_wrap=True)
     continued = sum(task.counts.continued for task in results.tasks)
     if continued:
         saved = sum(task.tokens.saved for task in results.tasks)

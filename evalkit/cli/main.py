@@ -27,6 +27,7 @@ MODULES = {
     "verify": "verify",
     "prepare": "prepare",
     "info": "prepare",
+    "convert": "convert",
     "ls": "ls",
     "doctor": "doctor",
 }

@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "how the scores and settings of runs differ, and what that proves",
     "verify": "whether a run fits a published model card, and how both were made",
     "prepare": "load data and write the plan; nothing is submitted",
+    "convert": "the recipe that a file of the NeMo Evaluator launcher is read as",
     "info": "the fully resolved recipe, with the place of each value",
     "ls": "installed benchmarks, recipes, templates and runs",
     "doctor": "check this installation",
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         "compare": _add_compare,
         "verify": _add_verify,
         "prepare": _add_prepare,
+        "convert": _add_convert,
         "info": _add_recipe,
         "ls": _add_ls,
         "doctor": _add_doctor,
@@ -65,7 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", metavar="RECIPE", help="recipe file, or a shipped recipe's name")
+    command.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="recipe file, a shipped recipe's name, or a file of the NeMo Evaluator launcher",
+    )
     command.add_argument(
         "-o",
         "--override",
@@ -76,9 +82,30 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
         "~KEY removes one",
     )
     _add_tasks(command)
+    _add_nemo(command)
     command.add_argument("--limit", type=_positive, metavar="N", help="at most N samples per task")
     _add_env_file(command)
     _add_json(command)
+
+
+def _add_nemo(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--skip-unsupported",
+        action="store_true",
+        help="launcher files: go on without tasks that evalkit has not got; plan and results name them",
+    )
+    command.add_argument(
+        "--lenient",
+        action="store_true",
+        help="launcher files: take config: and target: of a task for what they were meant to be",
+    )
+
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument(
+        "--output", metavar="FILE", help="write the recipe there, and not over another file"
+    )
 
 
 def _add_tasks(command: argparse.ArgumentParser) -> None:

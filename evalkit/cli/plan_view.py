@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.benchmarks.registry import benchmark_class
-from evalkit.cli.console import out
+from evalkit.cli.console import out, unavailable_lines
 from evalkit.client.continuable import find_obstacles
 from evalkit.client.request import fixed_fields
 from evalkit.cluster.executor import serving_gpus
@@ -26,6 +26,8 @@ def show_plan(plan: Plan) -> None:
     """The table, and what there is to say about it."""
     out().print(plan_table(plan))
     out().print(Text(plan_total(plan)), soft_wrap=True)
+    for line in unavailable_lines(plan.unavailable):
+        out().print(Text(line), soft_wrap=True)
     for note in plan_notes(plan):
         out().print(Text(f"note: {note}"), soft_wrap=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.cli.console import say
@@ -11,22 +12,49 @@ from evalkit.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from evalkit.cluster.prepare import PreparedRun
     from evalkit.recipe.load import LoadedRecipe
+    from evalkit.recipe.nemo.source import Note
+
+DOTENV = ".env"
+"""Read for files of the NeMo Evaluator launcher, as the launcher does."""
 
 
-def load(arguments: argparse.Namespace) -> LoadedRecipe:
-    """The recipe of `RECIPE -o ... -t ... --limit ...`. Raises RecipeError."""
-    from evalkit.recipe.load import load_recipe
+def load(arguments: argparse.Namespace, *, tell: bool = True) -> LoadedRecipe:
+    """The recipe of `RECIPE -o ... -t ... --limit ...`. Raises RecipeError.
 
-    return load_recipe(
+    With `tell` it is said of a launcher file that it was read, and what a person must know of it.
+    """
+    from evalkit.recipe.load import is_nemo_file, load_recipe
+    from evalkit.recipe.nemo.read import NemoOptions
+
+    env_file = arguments.env_file
+    if env_file is None and is_nemo_file(arguments.recipe) and Path(DOTENV).is_file():
+        env_file = DOTENV
+    loaded = load_recipe(
         arguments.recipe,
         overrides=arguments.override,
         tasks=arguments.task,
         limit=arguments.limit,
-        env=command_environment(arguments.env_file),
+        env=command_environment(env_file),
+        nemo=NemoOptions(arguments.skip_unsupported, arguments.lenient),
+    )
+    if tell and loaded.notes is not None:
+        _say_notes(loaded, loaded.notes)
+    return loaded
+
+
+def _say_notes(loaded: LoadedRecipe, notes: Sequence[Note]) -> None:
+    """That a launcher file was read, and what a person must know of it."""
+    for note in notes:
+        if note.important:
+            say(f"note: {note.sentence()}")
+    ignored = sum(not note.has_effect for note in notes)
+    say(
+        f"{loaded.path}: read as a configuration of the NeMo Evaluator launcher. Keys without effect: "
+        f"{ignored}, with another meaning: {len(notes) - ignored}; `evalkit convert` lists them"
     )
 
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from evalkit.cli.console import skip_note
 from evalkit.cluster.runs import find_runs
 from evalkit.errors import UsageError
+from evalkit.store.layout import RunFolder
 from evalkit.store.run import is_run
 
 if TYPE_CHECKING:
     import argparse
-
-    from evalkit.store.layout import RunFolder
 
 
 def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
@@ -37,10 +36,15 @@ def label_of(folder: RunFolder, output: Path) -> str:
 def _runs_of_recipe(path: str) -> list[RunFolder]:
     from evalkit.cli.env import command_environment
     from evalkit.cluster.prepare import run_folders
-    from evalkit.recipe.load import load_recipe
+    from evalkit.cluster.runs import runs_below
+    from evalkit.recipe.load import load_recipe, nemo_run_folder
 
-    loaded = load_recipe(path, env=command_environment(None))
-    runs = run_folders(loaded)
+    env = command_environment(None)
+    if folder := nemo_run_folder(path, env):
+        here = folder.expanduser().absolute()
+        runs = (runs_below(here) if here.is_dir() else []) or [RunFolder(here)]
+    else:
+        runs = run_folders(load_recipe(path, env=env))
     found = [run for run in runs if is_run(run)]
     if not found:
         raise UsageError(

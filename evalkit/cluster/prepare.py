@@ -132,6 +132,7 @@ def plan_runs(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[
 
     Raises RecipeError, DataError, PlanError.
     """
+    _refuse_empty(loaded)
     return [planned for cell in loaded.cells for planned in _plan_cell(cell, on_progress)]
 
 
@@ -154,6 +155,14 @@ def _plan_cell(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list
     for each in left_out:
         on_progress(f"left out: {each.message}")
     return plans
+
+
+def _refuse_empty(loaded: LoadedRecipe) -> None:
+    if not loaded.recipe.tasks:
+        raise PlanError(
+            f"{loaded.path}: nothing can be run, for none of its tasks is available here\n"
+            + "\n".join(f"  {name}: {why}" for name, why in loaded.recipe.unavailable.items())
+        )
 
 
 def prepare_runs(
@@ -271,6 +280,7 @@ def _plan_model(
         client=recipe.client,
         is_hub=source.hub is not None,
         scoring=_scoring(loaded),
+        unavailable=recipe.unavailable,
     )
     frozen = {name: item.frozen for name, item in data.items()}
     return Planned(loaded, loaded.label(model), folder, build_plan(inputs, tasks), frozen)

@@ -70,6 +70,7 @@ class RunInputs:
     is_hub: bool = False
     """The model is a hub repository, which its commit names."""
     scoring: Scoring = field(default_factory=Scoring)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 def shard_count(units: int, expected_tokens: int) -> int:
@@ -108,6 +109,7 @@ def build_plan(inputs: RunInputs, tasks: Sequence[PreparedTask]) -> Plan:
         client=inputs.client,
         scoring=inputs.scoring,
         fingerprint=fingerprint(prints),
+        unavailable=dict(inputs.unavailable),
     )
 
 

@@ -188,6 +188,8 @@ class Plan(Frozen):
     scoring: Scoring = Scoring()
     fingerprint: str
     """Hash over the tasks' fingerprints: what a resume compares."""
+    unavailable: dict[str, str] = Field(default_factory=dict)
+    """Tasks that the recipe names and that cannot be run, with the reason. They have no units."""
 
     @property
     def run_id(self) -> str:

@@ -12,12 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.errors import RecipeError
 from evalkit.recipe.check import check_recipe
 from evalkit.recipe.document import Document, dotted
-from evalkit.recipe.files import Kind, ReadFile, find_file, moved, read_file
+from evalkit.recipe.files import Kind, find_file, moved, read_file
+from evalkit.recipe.nemo.compose import SECTIONS, is_nemo, refuse_rewrite
+from evalkit.recipe.nemo.overrides import first_key
+from evalkit.recipe.nemo.read import NemoOptions, read_nemo, run_folder
 from evalkit.recipe.overrides import delete, limits, parse_override, select_tasks, with_limits
-from evalkit.recipe.problems import recipe_error
+from evalkit.recipe.problems import nearest, recipe_error
 from evalkit.recipe.references import Substitution
+from evalkit.recipe.shape import recipe_shape
 from evalkit.recipe.shorthand import expand
 from evalkit.recipe.sweep import expand_patterns, find_variants, without_sweep
 from evalkit.shipped import shipped_recipes
@@ -25,7 +30,12 @@ from evalkit.shipped import shipped_recipes
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from evalkit.recipe.files import ReadFile
+    from evalkit.recipe.nemo.read import NemoRecipe
+    from evalkit.recipe.nemo.source import Note
     from evalkit.recipe.schema import Recipe
+
+NEMO_KEYS = (*SECTIONS, "env_vars")
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,9 @@ class LoadedRecipe:
     """Which of a sweep's variants this is; empty for none."""
     variants: tuple[LoadedRecipe, ...] = ()
     """What `sweep` makes of the recipe, one for each variant; () without."""
+    notes: tuple[Note, ...] | None = None
+    """Of a file of the NeMo Evaluator launcher: keys without effect or with another meaning. Null for a
+    recipe."""
 
     @property
     def cells(self) -> tuple[LoadedRecipe, ...]:
@@ -79,16 +92,26 @@ def load_recipe(
     tasks: Sequence[str] = (),
     limit: int | None = None,
     env: Mapping[str, str],
+    nemo: NemoOptions | None = None,
 ) -> LoadedRecipe:
-    """Load a recipe by path or by the name of a shipped one.
+    """Load a recipe by path or by the name of a shipped one, or a file of the NeMo Evaluator launcher.
 
-    `overrides` are texts of `-o`, `tasks` names to keep, `limit` the most samples of each task.
-    Raises RecipeError, with every problem that was found.
+    `overrides` are texts of `-o`, `tasks` names to keep, `limit` the most samples of each task; for a
+    launcher file `nemo` says how it is read, and a recipe takes none. Raises RecipeError, with every
+    problem that was found.
     """
     kind = Kind("recipe", shipped_recipes(), lambda document, base: expand(document, base, env))
     read = read_file(find_file(source, kind), kind)
     base = read.path.parent
-    document = read.document
+    refuse_rewrite(read.document.data, str(read.path))
+    found = None
+    if is_nemo(read.document.data):
+        theirs, overrides = _whose(overrides)
+        found = _read_nemo(read, theirs, tasks, nemo or NemoOptions(), env)
+        document = moved(found.document, Path(), base)
+    else:
+        _refuse_options(nemo, read.path)
+        document = read.document
     for text in overrides:
         if text.startswith("~"):
             document = delete(text, document)
@@ -96,13 +119,16 @@ def load_recipe(
             # A path that is typed is relative to where it is typed.
             layer = expand(parse_override(text, document), Path(), env)
             document = moved(layer, Path(), base).over(document)
-    document = select_tasks(_named(document, read.path), tasks)
+    document = _named(document, read.path)
+    if found is None:
+        document = select_tasks(document, tasks)
     whole = _load(document, read, limit, env)
     variants = [
         _load(variant.layer.over(without_sweep(document)), read, limit, env, variant.label)
         for variant in find_variants(document)
     ]
-    return replace(whole, variants=tuple(variants))
+    notes = None if found is None else found.notes
+    return replace(whole, variants=tuple(variants), notes=notes)
 
 
 def _load(
@@ -130,6 +156,57 @@ def _load(
         families=expanded.families,
         variant=variant,
     )
+
+
+def is_nemo_file(source: str | Path) -> bool:
+    """Whether the name leads to a file of the NeMo Evaluator launcher. Raises RecipeError."""
+    return is_nemo(_read_as_written(source).document.data)
+
+
+def nemo_run_folder(source: str | Path, env: Mapping[str, str]) -> Path | None:
+    """The run folder that a launcher file names, null for a recipe. Raises RecipeError."""
+    read = _read_as_written(source)
+    return run_folder(read.document, str(read.path), env) if is_nemo(read.document.data) else None
+
+
+def _read_as_written(source: str | Path) -> ReadFile:
+    kind = Kind("recipe", shipped_recipes(), lambda document, base: document)
+    return read_file(find_file(source, kind), kind)
+
+
+def _read_nemo(
+    read: ReadFile,
+    overrides: Sequence[str],
+    tasks: Sequence[str],
+    options: NemoOptions,
+    env: Mapping[str, str],
+) -> NemoRecipe:
+    origin = str(read.path)
+    return read_nemo(
+        read.document, origin, overrides=overrides, tasks=tasks, options=options, env=env
+    )
+
+
+def _whose(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides of a launcher file's own keys, and those of the recipe that it becomes."""
+    theirs: list[str] = []
+    ours: list[str] = []
+    for text in overrides:
+        first = first_key(text)
+        is_slip = first not in (recipe_shape().keys or {}) and bool(nearest(first, NEMO_KEYS))
+        is_theirs = first in NEMO_KEYS or text.startswith("+") or is_slip
+        (theirs if is_theirs else ours).append(text)
+    return theirs, ours
+
+
+def _refuse_options(nemo: NemoOptions | None, path: Path) -> None:
+    for flag in ("skip_unsupported", "lenient"):
+        if nemo is not None and getattr(nemo, flag):
+            raise RecipeError(
+                f"--{flag.replace('_', '-')}: {path} is a recipe, and this is for files of the NeMo "
+                "Evaluator launcher",
+                hint="A recipe names tasks that cannot be run under `unavailable: {NAME: REASON}`.",
+            )
 
 
 def _named(document: Document, path: Path) -> Document:

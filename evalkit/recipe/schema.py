@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from evalkit.recipe.section import Scalar, Section
 from evalkit.recipe.serving import SERVING_SECTIONS, AnyServing, VllmServing
@@ -280,10 +280,21 @@ class Recipe(Section):
     """`template` (a name in `slurm_templates/` or a file), and any key of a template over it."""
     judges: dict[Name, Judge] = Field(default_factory=dict)
     """Models that judge answers, by name: for tasks whose benchmark needs one."""
-    tasks: dict[Name, Task] = Field(min_length=1)
+    unavailable: dict[Name, Text] = Field(default_factory=dict)
+    """Tasks that belong to the evaluation and cannot be run here, by name, with the reason. They are named
+    in plan and results, and count nowhere."""
+    tasks: Annotated[dict[Name, Task], Words("a mapping with at least 1 entry")]
     """What is evaluated; the key is the task's name, and the benchmark's unless it says so. A list of
     names will do where nothing else is said."""
     sweep: Sweep = Field(default_factory=Sweep)
     """Variations of this recipe, a run for each."""
     output: Output = Field(default_factory=Output)
     """Where results go."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _something_is_named(cls, tasks: dict[str, Task], info: ValidationInfo) -> dict[str, Task]:
+        """A recipe of unavailable tasks alone can be read and shown; there is no plan for it."""
+        if not tasks and not info.data.get("unavailable"):
+            raise ValueError("expected a mapping with at least 1 entry, found a mapping")
+        return tasks

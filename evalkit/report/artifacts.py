@@ -160,6 +160,7 @@ def write_summary(folder: RunFolder, plan: Plan, gpu_seconds: float | None) -> S
         model=plan.model.name,
         complete=all(task.complete is True for task in tasks),
         run_gpu_seconds=gpu_seconds,
+        unavailable=plan.unavailable,
         tasks=tasks,
     )
     publish(folder.summary, render_json(summary.model_dump(mode="json")))

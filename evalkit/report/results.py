@@ -291,4 +291,7 @@ class Summary(Frozen):
     complete: bool
     """Every task has complete results."""
     run_gpu_seconds: float | None
+    unavailable: dict[str, str] = Field(default_factory=dict)
+    """Tasks that the recipe names and that could not be run, with the reason; `complete` is of the
+    others."""
     tasks: tuple[TaskSummary, ...] = Field(min_length=1)

@@ -20,8 +20,8 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"taks": {}},
         2,
         "error: recipe.yaml:16: unknown key 'taks'. Did you mean 'tasks'? Valid keys: name, "
-        "description, profile, models, serving, generation, client, scoring, cluster, judges, tasks, "
-        "output, model, extends\n",
+        "description, profile, models, serving, generation, client, scoring, cluster, judges, "
+        "unavailable, tasks, sweep, output, model, extends\n",
     ),
     "misspelt key": (
         {"tasks": {"addition": {"repeat": 3}}},

@@ -1,0 +1,163 @@
+"""Files of the NeMo Evaluator launcher from the command line: run as they are, or converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from tests.unit.recipe.nemo.launcher import ENV, NEMO, URL
+from tests.unit.vectors import SHARED
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Shell
+
+INSTRUCT = NEMO / "nemotron" / "local_nvidia_nemotron_3_nano_30b_a3b.yaml"
+TOOLS = NEMO / "nemotron" / "local_nvidia_nemotron_3_nano_30b_a3_tools.yaml"
+BASE = NEMO / "nemotron" / "local_nvidia-nemotron-3-nano-30b-a3b-base.yaml"
+NVFP4 = NEMO / "nemotron" / "slurm_nvidia_nemotron_3_nano_30b_a3b_nvfp4.yaml"
+GOLDEN = Path(__file__).with_name("converted.yaml")
+DATA = ["-o", f"ns_aime2025.data.path={SHARED / 'aime2025' / 'aime2025.jsonl'}"]
+SKIP = "--skip-unsupported"
+JUDGE = ["-o", f"evaluation.tasks.ns_hle.{URL}"]
+
+
+@pytest.fixture(autouse=True)
+def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENV.items():
+        monkeypatch.setenv(name, value)
+
+
+def plan_of(shell: Shell, *arguments: str) -> Any:
+    """The only plan that a dry run shows, as JSON."""
+    said = shell("prepare", *arguments, "--dry-run", "--json")
+    assert said.code == 0, said.err
+    [found] = orjson.loads(said.out)
+    return found
+
+
+def test_converted_recipe(shell: Shell) -> None:
+    """Golden: what is printed for the published file with tools."""
+    said = shell("convert", str(TOOLS))
+    assert said.code == 0, said.err
+    assert said.err == ""
+    assert said.out == GOLDEN.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (INSTRUCT, []),
+        (NVFP4, ["-o", "execution.account=a", "-o", "execution.output_dir=/shared/run"]),
+    ],
+    ids=["instruct", "nvfp4"],
+)
+def test_file_and_converted_recipe_have_one_plan(shell: Shell, path: Path, more: list[str]) -> None:
+    """Fingerprints, run folder and all: either may begin a run that the other one resumes."""
+    arguments = [str(path), "-t", "ns_aime2025", *DATA, *more]
+    direct = plan_of(shell, *arguments)
+    said = shell("convert", *arguments, "--output", "converted.yaml")
+    assert (said.code, said.out) == (0, "")
+    assert plan_of(shell, "converted.yaml") == direct
+
+
+def test_asks_what_the_shipped_recipe_asks(shell: Shell) -> None:
+    """Everything of a task's identity but the model and its server is that of `nano`."""
+    [theirs] = plan_of(shell, str(INSTRUCT), "-t", "ns_aime2025", *DATA)["plan"]["tasks"]
+    name, value = DATA[1].split("=")
+    [ours] = plan_of(shell, "nano", "-t", "aime2025", "-o", f"{name.removeprefix('ns_')}={value}")[
+        "plan"
+    ]["tasks"]
+    kept = [key for key in ours["identity"] if key not in ("model", "serving")]
+    assert {key: theirs["identity"][key] for key in kept} == {
+        key: ours["identity"][key] for key in kept
+    }
+    assert theirs["repeats"] == 64
+
+
+def test_dry_run_names_what_is_not_available(shell: Shell) -> None:
+    """Under the table, with reasons; and in the JSON of the plan."""
+    arguments = [str(INSTRUCT), "-t", "ns_aime2025", "-t", "aa_lcr", SKIP, *DATA, "--limit", "2"]
+    said = shell("submit", *arguments, "--dry-run")
+    assert said.code == 0, said.err
+    assert "not available: aa_lcr: evalkit has no counterpart to this task of AA-LCR" in said.out
+    assert "the total of requests in flight" in said.err
+    plan = plan_of(shell, *arguments)["plan"]
+    assert list(plan["unavailable"]) == ["aa_lcr"]
+    alone = plan_of(
+        shell, *[a for a in arguments if a not in ("aa_lcr", SKIP)][:3], *DATA, "--limit", "2"
+    )
+    assert alone["plan"]["fingerprint"] == plan["fingerprint"]
+
+
+def test_unsupported_tasks_stop_the_command(shell: Shell) -> None:
+    """Nothing is written, and the way on is said."""
+    before = shell.files()
+    said = shell("prepare", str(INSTRUCT))
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("error: 7 tasks are not available in evalkit\n  ns_bfcl_v3: ")
+    assert "--skip-unsupported" in said.err
+    assert shell.files() == before
+
+
+def test_a_file_without_a_task_of_ours(shell: Shell) -> None:
+    """It is shown, and cannot be planned: each of the 16 tasks is named."""
+    assert shell("info", str(BASE), SKIP).code == 0
+    said = shell("submit", str(BASE), SKIP, "--dry-run")
+    assert said.code == 4
+    assert "nothing can be run" in said.err
+    assert said.err.count("it needs lm-evaluation-harness") == 16
+
+
+def test_dotenv(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.env` beside the command is read for launcher files, `--env-file` instead of it; what is set wins."""
+    for name in ("HF_HOME", "HF_TOKEN"):
+        monkeypatch.delenv(name)
+    assert "HF_HOME is not set" in shell("info", str(TOOLS)).err
+    (shell.folder / ".env").write_text("HF_HOME=/h\nHF_TOKEN=t\nNGC_API_KEY=other\n")
+    (shell.folder / "other.env").write_text("HF_HOME=/h\n")
+    assert "HF_TOKEN is not set" in shell("info", str(TOOLS), "--env-file", "other.env").err
+    monkeypatch.delenv("HF_HOME")
+    assert shell("info", str(TOOLS)).code == 0
+
+
+def test_convert_refuses(shell: Shell) -> None:
+    """A file that is there, a folder that is not, and a recipe."""
+    (shell.folder / "there.yaml").write_text("mine")
+    said = shell("convert", str(TOOLS), "--output", "there.yaml")
+    assert (said.code, said.err.splitlines()[0]) == (2, "error: there.yaml is there already")
+    assert (shell.folder / "there.yaml").read_text() == "mine"
+    assert "cannot write" in shell("convert", str(TOOLS), "--output", "no/where.yaml").err
+    assert "recipe.yaml is a recipe already" in shell("convert", "recipe.yaml").err
+    assert "--lenient: recipe.yaml is a recipe" in shell("info", "recipe.yaml", "--lenient").err
+
+
+def test_convert_as_json(shell: Shell) -> None:
+    """The recipe and the notes as data."""
+    found = orjson.loads(shell("convert", str(INSTRUCT), SKIP, *JUDGE, "--json").out)
+    assert len(found["recipe"]["tasks"]) == 8
+    note = next(n for n in found["notes"] if n["key"].endswith("request_timeout"))
+    assert (note["has_effect"], note["place"]) == (False, f"{INSTRUCT}:44")
+
+
+def test_status_finds_the_run_of_a_file(shell: Shell) -> None:
+    """The run of a launcher file is its output folder, found without what the file leaves open."""
+    assert "has no run yet" in shell("status", str(INSTRUCT)).err
+    arguments = [str(INSTRUCT), "-t", "ns_aime2025", *DATA, "--limit", "1"]
+    assert shell("prepare", *arguments).code == 0
+    assert (shell.folder / "results_nvidia_nemotron_3_nano_30b_a3b" / "plan.json").is_file()
+    assert "ns_aime2025" in shell("status", str(INSTRUCT)).out
+    assert "output_dir: a value is required" in shell("status", str(NVFP4)).err
+
+
+def test_summary_names_what_is_not_available(shell: Shell) -> None:
+    """A recipe's own `unavailable` is in summary.json and under the table of results."""
+    shell.write(unavailable={"mmlu_prox": "no data here"})
+    assert shell("prepare", "recipe.yaml").code == 0
+    said = shell("gather", "recipe.yaml", "--allow-partial")
+    assert "not available: mmlu_prox: no data here" in said.out
+    summary = orjson.loads((shell.folder / "runs/test/artifacts/summary.json").read_bytes())
+    assert summary["unavailable"] == {"mmlu_prox": "no data here"}
+    assert [task["task"] for task in summary["tasks"]] == ["addition"]
