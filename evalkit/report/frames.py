@@ -16,6 +16,7 @@ from evalkit.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pandas as pd
     import pyarrow as pa
@@ -35,21 +36,31 @@ AS_JSON = ("target", "data", "grading", "tool_calls", "steps", "messages")
 
 def iter_samples(folder: RunFolder, task: str) -> Iterator[dict[str, Any]]:
     """The lines of samples.jsonl.zst in order. Raises StoreError where it is missing or damaged."""
+    for line in iter_lines(folder, task):
+        try:
+            yield orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise _damaged(folder.samples(task), error) from error
+
+
+def iter_lines(folder: RunFolder, task: str) -> Iterator[bytes]:
+    """The same as they stand in the file, without their ends. Raises StoreError."""
     path = folder.samples(task)
     try:
         with path.open("rb") as file:
-            for line in _lines(file):
-                yield orjson.loads(line)
+            yield from _lines(file)
     except FileNotFoundError as error:
         raise StoreError(
             f"there is no {path}", hint="`evalkit gather` makes it; check the task's name."
         ) from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
-        raise StoreError(
-            f"{path} is damaged: {error}", hint="`evalkit gather` makes it again."
-        ) from error
+    except zstandard.ZstdError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged: {error}", hint="`evalkit gather` makes it again.")
 
 
 def samples_table(folder: RunFolder, task: str) -> pa.Table:

@@ -32,6 +32,7 @@ from evalkit.report.headline import (
     make_headline,
     split_by_subset,
 )
+from evalkit.report.page.write import write_report
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
 from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
@@ -112,6 +113,7 @@ def gather_run(
         if not results.complete and find_complete(folder, plan, task) is not None:
             kept.append(task.name)
     summary = write_summary(folder, plan, facts.gpu_seconds)
+    write_report(folder, plan)
     run = RunResults(tuple(gathered), summary, tuple(kept))
     _log(folder, run, clock())
     logs = folder.stdout.parent
@@ -156,7 +158,7 @@ def gather_task(
             samples_sha256 = hash_lines(spill.lines())
     results = _make_results(plan, found, aggregate, benchmark, facts, samples_sha256)
     if publishes:
-        write_task(folder, plan, results)
+        write_task(folder, plan, results, found.traffic.traffic(task.name))
     return results
 
 

@@ -161,6 +161,10 @@ class RunFolder:
         """Version, command line and host of an attempt's servers (JSON lines)."""
         return self.attempt_logs(replica, attempt) / "server.json"
 
+    def gpu_use(self, replica: str, attempt: int) -> Path:
+        """How busy an attempt's GPUs were, a JSON line every half a minute; absent without GPUs."""
+        return self.attempt_logs(replica, attempt) / "gpus.jsonl"
+
     def artifacts(self, task: str | None = None) -> Path:
         """Folder of a task's artifacts, or of all."""
         below = self.root / "artifacts"
@@ -180,6 +184,10 @@ class RunFolder:
         """All metrics, flat, by the field's names (JSON)."""
         return self.artifacts(task) / "metrics.json"
 
+    def traffic(self, task: str) -> Path:
+        """How the task's calls went over time, in bins (JSON), for plots."""
+        return self.artifacts(task) / "traffic.json"
+
     def run_config(self, task: str) -> Path:
         """The resolved settings of a task (YAML)."""
         return self.artifacts(task) / "run_config.yaml"
@@ -188,6 +196,16 @@ class RunFolder:
     def summary(self) -> Path:
         """All tasks of the run (JSON)."""
         return self.artifacts() / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """All of it for a person: one page (HTML) that loads nothing."""
+        return self.artifacts() / "report.html"
+
+    @property
+    def restricted_report(self) -> Path:
+        """The same with data that may not be republished; not among what is passed on."""
+        return self.root / "report.restricted.html"
 
 
 def attempt_id(replica: str, attempt: int) -> str:
