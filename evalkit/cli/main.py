@@ -23,6 +23,7 @@ MODULES = {
     "cancel": "submit",
     "score": "gather",
     "gather": "gather",
+    "report": "report",
     "prepare": "prepare",
     "info": "prepare",
     "ls": "ls",

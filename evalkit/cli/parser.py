@@ -23,6 +23,7 @@ COMMANDS = {
     "cancel": "stop all jobs of a run; nothing already done is lost",
     "score": "grade (sandbox, judge) and score what is there now, without generating",
     "gather": "score everything, write the artifacts, prove completeness",
+    "report": "one page of a run or of several side by side; also Markdown or text",
     "prepare": "load data and write the plan; nothing is submitted",
     "info": "the fully resolved recipe, with the place of each value",
     "ls": "installed benchmarks, recipes, templates and runs",
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "cancel": _add_cancel,
         "score": _add_score,
         "gather": _add_gather,
+        "report": _add_report,
         "prepare": _add_prepare,
         "info": _add_recipe,
         "ls": _add_ls,
@@ -217,6 +219,44 @@ def _add_gather(command: argparse.ArgumentParser) -> None:
     _add_scoring(command)
     command.add_argument(
         "--allow-partial", action="store_true", help="exit 0 although units are missing"
+    )
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="run folder, run name, run id (or its beginning), recipe, or the folder of a sweep",
+    )
+    _add_output(command)
+    _add_tasks(command)
+    command.add_argument(
+        "--format",
+        choices=["html", "markdown", "text", "json"],
+        default="html",
+        help="html (default) writes a page and prints where; the others print",
+    )
+    command.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where to write it; by default artifacts/report.html of the run, or report.html of the sweep",
+    )
+    command.add_argument(
+        "--max-mb",
+        type=_natural,
+        metavar="N",
+        help="most megabytes of samples in the page (default: 16); 0 has none",
+    )
+    command.add_argument(
+        "--include-restricted",
+        action="store_true",
+        help="put texts of data into the page that may not be published; to report.restricted.html",
+    )
+    command.add_argument(
+        "--profile",
+        choices=["card", "fixed"],
+        help="of what `evalkit score --profile` made, in rescored/",
     )
 
 

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
     """One run, or the runs of a sweep. Raises UsageError, RecipeError."""
-    text = arguments.run
+    return runs_named(arguments.run, arguments.output)
+
+
+def runs_named(text: str, output: str) -> list[RunFolder]:
+    """The same, of what was typed and the folder that runs lie in."""
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
         return _runs_of_recipe(text)
-    return find_runs(text, Path(arguments.output), skip_note)
+    return find_runs(text, Path(output), skip_note)
 
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:

@@ -25,6 +25,7 @@ from evalkit.cluster.env import read_environment
 from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.facilities import close_works, load_works
 from evalkit.cluster.failures import Failure, classify
+from evalkit.cluster.gpu_log import log_gpus
 from evalkit.cluster.heartbeat import Heartbeat
 from evalkit.cluster.holding import begin_record, held_gpus
 from evalkit.cluster.orders import (
@@ -229,7 +230,8 @@ class Worker:
         self.drain.attach()
         recall = heed_recall(self._folder, self._all.attempt.replica, self._job, self.drain)
         beat = self._all.heartbeat.beat()
-        tasks = [asyncio.create_task(t) for t in (beat, self._note_drain(), recall)]
+        gpus = log_gpus(self._folder, self._recorder.record, self._env, self._clock)
+        tasks = [asyncio.create_task(t) for t in (beat, self._note_drain(), recall, gpus)]
         try:
             await self._clear_node()
             for index, deployment in enumerate(self._plan.deployments):

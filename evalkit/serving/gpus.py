@@ -39,6 +39,15 @@ class Gpu(NamedTuple):
     free: float | None
 
 
+class GpuUse(NamedTuple):
+    """How much one GPU is used (fractions)."""
+
+    busy: float
+    """Share of the driver's last sampling time (a second or less) in which it computed."""
+    memory: float
+    """Share of its memory in use."""
+
+
 class Trouble(NamedTuple):
     """Why a server cannot be started on a node's GPUs."""
 
@@ -84,6 +93,26 @@ def find_trouble(env: Mapping[str, str], share: float) -> Trouble | None:
     return Trouble(said, may_pass=True) if full else None
 
 
+def use_command(env: Mapping[str, str]) -> list[str] | None:
+    """What prints the use of the visible GPUs; None where none can be looked at."""
+    program, visible = find_program(env), env.get("CUDA_VISIBLE_DEVICES")
+    # nvidia-smi cannot be asked for parts of a GPU (MIG).
+    if program is None or visible in NONE_VISIBLE or "MIG" in (visible or ""):
+        return None
+    return _command(program, "--query-gpu=utilization.gpu,memory.used,memory.total", visible)
+
+
+def parse_use(printed: str) -> list[GpuUse]:
+    """The use of each GPU in what that prints; one whose driver does not say (`[N/A]`) is left out."""
+    found = []
+    for line in printed.splitlines():
+        cells = [_number(cell.strip()) for cell in line.split(",")]
+        match cells:
+            case [float(busy), float(used), float(total)] if total:
+                found.append(GpuUse(round(busy / 100, 3), round(used / total, 3)))
+    return found
+
+
 def wait_for_gpus(
     env: Mapping[str, str], share: float, release_s: float = RELEASE_S, poll_s: float = POLL_S
 ) -> str | None:
@@ -101,10 +130,14 @@ def check_command(share: float) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", __file__, str(share))
 
 
-def _query(program: str, what: str, visible: str | None) -> list[str]:
+def _command(program: str, what: str, visible: str | None) -> list[str]:
     only = [] if visible is None else [f"--id={visible}"]
+    return [program, what, "--format=csv,noheader,nounits", *only]
+
+
+def _query(program: str, what: str, visible: str | None) -> list[str]:
     done = subprocess.run(
-        [program, what, "--format=csv,noheader,nounits", *only],
+        _command(program, what, visible),
         capture_output=True,
         text=True,
         errors="replace",

@@ -41,7 +41,11 @@ def short_number(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """`0`, `45 s`, `90 min`, `2.5 h`, `3 d`."""
-    for limit, unit, name in ((2 * DAY, DAY, "d"), (2 * HOUR, HOUR, "h"), (2 * MINUTE, MINUTE, "min")):
+    for limit, unit, name in (
+        (2 * DAY, DAY, "d"),
+        (2 * HOUR, HOUR, "h"),
+        (2 * MINUTE, MINUTE, "min"),
+    ):
         if seconds >= limit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds:.3g} s" if seconds else "0"

@@ -24,6 +24,7 @@ from evalkit.report.page.views import (
     find_differences,
     score_points,
     score_view,
+    task_heading,
     task_names,
     task_view,
 )
@@ -129,6 +130,8 @@ class PageView:
     complete: bool
     runs: list[RunView]
     tasks: list[str]
+    headings: list[str]
+    """Tasks with their profiles."""
     columns: list[ColumnView]
     """Empty for one run."""
     differing: list[tuple[str, str]]
@@ -144,6 +147,7 @@ class PageView:
 def page_view(runs: Sequence[RunReport], title: str, groups: Sequence[Group]) -> PageView:
     """Everything the template shows."""
     names, labels = task_names(runs), run_labels(runs)
+    headings = {name: task_heading(runs, name) for name in names}
     points = score_points(runs, names)
     columns = [_column(run, label, names) for run, label in zip(runs, labels, strict=True)]
     several = len(runs) > 1
@@ -155,10 +159,15 @@ def page_view(runs: Sequence[RunReport], title: str, groups: Sequence[Group]) ->
         complete=all(run.complete for run in runs),
         runs=[run_view(run, label) for run, label in zip(runs, labels, strict=True)],
         tasks=names,
+        headings=list(headings.values()),
         columns=columns if several else [],
         differing=[(name, keys) for name, keys in differing if keys] if several else [],
         scores=score_plot(points) if points else None,
-        curves=[Drawn(name, curve_plot(name, found)) for name, found in curves.items() if found],
+        curves=[
+            Drawn(headings[name], curve_plot(headings[name], found))
+            for name, found in curves.items()
+            if found
+        ],
         kept=[_kept(group, labels[group.source.run]) for group in groups],
         shows_restricted=bool(restricted) and any(group.source.shows_all for group in groups),
         restricted=[name for name in names if name in restricted],
@@ -244,7 +253,7 @@ def _latencies(task: TaskReport) -> list[Drawn]:
     return [
         Drawn(
             task.plan.name,
-            histogram_plot(label, "time of one call", traffic.latency_s, None, duration),
+            histogram_plot(label, "seconds of one call", traffic.latency_s, None, short_number),
         )
     ]
 
@@ -289,7 +298,10 @@ def _method_facts(results: Results) -> Pairs:
         ("profile", results.settings.profile),
         ("headline", headline.name),
         ("standard error", headline.standard_error_method),
-        ("interval", headline.interval_method and f"{headline.level:.0%}, {headline.interval_method}"),
+        (
+            "interval",
+            headline.interval_method and f"{headline.level:.0%}, {headline.interval_method}",
+        ),
         ("samples, repeats", f"{headline.n_samples:,}, {headline.repeats:,}"),
         ("data", f"{data.source} {data.revision or ''}".strip()),
         ("data's sha256", data.sha256 + (" (altered)" if data.altered else "")),

@@ -10,7 +10,7 @@ import base64
 import hashlib
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from jinja2 import Environment, StrictUndefined
@@ -48,7 +48,8 @@ def render_html(runs: Sequence[RunReport], title: str, groups: Sequence[Group]) 
 
 def _data(runs: Sequence[RunReport], groups: Sequence[Group]) -> list[str]:
     """The index and the chunks, each in an element of its own."""
-    indices, parts = [], []
+    indices: list[dict[str, Any]] = []
+    parts: list[str] = []
     for group in groups:
         indices.append(group.index(len(parts)))
         parts += [_element(f"chunk-{len(parts) + n}", c) for n, c in enumerate(group.chunks)]

@@ -13,6 +13,7 @@ from evalkit.report.page.views import (
     curve_points,
     find_differences,
     score_view,
+    task_heading,
     task_names,
     task_view,
 )
@@ -85,7 +86,8 @@ def _side_by_side(runs: Sequence[RunReport], labels: Sequence[str]) -> list[str]
         scores = [score_view(task.results if task else None) for task in tasks]
         cells = [f"{_score(s)} ({s.span})" if s.is_withheld else _score(s) for s in scores]
         rows.append([label, *step, *cells])
-    heads = ["model", *(["step"] if has_steps else []), *names]
+    tasks_heads = [escape(task_heading(runs, name)) for name in names]
+    heads = ["model", *(["step"] if has_steps else []), *tasks_heads]
     differing = [(name, find_differences(runs, name)) for name in names]
     warnings = [
         f"- **{escape(name)}** was not measured alike in all runs. Differing: {escape(', '.join(keys))}"

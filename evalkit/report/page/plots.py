@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 ROW = 26.0
 """Height of a row of the plot of scores."""
-LABEL = 150.0
+LABEL = 120.0
 """Width of the names beside it."""
-LABEL_LETTERS = 22
+LABEL_LETTERS = 18
 OUTCOMES = ("ok", "truncated", "empty", "context_overflow", "refused")
 """The model's own outcomes, in the order they are stacked; failures of ours come behind them."""
 
@@ -53,7 +53,7 @@ class CurvePoint:
 def score_plot(points: Sequence[ScorePoint]) -> Markup:
     """Scores with their intervals, a row for each task of each run; bounds as a bar without a point."""
     height = ROW * len(points) + 44
-    left, right = LABEL + 8, svg.WIDTH - 50
+    left, right = LABEL + 8, svg.WIDTH - 54
 
     def px(percent: float) -> float:
         return left + min(max(percent, 0.0), 100.0) / 100 * (right - left)
@@ -77,8 +77,9 @@ def _score(point: ScorePoint, y: float, px: Callable[[float], float]) -> Markup:
     if point.value is None:
         if point.low is None or point.high is None:
             return svg.text(px(0) + 4, y + 4, "no score", "tick")
-        low, high = px(point.low), px(point.high)
-        return svg.bar((low, high), (y - 6, y + 6), "bounds", point.title)
+        span = (px(point.low), px(point.high))
+        bounds = svg.bar(span, (y - 6, y + 6), "bounds", point.title)
+        return bounds + svg.text(svg.WIDTH - 4, y + 4, "withheld", "tick end")
     parts = []
     if point.low is not None and point.high is not None:
         css = f"whisker c{point.series % COLOURS}"
@@ -91,11 +92,11 @@ def _score(point: ScorePoint, y: float, px: Callable[[float], float]) -> Markup:
 def curve_plot(task: str, points: Sequence[CurvePoint]) -> Markup:
     """The learning curve of one task: its score over training steps, with intervals."""
     ordered = sorted(points, key=lambda point: point.step)
-    values = [
-        v for p in ordered for v in (p.value, p.low, p.high) if v is not None
-    ]
+    values = [v for p in ordered for v in (p.value, p.low, p.high) if v is not None]
     y = linear_ticks(max(0.0, min(values)), min(100.0, max(values)))
-    x = linear_ticks(0.0 if ordered[0].step < ordered[-1].step / 3 else ordered[0].step, ordered[-1].step)
+    x = linear_ticks(
+        0.0 if ordered[0].step < ordered[-1].step / 3 else ordered[0].step, ordered[-1].step
+    )
     frame = Frame((x[0], x[-1]), (y[0], y[-1]))
     places = [(frame.px(p.step), frame.py(p.value)) for p in ordered]
     parts = [
@@ -155,12 +156,12 @@ def _edge_ticks(edges: Sequence[float], say: Callable[[float], str]) -> list[Tic
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Numbers over time, in equal bins from `start` on; or (time, value) steps."""
+    """Numbers over time, in equal bins from `start` on; null where nobody knows."""
 
     name: str
     start: float
     width_s: float
-    values: tuple[float, ...]
+    values: tuple[float | None, ...]
 
 
 def time_plot(
@@ -168,13 +169,9 @@ def time_plot(
 ) -> Markup:
     """One series over the time of the run (s since its start); `top` fixes the upper end."""
     begin, end = span
-    y = linear_ticks(0.0, top or max(*series.values, 0.0) or 1.0, 4)
+    known = [value for value in series.values if value is not None]
+    y = linear_ticks(0.0, top or max(known) or 1.0, 4)
     frame = Frame((0.0, max(end - begin, 1.0)), (0.0, y[-1]), height=160.0)
-    points = []
-    for i, value in enumerate(series.values):
-        at = series.start - begin + i * series.width_s
-        edges = (max(at, 0.0), min(at + series.width_s, frame.x[1]))
-        points += [(frame.px(x), frame.py(value)) for x in edges]
     parts = [
         svg.axes(
             frame,
@@ -182,11 +179,24 @@ def time_plot(
             [Tick(at, short_number(at)) for at in y],
             x_name="time since the start",
             y_name=name,
-        ),
-        svg.area(points, frame.py(0.0), "area c0"),
-        svg.line(points, "line c0"),
+        )
     ]
+    for points in _stretches(series, begin, frame):
+        parts += [svg.area(points, frame.py(0.0), "area c0"), svg.line(points, "line c0")]
     return svg.plot(label, frame.height, parts)
+
+
+def _stretches(series: Series, begin: float, frame: Frame) -> list[list[tuple[float, float]]]:
+    """The points of each stretch in which values are known."""
+    found: list[list[tuple[float, float]]] = [[]]
+    for i, value in enumerate(series.values):
+        if value is None:
+            found.append([])
+            continue
+        at = series.start - begin + i * series.width_s
+        edges = (max(at, 0.0), min(at + series.width_s, frame.x[1]))
+        found[-1] += [(frame.px(x), frame.py(value)) for x in edges]
+    return [points for points in found if points]
 
 
 def outcome_bar(label: str, counts: Mapping[str, int], expected: int) -> Markup:
@@ -211,4 +221,8 @@ def outcome_class(outcome: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= LABEL_LETTERS else f"{name[: LABEL_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return (
+        name
+        if len(name) <= LABEL_LETTERS
+        else f"{name[: LABEL_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )

@@ -88,7 +88,7 @@ def _series(name: str, spread: Spread, span: tuple[float, float]) -> Series:
 def _use(
     attempts: Sequence[Held], name: str, kind: str, span: tuple[float, float]
 ) -> Series | None:
-    """The mean over all GPUs that said something in a bin; 0 where none did."""
+    """The mean over all GPUs that said something in a bin; null where none did."""
     start, width, n = cover(*span)
     sums, counts = [0.0] * n, [0] * n
     for held in attempts:
@@ -100,5 +100,5 @@ def _use(
                 counts[number] += len(values)
     if not any(counts):
         return None
-    means = (100 * total / max(count, 1) for total, count in zip(sums, counts, strict=True))
+    means = (100 * a / n if n else None for a, n in zip(sums, counts, strict=True))
     return Series(name, start, width, tuple(means))

@@ -15,9 +15,9 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-WIDTH = 460.0
-"""Width of every plot in its own units: shrunk to a phone's 360 pixels its text stays readable."""
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 40.0
+WIDTH = 380.0
+"""Width of every plot in its own units: shrunk to the 330 pixels of a phone its text stays readable."""
+LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 10.0, 40.0
 COLOURS = 6
 """Classes `c0` to `c5`, and as many shapes: no two that a colour-blind reader takes for one."""
 
@@ -56,14 +56,12 @@ def number(value: float) -> str:
 
 def plot(label: str, height: float, parts: Iterable[Markup]) -> Markup:
     """A whole plot. `label` says to who cannot see it what it shows."""
-    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        number(WIDTH), number(height), label, Markup("").join(parts)
-    )
+    return Markup(
+        '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(number(WIDTH), number(height), label, Markup("").join(parts))
 
 
-def axes(
-    frame: Frame, x: Sequence[Tick], y: Sequence[Tick], *, x_name: str, y_name: str
-) -> Markup:
+def axes(frame: Frame, x: Sequence[Tick], y: Sequence[Tick], *, x_name: str, y_name: str) -> Markup:
     """Grid, ticks and the names of both axes."""
     left, right = number(LEFT), number(WIDTH - RIGHT)
     parts = []

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 CHUNK = 256 * 1024
 """Bytes of JSON in one chunk: some milliseconds to unpack, and large enough to compress well."""
-LEVEL = 6
+LEVEL = 4
+"""Of zlib: three times as fast as 6, and 5 % larger on text and code."""
 PROBES = 200
 """Units by which the size of all is estimated."""
 INDEX_BYTES = 60
@@ -101,8 +102,7 @@ class Group:
     """Units with a text that was cut."""
     columns: dict[str, list[Any]] = field(
         default_factory=lambda: {
-            name: []
-            for name in ("id", "repeat", "outcome", "score", "tokens", "answer", "preview")
+            name: [] for name in ("id", "repeat", "outcome", "score", "tokens", "answer", "preview")
         }
     )
     chunks: list[str] = field(default_factory=list)

@@ -58,26 +58,41 @@ def task_view(task: TaskReport) -> TaskView:
     """The row of a task."""
     plan, results = task.plan, task.results
     if results is None:
-        dash = ScoreView(UNKNOWN, "", UNKNOWN, is_withheld=False)
-        dashes = (UNKNOWN,) * 4
         return TaskView(
-            *(plan.name, task.title, plan.profile, plan.metric, dash, UNKNOWN),
-            f"{UNKNOWN}/{plan.n_units}",
-            *dashes,
+            task=plan.name,
+            title=task.title,
+            profile=plan.profile,
+            metric=plan.metric,
+            score=score_view(None),
+            n=UNKNOWN,
+            done=f"{UNKNOWN}/{plan.n_units:,}",
+            truncated=UNKNOWN,
+            empty=UNKNOWN,
+            no_answer=UNKNOWN,
+            errors=UNKNOWN,
             complete=False,
             notes=("not gathered yet",),
         )
     row = row_of(results)
-    outcomes = (row.truncated, row.empty, results.counts.no_answer, row.errors)
     return TaskView(
-        *(plan.name, task.title, results.settings.profile, results.headline.name),
-        score_view(results),
-        f"{results.headline.n_samples:,}",
-        f"{results.counts.scored:,}/{results.counts.expected:,}",
-        *(UNKNOWN if count is None else f"{count:,}" for count in outcomes),
+        task=plan.name,
+        title=task.title,
+        profile=results.settings.profile,
+        metric=results.headline.name,
+        score=score_view(results),
+        n=f"{results.headline.n_samples:,}",
+        done=f"{results.counts.scored:,}/{results.counts.expected:,}",
+        truncated=_count(row.truncated),
+        empty=_count(row.empty),
+        no_answer=_count(results.counts.no_answer),
+        errors=_count(row.errors),
         complete=results.complete,
         notes=tuple(task_notes(task, results)),
     )
+
+
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"
 
 
 def score_view(results: Results | None) -> ScoreView:
@@ -136,6 +151,16 @@ def task_names(runs: Sequence[RunReport]) -> list[str]:
     return list(dict.fromkeys(task.plan.name for run in runs for task in run.tasks))
 
 
+def task_heading(runs: Sequence[RunReport], name: str) -> str:
+    """A task with its profile, or the profiles that runs have it by."""
+    profiles = {
+        task.results.settings.profile if task.results else task.plan.profile
+        for run in runs
+        if (task := run.task(name)) is not None
+    }
+    return f"{name} ({', '.join(sorted(profiles))})"
+
+
 def find_differences(runs: Sequence[RunReport], name: str) -> list[str]:
     """Dotted keys of a task's identity, other than its model's, in which runs differ: then their scores
     do not compare as they stand."""
@@ -166,7 +191,8 @@ def _point(number: int, run: RunReport, results: Results) -> ScorePoint:
     low, high = row.interval or row.bounds or (None, None)
     score = score_view(results)
     error = f" ± {score.error}" if score.error else ""
-    title = f"{run.plan.model.name}, {results.task}: {score.value}{error}, {score.span}"
+    profile = results.settings.profile
+    title = f"{run.plan.model.name}, {results.task} ({profile}): {score.value}{error}, {score.span}"
     return ScorePoint(results.task, number, row.percent, low, high, title)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from evalkit.errors import UsageError
 from evalkit.report.page.html import render_html
 from evalkit.report.page.selection import select
 from evalkit.report.page.sources import read_run
@@ -12,20 +13,32 @@ from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from evalkit.plan.model import Plan
     from evalkit.report.page.sources import RunReport
+    from evalkit.report.page.units import Group
     from evalkit.store.layout import RunFolder
 
 MEGABYTE = 1_000_000
-GATHER_MB = 16
-"""Largest samples, as they lie in the page, of a report that a gather makes: a mail takes it, and it costs
-a few seconds where there is so much."""
+DEFAULT_MB = 16
+"""Samples of a page, as they lie in it: a mail takes it, and a gather makes it in some two seconds."""
+
+
+class Page(NamedTuple):
+    """A page, and the units that it holds."""
+
+    content: bytes
+    groups: list[Group]
 
 
 def make_page(
-    runs: Sequence[RunReport], title: str, *, max_mb: float, include_restricted: bool = False
-) -> bytes:
+    runs: Sequence[RunReport],
+    title: str,
+    *,
+    max_mb: float = DEFAULT_MB,
+    include_restricted: bool = False,
+) -> Page:
     """The page, with at most about `max_mb` of samples. Raises StoreError for damaged artifacts."""
     sources = [
         Source(number, run, task, include_restricted)
@@ -33,10 +46,40 @@ def make_page(
         for task in run.tasks
         if task.results is not None
     ]
-    return render_html(runs, title, select(sources, max_mb * MEGABYTE))
+    groups = select(sources, max_mb * MEGABYTE)
+    return Page(render_html(runs, title, groups), groups)
 
 
 def write_report(folder: RunFolder, plan: Plan) -> None:
     """Publish `report.html` over the published results of all tasks. Raises StoreError."""
-    run = read_run(folder, plan)
-    publish(folder.report, make_page([run], plan.run, max_mb=GATHER_MB))
+    publish(folder.report, make_page([read_run(folder, plan)], plan.run).content)
+
+
+def title_of(runs: Sequence[RunReport]) -> str:
+    """The run's name, the name of the folder that all runs lie in, or their number."""
+    if len(runs) == 1:
+        return runs[0].plan.run
+    home = _home(runs)
+    return f"{len(runs)} runs" if home is None else home.name
+
+
+def default_path(runs: Sequence[RunReport], *, restricted: bool) -> Path:
+    """Where the page of a run, or of a sweep, belongs. Raises UsageError for runs that have no place in
+    common."""
+    if len(runs) == 1:
+        folder = runs[0].folder
+        return folder.restricted_report if restricted else folder.report
+    home = _home(runs)
+    if home is None:
+        raise UsageError(
+            "these runs are of no one sweep, so their report has no place of its own",
+            hint="Say where with --out FILE.",
+        )
+    return home / (runs[0].folder.restricted_report if restricted else runs[0].folder.report).name
+
+
+def _home(runs: Sequence[RunReport]) -> Path | None:
+    """The folder of the sweep that the runs are of: of one recipe, side by side."""
+    parents = {run.folder.root.parent for run in runs}
+    recipes = {run.plan.recipe for run in runs}
+    return parents.pop() if len(parents) == 1 and len(recipes) == 1 else None

@@ -28,12 +28,14 @@ HOSTILE = (
     "line\u2028separator\u2029and <!-- comment --> ]]> {{ 7 * 7 }} {% raw %}",
     "\u202etxt.exe\u202c \x00\x07 \ud7ff \U0001f600 & &lt; \" ' `",
 )
-WORDS = (
-    "therefore let the sum of all roots be equal to seven and consider that each prime divides "
-    "the product hence we find by induction a contradiction which proves the claim for every n"
-).split()
+TEXT = """therefore let the sum of all roots be equal to seven and consider that each prime divides
+the product hence we find by induction a contradiction which proves the claim for every n"""
+WORDS = TEXT.split()
 
-def make_report(root: Path, *, restricted: bool = False, missing: int = 0, **model: Any) -> RunReport:
+
+def make_report(
+    root: Path, *, restricted: bool = False, missing: int = 0, **model: Any
+) -> RunReport:
     """A run of four samples twice, gathered, with a wrong one; the last `missing` units have failed."""
     run = make_run(root)
     keys = run.units()
@@ -44,6 +46,7 @@ def make_report(root: Path, *, restricted: bool = False, missing: int = 0, **mod
     )
     run.gather()
     return as_report(run, restricted=restricted, **model)
+
 
 def as_report(run: TestRun, *, restricted: bool = False, **model: Any) -> RunReport:
     """The report's view of a gathered run."""
@@ -59,6 +62,7 @@ def as_report(run: TestRun, *, restricted: bool = False, **model: Any) -> RunRep
     held = Held("r0", 1, "node1", 4, 1, START, START + 3600, "done")
     return RunReport(run.folder, plan, (task,), (held,))
 
+
 def with_units(report: RunReport, n: int, letters: int = 300, task: str = "echo") -> RunReport:
     """The report's task with `n` made-up units of about so many letters, half of them right."""
     write_samples(report.folder.samples(task), make_lines(n, letters))
@@ -71,6 +75,7 @@ def with_units(report: RunReport, n: int, letters: int = 300, task: str = "echo"
     plan = found.plan.model_copy(update={"name": task, "n_samples": n, "repeats": 1})
     own = replace(found, plan=plan, results=results, traffic=make_traffic(n, task))
     return RunReport(report.folder, report.plan, (own,), report.attempts)
+
 
 def make_lines(n: int, letters: int) -> Iterator[bytes]:
     """Lines of samples.jsonl.zst; every 500th unit, from the first on, tries to break out."""
@@ -95,12 +100,17 @@ def make_lines(n: int, letters: int) -> Iterator[bytes]:
             "reasoning": f"{text} needle{i}",
             "tool_calls": [],
             "finish_reason": "stop",
-            "usage": {"prompt_tokens": 20, "completion_tokens": letters // 4, "reasoning_tokens": None},
+            "usage": {
+                "prompt_tokens": 20,
+                "completion_tokens": letters // 4,
+                "reasoning_tokens": None,
+            },
             "calls": 1,
             "steps": [],
             "messages": [{"role": "user", "content": f"What is {i} + {i % 2}? {text[:60]}"}],
         }
         yield orjson.dumps(unit, option=orjson.OPT_APPEND_NEWLINE)
+
 
 def make_traffic(n: int, task: str = "echo") -> Traffic:
     """Calls over an hour, with lognormal lengths."""
@@ -111,5 +121,3 @@ def make_traffic(n: int, task: str = "echo") -> Traffic:
         reply = Reply(Outcome.OK, "", usage=Usage(20, tokens))
         tally.add(CallRecord(i, 0, 0, "hash", reply, timing), truncated=tokens == 8192)
     return tally.traffic(task)
-
-Builder = Callable[..., RunReport] if TYPE_CHECKING else None

@@ -27,7 +27,7 @@
   }
 
   // ---- units: numbered from 0 on, through all groups -----------------------------------------
-  let runs = [], groups = [];
+  let runs = [], groups = [], tasks = [];
   let groupOf, placeOf;
 
   function standing(score) {
@@ -190,7 +190,8 @@
   }
 
   function about(group, i) {
-    const parts = [" repeat " + group.repeat[i], group.task];
+    const parts = [" repeat " + group.repeat[i]];
+    if (tasks.length > 1) parts.push(group.task);
     if (runs.length > 1) parts.push(runs[group.run]);
     if (group.outcome[i] !== "ok") parts.push(group.outcome[i]);
     if (group.tokens[i] !== null) parts.push(count(group.tokens[i]) + " tokens");
@@ -236,7 +237,7 @@
     const facts = make("dl", "facts");
     const fact = (name, value) => {
       if (value === undefined || value === null) return;
-      const box = make("div"), shownValue = make("dd");
+      const box = make("div", text(value).length > 40 ? "long" : ""), shownValue = make("dd");
       fill(shownValue, text(value));
       box.append(make("dt", "", name), shownValue);
       facts.append(box);
@@ -380,7 +381,8 @@
       for (let i = 0; i < group.id.length; i++, number++) { groupOf[number] = g; placeOf[number] = i; }
     });
     options("by-run", runs.map((name, i) => [i, name]));
-    options("by-task", [...new Set(groups.map((group) => group.task))].map((name) => [name, name]));
+    tasks = [...new Set(groups.map((group) => group.task))];
+    options("by-task", tasks.map((name) => [name, name]));
     options("by-outcome", [...new Set(groups.flatMap((group) => [...new Set(group.outcome)]))].sort().map((name) => [name, name]));
     at("browser").hidden = false;
     let waiting = 0;
