@@ -96,9 +96,7 @@ def _write_page(arguments: argparse.Namespace, runs: Sequence[RunReport]) -> Non
     restricted = [t for run in runs for t in run.tasks if t.results is not None and t.is_restricted]
     if shows_all and not restricted:
         raise UsageError("--include-restricted: no task here has data that may not be published")
-    path = (
-        default_path(runs, restricted=shows_all) if arguments.out is None else Path(arguments.out)
-    )
+    path = _page_path(arguments, runs)
     page = make_page(
         runs,
         title_of(runs),
@@ -110,6 +108,17 @@ def _write_page(arguments: argparse.Namespace, runs: Sequence[RunReport]) -> Non
     if shows_all:
         say("warning: the page holds data that may not be published; do not pass it on")
     out().print(Text(str(path)), soft_wrap=True)
+
+
+def _page_path(arguments: argparse.Namespace, runs: Sequence[RunReport]) -> Path:
+    if arguments.out is not None:
+        return Path(arguments.out)
+    if len(arguments.runs) > 1:
+        raise UsageError(
+            "the report of several runs has no place of its own",
+            hint="Say where with --out FILE, or name the folder of a sweep.",
+        )
+    return default_path(runs, restricted=arguments.include_restricted)
 
 
 def _say_what_is_left_out(groups: Sequence[Group]) -> None:

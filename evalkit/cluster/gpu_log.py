@@ -28,6 +28,7 @@ log = logging.getLogger("evalkit.worker")
 
 ANSWER_S = 20.0
 """nvidia-smi takes up to some seconds on a busy node; later it is of no use before the next look."""
+KILLED_S = 1.0
 
 
 async def log_gpus(
@@ -72,9 +73,15 @@ async def _ask(command: Sequence[str]) -> str:
         return ""
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            await _end(process)
     return printed.decode(errors="replace") if process.returncode == 0 else ""
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError, TimeoutError):
+        process.kill()
+        # One that hangs in the driver cannot be killed; nobody waits for it.
+        await asyncio.wait_for(process.wait(), KILLED_S)
 
 
 def _append(path: Path, line: bytes) -> None:
