@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalkit.report.page.plots import Series, time_plot
-from evalkit.report.traffic import Spread, cover
+from evalkit.report.traffic import Bins, cover
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,28 +61,23 @@ def _together(
     name: str, traffic: Iterable[Traffic], pick: str, span: tuple[float, float]
 ) -> Series | None:
     """The sum over tasks, whose bins differ."""
-    spread = Spread()
-    is_known = False
+    start, width, n = cover(*span)
+    bins = Bins(start, width, n)
     for task in traffic:
         for number, rate in enumerate(getattr(task, pick)):
             begin = (task.start or 0) + number * task.width_s
-            spread.add(begin, begin + task.width_s, rate * task.width_s)
-            is_known = is_known or rate > 0
-    return _series(name, spread, span) if is_known else None
+            bins.add(begin, begin + task.width_s, rate * task.width_s)
+    rates = bins.rates()
+    return Series(name, start, width, rates) if any(rates) else None
 
 
 def _held(attempts: Sequence[Held], unit: str, span: tuple[float, float]) -> Series | None:
-    spread = Spread()
+    start, width, n = cover(*span)
+    bins = Bins(start, width, n)
     for held in attempts:
         number = held.gpus if unit == "GPUs" else held.nodes
-        spread.add(held.started, held.ended, number * (held.ended - held.started))
-    return _series(f"{unit} held", spread, span) if attempts else None
-
-
-def _series(name: str, spread: Spread, span: tuple[float, float]) -> Series:
-    start, width, n = cover(*span)
-    values = spread.bins(start, width, n)
-    return Series(name, start, width, tuple(max(0.0, value / width) for value in values))
+        bins.add(held.started, held.ended, number * (held.ended - held.started))
+    return Series(f"{unit} held", start, width, bins.rates()) if attempts else None
 
 
 def _use(

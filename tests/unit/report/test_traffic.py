@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.plan.model import UnitKey
-from evalkit.report.traffic import MAX_BINS, Spread, Traffic, TrafficTally, cover
+from evalkit.report.traffic import MAX_BINS, Bins, Traffic, TrafficTally, cover
 from evalkit.store.records import CallRecord, Outcome, Reply, Timing, Usage
 from tests.unit.report.run_builder import make_call, make_run
 
@@ -42,10 +42,10 @@ def test_bins_hold_all_tokens_and_all_time(calls: list[tuple[float, float, int]]
 
 def test_an_amount_is_spread_over_its_time() -> None:
     """10 from 0.5 to 5.5: 1 in the first half second, 2 in each second, 1 in the last half."""
-    spread = Spread()
-    spread.add(0.5, 5.5, 10.0)
-    assert spread.bins(0, 1, 6) == pytest.approx([1, 2, 2, 2, 2, 1])
-    assert spread.bins(0, 3, 2) == pytest.approx([5, 5])
+    for width, rates in ((1, [1, 2, 2, 2, 2, 1]), (3, [5 / 3, 5 / 3])):
+        bins = Bins(100, width, 6 // width)
+        bins.add(100.5, 105.5, 10.0)
+        assert bins.rates() == pytest.approx(rates, abs=1e-3)
 
 
 @pytest.mark.parametrize("span", [0.0, 1.0, 239.0, 241.0, 86_400.0, 3e8])
