@@ -111,8 +111,12 @@ def test_a_large_run_can_be_searched_and_read(page: Page) -> None:
     expect(page.locator("#unit")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#list")).to_be_focused()
+    for width in (600, 800, 1000):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert overflow(page) <= 0, width
 
 
+@pytest.mark.parametrize("page", ["desk"], indirect=True)
 def test_a_search_is_given_up_for_the_next_one(page: Page) -> None:
     """Typing on while chunks are searched: what is shown in the end is the last word's."""
     page.fill("#query", "contradiction")
@@ -121,6 +125,7 @@ def test_a_search_is_given_up_for_the_next_one(page: Page) -> None:
     found(page, "111 of 20,000 units")
 
 
+@pytest.mark.parametrize("page", ["desk"], indirect=True)
 def test_all_is_there_on_paper(page: Page) -> None:
     """Folded parts are open when it is printed, and the browser of samples is not."""
     page.emulate_media(media="print")

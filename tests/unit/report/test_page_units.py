@@ -16,6 +16,10 @@ from evalkit.report.page import restricted, units
 from evalkit.report.page.clip import UNIT_LIMIT, clip, clip_unit
 from evalkit.report.page.selection import MARGIN, select, share_out
 from evalkit.report.page.units import Group, Source, share_of
+from evalkit.store.codec import encode, header, seal
+from evalkit.store.gradings import grading_plan, solution_hash
+from evalkit.store.records import GradingRecord, Outcome
+from evalkit.store.union import FinishedUnit
 from tests.unit.report.page_builder import HOSTILE, as_report, make_report, with_units
 from tests.unit.report.run_builder import PrivateEcho, echo, make_run
 
@@ -134,6 +138,38 @@ def test_restricted_data_is_restored_when_asked_for(
     assert (unit["content"], unit["target"]) == ("no", "t1")
     assert group.index(0)["restricted"]
     assert not group.index(0)["withheld"]
+
+
+class JudgedEcho(PrivateEcho):
+    """Answers that a judge reads."""
+
+    grader = "judge"
+
+
+def test_the_words_of_a_judge_are_restored_for_their_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the gradings' journals; what was found about another answer is not taken for this one's."""
+    run = make_run(tmp_path, repeats=1, n_shards=1)
+    run.write_all()
+    own = grading_plan(run.plan, run.task, ())
+    shard = run.task.shards()[0]
+    reply = FinishedUnit(UnitKey(0, 0), Outcome.OK, "t0", None, None, (), "r0.a1")
+    found = {0: solution_hash(reply), 1: "of another answer"}
+    path = run.folder.grading("echo", own.fingerprint).journal(shard, "g0.a1")
+    path.parent.mkdir(parents=True)
+    lines = [seal(header(own.fingerprint, "echo", 0, "g0.a1"))]
+    for sample, name in found.items():
+        record = GradingRecord(sample, 0, name, Outcome.OK, {"text": "it is right"})
+        lines.append(seal(encode(record)))
+    path.write_bytes(b"".join(lines))
+    run.gather(echo(PrivateEcho))
+    monkeypatch.setattr(restricted, "benchmark_for", lambda _task: echo(JudgedEcho))
+    report = as_report(run, restricted=True)
+    (group,) = select([Source(0, report, report.tasks[0], True)], 1e9)
+    assert [unit.get("grading") for unit in unpack(group)] == [
+        *({"text": "it is right"}, None, None, None),
+    ]
 
 
 def test_damaged_samples_are_named(tmp_path: Path) -> None:

@@ -287,18 +287,26 @@
     return box;
   }
 
-  // An object by its keys, so that code and output keep their lines.
+  // An object by its keys and a list by its items, so that code and output keep their lines.
   function fields(value) {
+    if (Array.isArray(value) && value.some((each) => typeof each === "string" && each.includes("\n"))) {
+      const box = make("div");
+      for (const each of value) box.append(fields(each));
+      return box;
+    }
     if (typeof value !== "object" || value === null || Array.isArray(value)) return block(value);
     const box = make("div", "card");
     for (const [name, inner] of Object.entries(value)) {
       if (inner === null || inner === "") continue;
-      box.append(make("p", "quiet", name));
-      const nested = typeof inner === "object" && !Array.isArray(inner)
-        && Object.values(inner).some((each) => typeof each === "string");
-      box.append(nested ? fields(inner) : block(inner));
+      box.append(make("p", "quiet", name), fields(name === "arguments" ? unquoted(inner) : inner));
     }
     return box;
+  }
+
+  // Arguments of a tool are JSON in a text, which hides the lines of code.
+  function unquoted(value) {
+    if (typeof value !== "string" || !value.startsWith("{")) return value;
+    try { return JSON.parse(value); } catch { return value; }
   }
 
   function block(value) {
