@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from evalkit.report.page.axes import duration, moment, short_number
+from evalkit.report.page.method import MethodView, Pairs, as_yaml, method_view
 from evalkit.report.page.plots import (
     curve_plot,
     histogram_plot,
@@ -36,9 +35,7 @@ if TYPE_CHECKING:
 
     from evalkit.report.page.sources import Held, RunReport, TaskReport
     from evalkit.report.page.units import Group
-    from evalkit.report.results import Distribution, Results
-
-Pairs = list[tuple[str, str]]
+    from evalkit.report.results import Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +54,6 @@ class OutcomeView:
     bar: Markup
     counts: list[tuple[str, str, str]]
     """Outcome, class of its colour, units and share."""
-
-
-@dataclass(frozen=True, slots=True)
-class MethodView:
-    """How one task was measured."""
-
-    task: str
-    title: str
-    facts: Pairs
-    differences: list[tuple[str, str, str]]
-    """Key, value of the profile, value here."""
-    settings: str
-    """YAML."""
-    metrics: list[tuple[str, str, str]]
-    """Mode, score, percent."""
-    subsets: list[tuple[str, str, str]]
-    """Subset, samples, percent of the headline's metric."""
-    distributions: list[tuple[str, ...]]
-    """Number, calls, mean, median, 95 %, largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +167,10 @@ def run_view(run: RunReport, label: str) -> RunView:
         lengths=[drawn for task, _ in gathered for drawn in _lengths(task)],
         latencies=[drawn for task, _ in gathered for drawn in _latencies(task)],
         over_time=time_plots(run),
-        methods=[_method(task, results) for task, results in gathered],
+        methods=[method_view(task, results) for task, results in gathered],
         attempts=[_attempt(held) for held in run.attempts],
-        servers=[(f"{s.replica} attempt {s.attempt}", _yaml(s.facts)) for s in servers],
-        made_by=_yaml(made_by) if made_by else "",
+        servers=[(f"{s.replica} attempt {s.attempt}", as_yaml(s.facts)) for s in servers],
+        made_by=as_yaml(made_by) if made_by else "",
         problems=list(dict.fromkeys(p for _, results in gathered for p in results.problems)),
     )
 
@@ -258,71 +236,6 @@ def _latencies(task: TaskReport) -> list[Drawn]:
     ]
 
 
-def _method(task: TaskReport, results: Results) -> MethodView:
-    settings, headline = results.settings, results.headline
-    shown = settings.model_dump(mode="json", exclude={"differs_from_profile", "identity"})
-    differs = settings.differs_from_profile
-    return MethodView(
-        task=results.task,
-        title=task.title,
-        facts=_method_facts(results),
-        differences=[(d.key, _yaml(d.profile), _yaml(d.value)) for d in differs],
-        settings=_yaml(shown),
-        metrics=[
-            (mode, name, f"{100 * value:.2f}")
-            for mode, scores in (results.metrics or {}).items()
-            for name, value in scores.items()
-        ],
-        subsets=[
-            (name, f"{part.n_samples:,}", _percent(part.metrics.get(headline.mode, {}), task))
-            for name, part in (results.subsets or {}).items()
-        ],
-        distributions=[
-            _distribution("prompt tokens", results.tokens.prompt),
-            _distribution("completion tokens", results.tokens.completion),
-            _distribution("reasoning tokens", results.tokens.reasoning),
-            _distribution("latency, s", results.latency_s),
-        ],
-    )
-
-
-def _percent(scores: dict[str, float], task: TaskReport) -> str:
-    value = scores.get(task.plan.metric)
-    return "-" if value is None else f"{100 * value:.2f}"
-
-
-def _method_facts(results: Results) -> Pairs:
-    headline, data, counts = results.headline, results.provenance.data, results.counts
-    facts = [
-        ("benchmark", f"{results.benchmark}, version {results.benchmark_version}"),
-        ("profile", results.settings.profile),
-        ("headline", headline.name),
-        ("standard error", headline.standard_error_method),
-        (
-            "interval",
-            headline.interval_method and f"{headline.level:.0%}, {headline.interval_method}",
-        ),
-        ("samples, repeats", f"{headline.n_samples:,}, {headline.repeats:,}"),
-        ("data", f"{data.source} {data.revision or ''}".strip()),
-        ("data's sha256", data.sha256 + (" (altered)" if data.altered else "")),
-        ("data's licence", data.licence),
-        ("calls, retries", f"{counts.calls:,}, {counts.retries:,}"),
-        ("continued after an interruption", f"{counts.continued:,} units"),
-        ("finished twice", f"{counts.duplicates:,} units, one of each scored"),
-        ("requests' sha256", results.settings.requests_sha256),
-        ("fingerprint", results.settings.fingerprint),
-        ("grader", results.settings.grader),
-        ("samples' sha256", results.samples_sha256),
-    ]
-    return [(name, value) for name, value in facts if value]
-
-
-def _distribution(name: str, found: Distribution) -> tuple[str, ...]:
-    numbers = (found.mean, found.p50, found.p95, found.max)
-    shown = ["-" if n is None else f"{n:,.1f}".removesuffix(".0") for n in numbers]
-    return (name, f"{found.count:,}", *shown)
-
-
 def _attempt(held: Held) -> tuple[str, ...]:
     return (
         f"{held.replica} attempt {held.attempt}",
@@ -354,9 +267,3 @@ def _kept(group: Group, label: str) -> KeptView:
         where=str(path.relative_to(source.of.folder.root)),
         withheld=source.withholds,
     )
-
-
-def _yaml(value: Any) -> str:
-    """A value as a person writes it."""
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
-    return text.removesuffix("\n").removesuffix("\n...")
