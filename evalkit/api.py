@@ -9,6 +9,7 @@
     run.status().phase
     run.results()["aime2025"].headline.percent
     run.samples("aime2025").to_pandas()
+    run.report()
 
 Same code, same errors as the command line; nothing is printed. `plan` is here only: `evalkit.plan` is the
 package that plans are made in, so that function is called `evalkit.make_plans` there.
@@ -34,7 +35,10 @@ from evalkit.recipe.load import load_recipe as _load_recipe
 from evalkit.report.artifacts import read_results
 from evalkit.report.frames import samples_frame, samples_table
 from evalkit.report.gather import RunResults, choose_tasks, gather_run
+from evalkit.report.page.sources import read_run
+from evalkit.report.page.write import DEFAULT_MB, default_path, make_page, title_of
 from evalkit.report.rescore import rescored
+from evalkit.store.publish import publish
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
@@ -184,6 +188,22 @@ class Run:
         """Published results by task; tasks that were not gathered yet are left out."""
         found = {t.name: read_results(self.folder.results(t.name)) for t in self.plan.tasks}
         return {name: results for name, results in found.items() if results is not None}
+
+    def report(
+        self,
+        path: Path | None = None,
+        *,
+        max_mb: float = DEFAULT_MB,
+        include_restricted: bool = False,
+    ) -> Path:
+        """Write the page of this run's results, and say where. Raises UsageError, StoreError."""
+        run = read_run(self.folder, self.plan)
+        target = path or default_path([run], restricted=include_restricted)
+        page = make_page(
+            [run], title_of([run]), max_mb=max_mb, include_restricted=include_restricted
+        )
+        publish(target, page.content)
+        return target
 
     def samples(self, task: str) -> pa.Table:
         """A task's samples as an Arrow table (needs pyarrow). Raises UsageError, StoreError."""

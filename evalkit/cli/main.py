@@ -25,6 +25,7 @@ MODULES = {
     "gather": "gather",
     "compare": "compare",
     "verify": "verify",
+    "report": "report",
     "prepare": "prepare",
     "info": "prepare",
     "convert": "convert",

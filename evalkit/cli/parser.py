@@ -25,6 +25,7 @@ COMMANDS = {
     "gather": "score everything, write the artifacts, prove completeness",
     "compare": "how the scores and settings of runs differ, and what that proves",
     "verify": "whether a run fits a published model card, and how both were made",
+    "report": "one page of a run or of several side by side; also Markdown or text",
     "prepare": "load data and write the plan; nothing is submitted",
     "convert": "the recipe that a file of the NeMo Evaluator launcher is read as",
     "info": "the fully resolved recipe, with the place of each value",
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         "gather": _add_gather,
         "compare": _add_compare,
         "verify": _add_verify,
+        "report": _add_report,
         "prepare": _add_prepare,
         "convert": _add_convert,
         "info": _add_recipe,
@@ -323,6 +325,44 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
         help="exit 13 where the run is consistent and its settings are not the card's",
     )
     _add_json(command)
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="run folder, run name, run id (or its beginning), recipe, or the folder of a sweep",
+    )
+    _add_output(command)
+    _add_tasks(command)
+    command.add_argument(
+        "--format",
+        choices=["html", "markdown", "text", "json"],
+        default="html",
+        help="html (default) writes a page and prints where; the others print",
+    )
+    command.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where to write it; by default artifacts/report.html of the run, or report.html of the sweep",
+    )
+    command.add_argument(
+        "--max-mb",
+        type=_natural,
+        metavar="N",
+        help="most megabytes of samples in the page (default: 16); 0 has none",
+    )
+    command.add_argument(
+        "--include-restricted",
+        action="store_true",
+        help="put texts of data into the page that may not be published; to report.restricted.html",
+    )
+    command.add_argument(
+        "--profile",
+        choices=["card", "fixed"],
+        help="of what `evalkit score --profile` made, in rescored/",
+    )
 
 
 def _add_ls(command: argparse.ArgumentParser) -> None:

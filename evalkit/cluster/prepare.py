@@ -48,7 +48,8 @@ from evalkit.recipe.secret_text import mask
 from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.yaml_text import render_yaml
 from evalkit.report.artifacts import render_json
-from evalkit.report.sweep import Cell, step_of, write_cells
+from evalkit.report.page.steps import find_step
+from evalkit.report.sweep import Cell, write_cells
 from evalkit.serving.hub import hub_identity
 from evalkit.serving.identity import checkpoint_identity
 from evalkit.store.layout import RunFolder
@@ -208,9 +209,8 @@ def prepare_runs(
 
 
 def _cell(run: Planned) -> Cell:
-    model = run.plan.model.name
-    step = step_of(model) if model in run.loaded.families else None
-    return Cell(run.label, model, run.loaded.variant, step)
+    model = run.plan.model
+    return Cell(run.label, model.name, run.loaded.variant, find_step(model))
 
 
 def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[str], None]) -> _Data:

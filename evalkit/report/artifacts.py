@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from evalkit.plan.model import Plan, TaskPlan
     from evalkit.report.results import Headline
+    from evalkit.report.traffic import Traffic
     from evalkit.store.layout import RunFolder
 
 ZSTD_LEVEL = 3
@@ -54,9 +55,10 @@ def hash_lines(lines: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def write_task(folder: RunFolder, plan: Plan, results: Results) -> None:
+def write_task(folder: RunFolder, plan: Plan, results: Results, traffic: Traffic) -> None:
     """Publish a task's artifacts, samples excepted. Raises StoreError."""
     task = plan.task(results.task)
+    publish(folder.traffic(task.name), orjson.dumps(traffic.model_dump(mode="json")) + b"\n")
     publish(folder.metrics(task.name), render_json(render_metrics(results)))
     publish(folder.run_config(task.name), render_run_config(plan, task).encode())
     publish(folder.results(task.name), render_json(results.model_dump(mode="json")))

@@ -17,6 +17,7 @@ from evalkit.report.aggregate import RepeatScores
 from evalkit.report.distribution import Tally
 from evalkit.report.results import Missing, MissingReason, MissingUnit, Reason
 from evalkit.report.sample_lines import Missed, render_sample_line
+from evalkit.report.traffic import TrafficTally
 from evalkit.store.records import Outcome
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Collector:
         self.problems: list[str] = []
         self.prompt, self.completion, self.reasoning = (Tally(whole=True) for _ in range(3))
         self.latency = Tally(whole=False)
+        self.traffic = TrafficTally()
         self.calls = 0
         self.continued = 0
         self.saved_tokens = 0
@@ -142,6 +144,7 @@ class Collector:
             self.completion.add(usage.completion_tokens)
             self.reasoning.add(usage.reasoning_tokens)
             self.latency.add(call.timing.latency_s)
+            self.traffic.add(call, truncated=call.reply.outcome is Outcome.TRUNCATED)
             self.retries += call.timing.retries
             self.saved_tokens += call.saved_tokens
 

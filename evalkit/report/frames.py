@@ -52,20 +52,35 @@ def iter_samples(folder: RunFolder, task: str) -> Iterator[dict[str, Any]]:
 
 def read_samples(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Each line of a samples artifact, parsed and as it is (without its end). Raises StoreError."""
+    for line in read_lines(path):
+        try:
+            yield orjson.loads(line), line
+        except orjson.JSONDecodeError as error:
+            raise _damaged(path, error) from error
+
+
+def iter_lines(folder: RunFolder, task: str) -> Iterator[bytes]:
+    """The lines of samples.jsonl.zst without their ends. Raises StoreError."""
+    return read_lines(folder.samples(task))
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The same of any samples artifact."""
     try:
         with path.open("rb") as file:
-            for line in _lines(file):
-                yield orjson.loads(line), line
+            yield from _lines(file)
     except FileNotFoundError as error:
         raise StoreError(
             f"there is no {path}", hint="`evalkit gather` makes it; check the task's name."
         ) from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
-        raise StoreError(
-            f"{path} is damaged: {error}", hint="`evalkit gather` makes it again."
-        ) from error
+    except zstandard.ZstdError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged: {error}", hint="`evalkit gather` makes it again.")
 
 
 def samples_table(folder: RunFolder, task: str) -> pa.Table:

@@ -33,6 +33,7 @@ from evalkit.report.headline import (
     split_by_subset,
 )
 from evalkit.report.judging import judge_facts
+from evalkit.report.page.write import write_report
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
 from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
@@ -113,6 +114,7 @@ def gather_run(
         if not results.complete and find_complete(folder, plan, task) is not None:
             kept.append(task.name)
     summary = write_summary(folder, plan, facts.gpu_seconds)
+    write_report(folder, plan)
     run = RunResults(tuple(gathered), summary, tuple(kept))
     _log(folder, run, clock())
     logs = folder.stdout.parent
@@ -158,7 +160,7 @@ def gather_task(
     provenance = _provenance(plan, found, findings, facts)
     results = _make_results(plan, found, aggregate, benchmark, provenance, samples_sha256)
     if publishes:
-        write_task(folder, plan, results)
+        write_task(folder, plan, results, found.traffic.traffic(task.name))
     return results
 
 

@@ -6,7 +6,6 @@ from the runs' own files and can be made again; nothing is computed from them.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 CELLS = "sweep.json"
 SUMMARY = "summary.json"
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +36,7 @@ class Cell:
     variant: str = ""
     """Empty where only the model varies."""
     step: int | None = None
-    """Of a family of checkpoints the last number in its name, such as the training step."""
-
-
-def step_of(model: str) -> int | None:
-    """The last number in a name."""
-    found = _NUMBER.findall(model)
-    return int(found[-1]) if found else None
+    """Training step, where the checkpoint's name says it."""
 
 
 def write_cells(root: Path, cells: Sequence[Cell]) -> None:

@@ -7,7 +7,7 @@ worker's own node are seen.
 A line has `time` (seconds since the epoch), `server` (which of the attempt's, from 0), and, where they
 are known: `running`, `waiting` (requests in the engine), `kv_cache` (share in use, 0 to 1),
 `prompt_tokens`, `generation_tokens`, `preemptions` (since the server's start), and `gpus`, a list of
-`{"number", "busy" (share of time, 0 to 1), "memory_mib", "power_w", "temperature_c"}`.
+`{"number", "busy" (share of time, 0 to 1), "memory_mib", "memory_total_mib", "power_w", "temperature_c"}`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SUMS = {
 }
 KV_CACHE = "kv_cache_usage_perc"
 _METRIC = re.compile(r"^vllm:(\w+)(?:\{[^\n]*\})? +([0-9.eE+-]+)$", re.MULTILINE)
-_GPU_FIELDS = "index,utilization.gpu,memory.used,power.draw,temperature.gpu"
+_GPU_FIELDS = "index,utilization.gpu,memory.used,memory.total,power.draw,temperature.gpu"
 
 
 def read_engine(page: str) -> dict[str, float]:
@@ -60,11 +60,12 @@ def read_gpus(table: str) -> list[dict[str, float | int]]:
     """nvidia-smi's lines of `_GPU_FIELDS`; what a GPU does not say (`[N/A]`) is left out."""
     gpus = []
     for line in filter(None, map(str.strip, table.splitlines())):
-        number, busy, memory, power, temperature = (*line.split(","), *[""] * 5)[:5]
+        number, busy, memory, total, power, temperature = (*line.split(","), *[""] * 6)[:6]
         gpu: dict[str, float | int] = {"number": int(number)}
         for key, text, unit in (
             ("busy", busy, 0.01),
             ("memory_mib", memory, 1.0),
+            ("memory_total_mib", total, 1.0),
             ("power_w", power, 1.0),
             ("temperature_c", temperature, 1.0),
         ):

@@ -56,7 +56,12 @@ def grading_plan(plan: Plan, task: TaskPlan, params: Sequence[str]) -> Plan:
 
 def solution_hash(unit: FinishedUnit) -> str:
     """Names an answer: 32 hexadecimal digits."""
-    content = orjson.dumps([unit.text, unit.outcome.value, unit.data], option=orjson.OPT_SORT_KEYS)
+    return answer_hash(unit.text, unit.outcome.value, unit.data)
+
+
+def answer_hash(text: str, outcome: str, data: Any) -> str:
+    """The same, of an answer's parts as an artifact has them."""
+    content = orjson.dumps([text, outcome, data], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
 
 

@@ -193,6 +193,10 @@ class RunFolder:
         """All metrics, flat, by the field's names (JSON)."""
         return self.artifacts(task) / "metrics.json"
 
+    def traffic(self, task: str) -> Path:
+        """How the task's calls went over time, in bins (JSON), for plots."""
+        return self.artifacts(task) / "traffic.json"
+
     def run_config(self, task: str) -> Path:
         """The resolved settings of a task (YAML)."""
         return self.artifacts(task) / "run_config.yaml"
@@ -201,6 +205,16 @@ class RunFolder:
     def summary(self) -> Path:
         """All tasks of the run (JSON)."""
         return self.artifacts() / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """All of it for a person: one page (HTML) that loads nothing."""
+        return self.artifacts() / "report.html"
+
+    @property
+    def restricted_report(self) -> Path:
+        """The same with data that may not be republished; not among what is passed on."""
+        return self.root / "report.restricted.html"
 
 
 def attempt_id(replica: str, attempt: int) -> str:

@@ -101,6 +101,7 @@ def test_gathered_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(gathered.tasks) == [results]
     assert results.complete
     assert results.headline.percent == 100.0
+    assert run.report() == run.folder.report
     table = run.samples("addition")
     assert table.num_rows == 8
     assert table.column("id").to_pylist()[:2] == ["open-0", "open-0"]

@@ -70,7 +70,8 @@ def test_the_published_file_is_the_returned_value(tmp_path: Path) -> None:
     assert metrics["metrics"]["echo_pass_at_1_avg-of-2_correct"] == 1.0
     assert metrics["subsets"]["even"]["echo_majority_at_2_correct"] == 1.0
     left_over = {path.name for path in run.folder.artifacts("echo").iterdir()}
-    assert left_over == {"results.json", "samples.jsonl.zst", "metrics.json", "run_config.yaml"}
+    documents = {"results.json", "metrics.json", "run_config.yaml", "traffic.json"}
+    assert left_over == {"samples.jsonl.zst", *documents}
 
 
 def test_samples_are_in_order_and_say_nothing_of_how_they_were_made(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_samples_are_in_order_and_say_nothing_of_how_they_were_made(tmp_path: Pa
 
 
 def test_gathering_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    """All four artifacts are functions of plan and journals alone."""
+    """All artifacts are functions of plan and journals alone."""
     run = make_run(tmp_path)
     run.write_all()
     run.gather()

@@ -28,9 +28,16 @@ vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5
 vllm:prompt_tokens_total{engine="0",model_name="m"} 1.2e+03
 vllm:generation_tokens_total{engine="0",model_name="m"} 77.0
 """
-TABLE = "0, 87, 70112, 612.34, 61\n3, [N/A], 12, [N/A], 40\n\n"
+TABLE = "0, 87, 70112, 81559, 612.34, 61\n3, [N/A], 12, [N/A], [N/A], 40\n\n"
 READ = [
-    {"number": 0, "busy": 0.87, "memory_mib": 70112, "power_w": 612.34, "temperature_c": 61},
+    {
+        "number": 0,
+        "busy": 0.87,
+        "memory_mib": 70112,
+        "memory_total_mib": 81559,
+        "power_w": 612.34,
+        "temperature_c": 61,
+    },
     {"number": 3, "memory_mib": 12, "temperature_c": 40},
 ]
 
