@@ -35,6 +35,7 @@ from evalkit.report.artifacts import read_results
 from evalkit.report.frames import samples_frame, samples_table
 from evalkit.report.gather import RunResults, choose_tasks, gather_run
 from evalkit.report.rescore import rescored
+from evalkit.store.registry import registry_path
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Run:
 
     def __init__(self, run: str | Path, *, output: str | Path = "runs") -> None:
         """`run` is a folder, a name or an id; `output` the folder runs lie in. Raises UsageError."""
-        found = find_runs(str(run), Path(output))
+        found = find_runs(str(run), Path(output), registry=registry_path(read_environment()))
         if len(found) != 1:
             names = ", ".join(str(folder.root) for folder in found)
             raise UsageError(f"{run} is a sweep; name one of its runs: {names}")

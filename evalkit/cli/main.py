@@ -23,8 +23,9 @@ MODULES = {
     "cancel": "submit",
     "score": "gather",
     "gather": "gather",
+    "export": "export",
     "prepare": "prepare",
-    "info": "prepare",
+    "info": "info",
     "ls": "ls",
     "doctor": "doctor",
 }

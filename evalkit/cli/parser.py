@@ -23,8 +23,9 @@ COMMANDS = {
     "cancel": "stop all jobs of a run; nothing already done is lost",
     "score": "grade (sandbox, judge) and score what is there now, without generating",
     "gather": "score everything, write the artifacts, prove completeness",
+    "export": "published results for W&B, MLflow, Inspect, model cards, NeMo, or as tables",
     "prepare": "load data and write the plan; nothing is submitted",
-    "info": "the fully resolved recipe, with the place of each value",
+    "info": "a run: what was evaluated, how, and its files; or a fully resolved recipe",
     "ls": "installed benchmarks, recipes, templates and runs",
     "doctor": "check this installation",
 }
@@ -49,8 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
         "cancel": _add_cancel,
         "score": _add_score,
         "gather": _add_gather,
+        "export": _add_export,
         "prepare": _add_prepare,
-        "info": _add_recipe,
+        "info": _add_info,
         "ls": _add_ls,
         "doctor": _add_doctor,
     }
@@ -62,6 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="recipe file, or a shipped recipe's name")
+    _add_recipe_options(command)
+
+
+def _add_recipe_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-o",
         "--override",
@@ -220,12 +226,74 @@ def _add_gather(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_export(command: argparse.ArgumentParser) -> None:
+    _add_runs(command)
+    _add_tasks(command)
+    command.add_argument(
+        "--to",
+        required=True,
+        choices=["csv", "parquet", "inspect", "model-card", "nemo", "wandb", "mlflow"],
+        help="form or service",
+    )
+    command.add_argument(
+        "--allow-partial",
+        action="store_true",
+        help="also tasks with missing units: without scores, and marked as partial",
+    )
+    command.add_argument(
+        "--dest",
+        metavar="DIR",
+        help="folder to write to (default: exports/KIND in the run's folder)",
+    )
+    command.add_argument(
+        "--project", metavar="NAME", help="W&B project, MLflow experiment (default: evalkit)"
+    )
+    command.add_argument("--entity", metavar="NAME", help="W&B: user or team")
+    command.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow: server or sqlite:///FILE (default: MLFLOW_TRACKING_URI)",
+    )
+    command.add_argument(
+        "--key-env", metavar="NAME", help="W&B: variable with the key (default: WANDB_API_KEY)"
+    )
+    command.add_argument(
+        "--offline", action="store_true", help="W&B: write what `wandb sync` sends, send nothing"
+    )
+    command.add_argument(
+        "--samples", action="store_true", help="W&B, MLflow: send the samples, too"
+    )
+    command.add_argument(
+        "--include-restricted",
+        action="store_true",
+        help="with --samples: also texts of data that may not be published",
+    )
+    _add_env_file(command)
+    _add_json(command)
+
+
+def _add_info(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "what",
+        metavar="RUN|RECIPE",
+        help="run folder, run name, run id (or its beginning); or recipe file, or a shipped recipe's name",
+    )
+    _add_output(command)
+    _add_recipe_options(command)
+
+
 def _add_ls(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "what", choices=["tasks", "task", "recipes", "templates", "runs"], help="what to list"
     )
     command.add_argument("name", nargs="?", help="the task's name (after `task`)")
-    _add_output(command)
+    command.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="runs: below this folder; repeatable (default: runs, and all that were noted elsewhere)",
+    )
     _add_json(command)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.cli.console import skip_note
+from evalkit.cli.env import command_environment
 from evalkit.cluster.runs import find_runs
 from evalkit.errors import UsageError
+from evalkit.store.registry import registry_path
 from evalkit.store.run import is_run
 
 if TYPE_CHECKING:
@@ -21,11 +23,11 @@ def runs_of(arguments: argparse.Namespace) -> list[RunFolder]:
     text = arguments.run
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
         return _runs_of_recipe(text)
-    return find_runs(text, Path(arguments.output), skip_note)
+    registry = registry_path(command_environment(None))
+    return find_runs(text, Path(arguments.output), skip_note, registry)
 
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:
-    from evalkit.cli.env import command_environment
     from evalkit.cluster.prepare import run_folder
     from evalkit.recipe.load import load_recipe
 

@@ -38,6 +38,7 @@ from evalkit.report.artifacts import render_json
 from evalkit.serving.hub import hub_identity
 from evalkit.serving.identity import checkpoint_identity
 from evalkit.store.layout import RunFolder
+from evalkit.store.registry import note_runs, registry_path
 from evalkit.store.run import (
     check_creatable,
     create_run,
@@ -145,6 +146,10 @@ def prepare_runs(
             save_execution(run.folder, run.plan)
             save_cluster(run.folder, cluster)
         prepared.append(PreparedRun(run.folder, load_plan(run.folder), cluster, is_new))
+    try:
+        note_runs(registry_path(env), [(r.folder, r.plan) for r in prepared], clock.wall())
+    except StoreError as error:
+        on_progress(f"warning: {error}")  # they are found by their folder all the same
     return prepared
 
 
