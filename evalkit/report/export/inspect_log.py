@@ -91,15 +91,14 @@ class _Writer:
     def log(self) -> Any:
         """The whole log. Raises StoreError where samples cannot be read."""
         samples = asyncio.run(self._samples())
-        error = self._log.EvalError(message=self._task.mark, traceback="", traceback_ansi="")
-        partial = self._task.is_partial
+        mark = self._task.mark
         return self._log.EvalLog(
-            status="error" if partial else "success",
-            error=error if partial else None,
+            status="success" if mark is None else "error",
+            error=None if mark is None else self._failure(mark),
             eval=self._spec(),
             results=self._results(len(samples)),
             stats=self._log.EvalStats(started_at=self._created, completed_at=self._created),
-            tags=[PARTIAL] if partial else [],
+            tags=[] if mark is None else [PARTIAL],
             metadata=self._about(),
             samples=samples,
         )
@@ -173,19 +172,20 @@ class _Writer:
         """What the model was asked, as Inspect's messages; of withheld data a text that says so."""
         if "messages" not in line:
             return WITHHELD.format(line.get("messages_sha256"))
-        return await self._model.messages_from_openai(line["messages"])
+        asked = await self._model.messages_from_openai(line["messages"])
+        name = f"{self._run.plan.run_id}-{self._task.name}-{line['sample']}"
+        return [
+            message.model_copy(update={"id": f"{name}-message-{number}"})
+            for number, message in enumerate(asked)
+        ]
 
     def _sample(self, line: Mapping[str, Any], asked: Any) -> Any:
-        answer = self._answer(line)
         usage = self._usage(line["usage"])
         name = f"{self._run.plan.run_id}-{self._task.name}-{line['sample']}-{line['repeat']}"
-        before = [] if isinstance(asked, str) else asked
-        messages = [
-            message.model_copy(update={"id": f"{name}-{number}"})
-            for number, message in enumerate([*before, answer])
-        ]
+        answer = self._answer(line).model_copy(update={"id": f"{name}-answer"})
+        messages = [*([] if isinstance(asked, str) else asked), answer]
         choice = self._model.ChatCompletionChoice(
-            message=messages[-1],
+            message=answer,
             stop_reason=STOP_REASONS.get(line["finish_reason"] or "", "unknown"),
         )
         served = self._task.results.settings.served_model_name
@@ -226,7 +226,9 @@ class _Writer:
         """Of a unit that something of ours kept from being scored."""
         if line["scores"] is not None:
             return None
-        message = f"{line['outcome']}: {line['detail'] or 'not scored'}"
+        return self._failure(f"{line['outcome']}: {line['detail'] or 'not scored'}")
+
+    def _failure(self, message: str) -> Any:
         return self._log.EvalError(message=message, traceback="", traceback_ansi="")
 
     def _usage(self, usage: Mapping[str, int | None]) -> Any:

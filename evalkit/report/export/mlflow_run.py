@@ -15,6 +15,7 @@ import evalkit
 from evalkit.errors import UsageError
 from evalkit.report.export.outgoing import run_numbers, run_settings, write_results, write_samples
 from evalkit.report.export.packages import need
+from evalkit.report.export.source import PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,6 +93,7 @@ def _fill(
     client.set_tag(ours, "evalkit.complete", str(not run.is_partial).lower())
     for task in run.tasks:
         client.set_tag(ours, f"evalkit.complete.{task.name}", str(task.results.complete).lower())
+        client.set_tag(ours, f"evalkit.{PARTIAL}.{task.name}", task.note or "")
     with tempfile.TemporaryDirectory() as folder:
         for task in run.tasks:
             client.log_artifact(ours, str(write_results(task, Path(folder))))

@@ -68,10 +68,7 @@ def _value(task: ExportedTask) -> float | str:
     headline = task.results.headline
     if headline.percent is not None:
         return round(headline.percent, DIGITS)
-    if headline.bounds is None:
-        return str(task.mark)
-    low, high = (round(100 * bound, DIGITS) for bound in headline.bounds)
-    return f"between {low} and {high} ({task.mark})"
+    return str(task.note)
 
 
 def _about(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:

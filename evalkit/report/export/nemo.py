@@ -63,8 +63,8 @@ def render_results(run: ExportedRun, task: ExportedTask, folder: Path) -> dict[s
 
 
 def _metrics(task: ExportedTask) -> dict[str, Any]:
-    """Metric -> scores -> value and statistics; statistics where a metric is the mean of one score's
-    values, of which every unit has one."""
+    """Metric -> scores -> value and statistics; statistics where the metric is the plain mean of the
+    values of all units, and neither weighted nor of another mode."""
     results = task.results
     if task.is_partial:
         return {}
@@ -77,10 +77,12 @@ def _metrics(task: ExportedTask) -> dict[str, Any]:
     for mode, scores in (results.metrics or {}).items():
         named = {}
         for name, value in scores.items():
-            is_mean = mode == results.headline.mode and name in values
-            error = (results.statistics or {}).get(name) if is_mean else None
-            stats = _stats(values[name], error and error.se_items_clustered) if is_mean else {}
-            named[judged.get(name, name)] = {"value": value, "stats": stats}
+            stats: dict[str, Any] = {}
+            if mode == results.headline.mode and name in values:
+                found = (results.statistics or {}).get(name)
+                stats = _stats(values[name], found.se_items_clustered if found else None)
+            is_mean = math.isclose(stats.get("mean", math.nan), value)
+            named[judged.get(name, name)] = {"value": value, "stats": stats if is_mean else {}}
         metrics[_flat(mode)] = {"scores": named}
     return metrics
 

@@ -14,6 +14,7 @@ import zstandard
 
 from evalkit.recipe.secret_text import mask
 from evalkit.report.artifacts import ZSTD_LEVEL
+from evalkit.store.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,8 +98,8 @@ def run_settings(run: ExportedRun) -> dict[str, Any]:
 
 
 def run_numbers(run: ExportedRun) -> dict[str, float]:
-    """Every number of every task, by `<task>/<name>`: its headline with error, interval or bounds, all
-    metrics, and where its units went. A number that does not exist is not there."""
+    """Every number of every task, by `<task>/<name>`: its headline with error and interval, all metrics,
+    and where its units went. A number that does not exist is not there."""
     numbers: dict[str, float] = {}
     for task in run.tasks:
         headline, counts = task.results.headline, task.results.counts
@@ -107,14 +108,15 @@ def run_numbers(run: ExportedRun) -> dict[str, float]:
             "standard_error": headline.standard_error,
             "interval_low": headline.interval.low if headline.interval else None,
             "interval_high": headline.interval.high if headline.interval else None,
-            "bound_low": headline.bounds.low if headline.bounds else None,
-            "bound_high": headline.bounds.high if headline.bounds else None,
             "expected": counts.expected,
             "scored": counts.scored,
             "missing": counts.missing,
             **task.metrics(),
         }
-        found |= {f"outcome_{name}": number for name, number in counts.by_outcome.items()}
+        # a count of none is sent too: it takes the place of one of an earlier, partial export
+        none = {outcome.value: 0 for outcome in Outcome}
+        outcomes = {**none, **counts.by_outcome}
+        found |= {f"outcome_{name}": number for name, number in outcomes.items()}
         numbers |= {
             f"{task.name}/{name}": number for name, number in found.items() if number is not None
         }

@@ -51,6 +51,14 @@ class ExportedTask:
             return None
         return f"{PARTIAL}: {counts.missing:,} of {counts.expected:,} units are missing"
 
+    @property
+    def note(self) -> str | None:
+        """The mark, and what the score may still become; null for a complete task."""
+        bounds = self.results.headline.bounds
+        if self.mark is None or bounds is None:
+            return self.mark
+        return f"between {100 * bounds.low:.2f} and {100 * bounds.high:.2f} % ({self.mark})"
+
     def metrics(self) -> dict[str, float]:
         """Every metric by the name that other tools know it by; fractions. Empty while units are
         missing."""

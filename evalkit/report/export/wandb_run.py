@@ -43,14 +43,14 @@ def export_wandb(run: ExportedRun, dest: Path, options: ExportOptions) -> list[s
             resume="allow",
             dir=dest,
             mode="offline" if options.offline else "online",
-            tags=["evalkit", *([PARTIAL] if run.is_partial else [])],
             job_type="evaluation",
             config=run_settings(run),
             settings=_settings(wandb, key),
         )
         with ours, tempfile.TemporaryDirectory() as folder:
             _fill(wandb, ours, run, options, Path(folder))
-        where = ours.url or f"{Path(ours.dir).parent} (send it with `wandb sync`)"
+            offline = f"{Path(ours.dir).parent} (send it with `wandb sync`)"
+            where = offline if options.offline else str(ours.url)
     except (wandb.errors.Error, OSError) as error:
         raise UsageError(
             f"W&B: {error}",
@@ -90,10 +90,12 @@ def _settings(wandb: ModuleType, key: str | None) -> Any:
 def _fill(
     wandb: ModuleType, ours: Any, run: ExportedRun, options: ExportOptions, folder: Path
 ) -> None:
+    ours.tags = ("evalkit", *([PARTIAL] if run.is_partial else []))
     for name, number in run_numbers(run).items():
         ours.summary[name] = number
     for task in run.tasks:
         ours.summary[f"{task.name}/complete"] = task.results.complete
+        ours.summary[f"{task.name}/{PARTIAL}"] = task.note
     ours.summary["complete"] = not run.is_partial
     artifact = wandb.Artifact(f"evalkit-{run.plan.run_id}", type="evaluation")
     for task in run.tasks:
