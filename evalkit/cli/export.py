@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from evalkit.cli.console import out, print_json, say
-from evalkit.cli.env import command_environment
+from evalkit.cli.env import command_environment, refuse_telemetry
 from evalkit.cli.runs import runs_of
 from evalkit.errors import UsageError
 from evalkit.report.export.kinds import export_run
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def command_export(arguments: argparse.Namespace) -> int:
     """Export one run, or a sweep's; nothing is exported while one of them may not be."""
+    refuse_telemetry()
     options = ExportOptions(
         dest=None if arguments.dest is None else Path(arguments.dest).expanduser(),
         project=arguments.project,

@@ -98,7 +98,6 @@ class _Writer:
             eval=self._spec(),
             results=self._results(len(samples)),
             stats=self._log.EvalStats(started_at=self._created, completed_at=self._created),
-            tags=[] if mark is None else [PARTIAL],
             metadata=self._about(),
             samples=samples,
         )

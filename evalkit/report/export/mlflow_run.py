@@ -1,8 +1,9 @@
 """MLflow: one run of theirs per run of ours, found again by the tag `evalkit.run_id`.
 
 Settings are parameters, which MLflow never changes: only what the plan fixes for ever is one. What may
-change with a later gather (whether the run is complete) is a tag. Metrics carry the time of the plan, so
-that sending them again adds no second point.
+change with a later gather (whether the run is complete) is a tag. A metric is sent where it is new or
+another one than before, as the next step of its history: of points at one step and time MLflow shows the
+largest, so a 0 would not take the place of a 2.
 """
 
 from __future__ import annotations
@@ -84,10 +85,7 @@ def _fill(
     params = [entities.Param(name, str(value)) for name, value in _flat(run_settings(run))]
     for start in range(0, len(params), PARAMS):
         client.log_batch(ours, params=params[start : start + PARAMS])
-    when = _milliseconds(run)
-    metrics = [
-        entities.Metric(_name(name), number, when, 0) for name, number in run_numbers(run).items()
-    ]
+    metrics = list(_changed(mlflow, client, ours, run))
     for start in range(0, len(metrics), BATCH):
         client.log_batch(ours, metrics=metrics[start : start + BATCH])
     client.set_tag(ours, "evalkit.complete", str(not run.is_partial).lower())
@@ -102,7 +100,21 @@ def _fill(
                     task, Path(folder), include_restricted=options.include_restricted
                 )
                 client.log_artifact(ours, str(path))
-    client.set_terminated(ours, "FAILED" if run.is_partial else "FINISHED", end_time=when)
+    client.set_terminated(
+        ours, "FAILED" if run.is_partial else "FINISHED", end_time=_milliseconds(run)
+    )
+
+
+def _changed(mlflow: ModuleType, client: Any, ours: str, run: ExportedRun) -> Iterator[Any]:
+    """The metrics that are not what MLflow has for the run."""
+    known = client.get_run(ours).data.metrics
+    for name, number in run_numbers(run).items():
+        key = _name(name)
+        if key not in known:
+            yield mlflow.entities.Metric(key, number, _milliseconds(run), 0)
+        elif known[key] != number:
+            step = 1 + max(point.step for point in client.get_metric_history(ours, key))
+            yield mlflow.entities.Metric(key, number, _milliseconds(run), step)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
