@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import evalkit
+from evalkit.report.export.kinds import KINDS
 
 DESCRIPTION = "Evaluate language models reproducibly, on Slurm with local vLLM servers or anywhere."
 EPILOG = """\
@@ -232,8 +233,8 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--to",
         required=True,
-        choices=["csv", "parquet", "inspect", "model-card", "nemo", "wandb", "mlflow"],
-        help="form or service",
+        choices=list(KINDS),
+        help="; ".join(f"{name}: {kind.what}" for name, kind in KINDS.items()),
     )
     command.add_argument(
         "--allow-partial",
