@@ -36,6 +36,7 @@ FAULTS ?= 180
 SEED ?= $(shell date +%s)
 CAMPAIGN := $(BIN)/python -m tests.faults.campaign --seed $(SEED)
 
+faults bench: export EVALKIT_REGISTRY = off
 faults: ## play a long, random fault campaign (FAULTS=180, SEED=now; 40 minutes, needs root)
 	@scripts/install_system_packages
 	@$(SETUP) --extras $(TEST),cpu

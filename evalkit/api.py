@@ -39,6 +39,7 @@ from evalkit.report.page.sources import read_run
 from evalkit.report.page.write import DEFAULT_MB, default_path, make_page, title_of
 from evalkit.report.rescore import rescored
 from evalkit.store.publish import publish
+from evalkit.store.registry import registry_path
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Run:
 
     def __init__(self, run: str | Path, *, output: str | Path = "runs") -> None:
         """`run` is a folder, a name or an id; `output` the folder runs lie in. Raises UsageError."""
-        found = find_runs(str(run), Path(output))
+        found = find_runs(str(run), Path(output), registry=registry_path(read_environment()))
         if len(found) != 1:
             names = ", ".join(str(folder.root) for folder in found)
             raise UsageError(f"{run} is a sweep; name one of its runs: {names}")

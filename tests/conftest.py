@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 IN_CI = os.environ.get("EVALKIT_CI") == "1"
 
+# Runs of tests are no runs of the person who tests.
+os.environ["EVALKIT_REGISTRY"] = "off"
+
 # Speed is not what property tests are about, and a busy machine is not a failure.
 settings.register_profile(
     "evalkit", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
 
+    from evalkit.cluster.listing import RunLine
+
 
 def command_ls(arguments: argparse.Namespace) -> int:
     """List one kind of thing."""
@@ -28,8 +31,9 @@ def command_ls(arguments: argparse.Namespace) -> int:
         "tasks": _tasks,
         "recipes": _recipes,
         "templates": _templates,
-        "runs": lambda: _runs(Path(arguments.output)),
     }
+    if arguments.what == "runs":
+        return _show_runs([Path(each) for each in arguments.output], as_json=arguments.json)
     listing = listings[arguments.what]()
     if arguments.json:
         print_json(listing)
@@ -123,20 +127,36 @@ def _templates() -> list[dict[str, Any]]:
     ]
 
 
-def _runs(output: Path) -> list[dict[str, Any]]:
-    from evalkit.cluster.runs import readable_runs
+def _show_runs(folders: list[Path], *, as_json: bool) -> int:
+    """Runs below the folders; without one, those in `runs` and all that were noted elsewhere."""
+    from evalkit.cli.env import command_environment
+    from evalkit.clock import SYSTEM_CLOCK
+    from evalkit.cluster.listing import list_runs
+    from evalkit.store.registry import read_registry, registry_path
 
-    return [
-        {
-            "id": plan.run_id,
-            "run": str(run.root.relative_to(output.absolute())),
-            "model": plan.model.name,
-            "tasks": ", ".join(task.name for task in plan.tasks),
-            "units": plan.n_units,
-            "gathered": "yes" if run.summary.is_file() else "no",
-        }
-        for run, plan in readable_runs(output, skip_note)
+    noted = [] if folders else read_registry(registry_path(command_environment(None)))
+    folders = [folder.expanduser().absolute() for folder in folders or [Path("runs")]]
+    lines = list(list_runs(folders, noted, now=SYSTEM_CLOCK.wall(), on_problem=skip_note))
+    if as_json:
+        print_json([asdict(line) for line in lines])
+    elif lines:
+        names = ("id", "run", "model", "recipe", "state", "tasks", "score %", "created", "path")
+        out().print(_table(names, [_run_row(line) for line in lines]))
+    else:
+        out().print(Text(f"no runs in {', '.join(map(str, folders))}"), soft_wrap=True)
+    return 0
+
+
+def _run_row(line: RunLine) -> list[str]:
+    done = "-" if line.tasks is None else f"{line.tasks_done}/{line.tasks}"
+    scores = [
+        f"{task} {'withheld' if percent is None else f'{percent:.2f}'}"
+        for task, percent in line.headlines.items()
     ]
+    state = line.state if line.host is None else f"{line.state} (noted on {line.host})"
+    created = (line.created or "-").removesuffix("+00:00").replace("T", " ")
+    about = [line.id, line.run, line.model, line.recipe, state]
+    return [*about, done, ", ".join(scores) or "-", created, line.path]
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -5,6 +5,24 @@ from __future__ import annotations
 import argparse
 
 import evalkit
+from evalkit.cli.arguments import (
+    add_env_file,
+    add_json,
+    add_output,
+    add_runs,
+    add_tasks,
+    natural,
+    positive,
+    seconds,
+)
+from evalkit.cli.results_parser import (
+    add_compare,
+    add_export,
+    add_gather,
+    add_report,
+    add_score,
+    add_verify,
+)
 
 DESCRIPTION = "Evaluate language models reproducibly, on Slurm with local vLLM servers or anywhere."
 EPILOG = """\
@@ -26,9 +44,10 @@ COMMANDS = {
     "compare": "how the scores and settings of runs differ, and what that proves",
     "verify": "whether a run fits a published model card, and how both were made",
     "report": "one page of a run or of several side by side; also Markdown or text",
+    "export": "published results for W&B, MLflow, Inspect, model cards, NeMo, or as tables",
     "prepare": "load data and write the plan; nothing is submitted",
     "convert": "the recipe that a file of the NeMo Evaluator launcher is read as",
-    "info": "the fully resolved recipe, with the place of each value",
+    "info": "a run: what was evaluated, how, and its files; or a fully resolved recipe",
     "ls": "installed benchmarks, recipes, templates and runs",
     "doctor": "check this installation",
 }
@@ -51,14 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
         "logs": _add_logs,
         "resume": _add_resume,
         "cancel": _add_cancel,
-        "score": _add_score,
-        "gather": _add_gather,
-        "compare": _add_compare,
-        "verify": _add_verify,
-        "report": _add_report,
+        "score": add_score,
+        "gather": add_gather,
+        "compare": add_compare,
+        "verify": add_verify,
+        "report": add_report,
+        "export": add_export,
         "prepare": _add_prepare,
         "convert": _add_convert,
-        "info": _add_recipe,
+        "info": _add_info,
         "ls": _add_ls,
         "doctor": _add_doctor,
     }
@@ -74,6 +94,10 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
         metavar="RECIPE",
         help="recipe file, a shipped recipe's name, or a file of the NeMo Evaluator launcher",
     )
+    _add_recipe_options(command)
+
+
+def _add_recipe_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-o",
         "--override",
@@ -83,11 +107,11 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
         help="set a key (value in YAML; a task's name may come first: aime2025.repeats=8); "
         "~KEY removes one",
     )
-    _add_tasks(command)
+    add_tasks(command)
     _add_nemo(command)
-    command.add_argument("--limit", type=_positive, metavar="N", help="at most N samples per task")
-    _add_env_file(command)
-    _add_json(command)
+    command.add_argument("--limit", type=positive, metavar="N", help="at most N samples per task")
+    add_env_file(command)
+    add_json(command)
 
 
 def _add_nemo(command: argparse.ArgumentParser) -> None:
@@ -108,27 +132,6 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--output", metavar="FILE", help="write the recipe there, and not over another file"
     )
-
-
-def _add_tasks(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "-t",
-        "--task",
-        action="append",
-        default=[],
-        metavar="TASK",
-        help="only this task; repeatable",
-    )
-
-
-def _add_env_file(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--env-file", metavar="FILE", help="NAME=VALUE lines; variables already set win"
-    )
-
-
-def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_prepare(command: argparse.ArgumentParser) -> None:
@@ -153,7 +156,7 @@ def _add_submit(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--settle",
-        type=_seconds,
+        type=seconds,
         default=60.0,
         metavar="S",
         help="with --watch: seconds that a checkpoint must not have changed for (default: 60)",
@@ -163,7 +166,7 @@ def _add_submit(command: argparse.ArgumentParser) -> None:
 def _add_replicas(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--replicas",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="start N replicas; beside those that work on a run that is running",
     )
@@ -174,30 +177,14 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="show the plan; run nothing")
 
 
-def _add_runs(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    command.add_argument(
-        "run",
-        metavar="RUN",
-        nargs="?" if optional else None,
-        help="run folder, run name, run id (or its beginning), or recipe",
-    )
-    _add_output(command)
-
-
-def _add_output(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--output", metavar="DIR", default="runs", help="folder the runs lie in (default: runs)"
-    )
-
-
 def _add_status(command: argparse.ArgumentParser) -> None:
-    _add_runs(command, optional=True)
+    add_runs(command, optional=True)
     command.add_argument("--watch", action="store_true", help="follow until the run is over")
-    _add_json(command)
+    add_json(command)
 
 
 def _add_logs(command: argparse.ArgumentParser) -> None:
-    _add_runs(command)
+    add_runs(command)
     command.add_argument("-f", "--follow", action="store_true", help="wait for more")
     command.add_argument(
         "--replica", metavar="NAME", help="only this replica (r0), or this attempt of it (r0.a2)"
@@ -216,153 +203,41 @@ def _add_logs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-n",
         "--lines",
-        type=_natural,
+        type=natural,
         metavar="N",
         help="last lines of each file (default: 20; all with --since or --grep)",
     )
 
 
 def _add_resume(command: argparse.ArgumentParser) -> None:
-    _add_runs(command)
+    add_runs(command)
     command.add_argument(
         "--here", action="store_true", help="in the foreground, whatever the run's cluster settings"
     )
     _add_replicas(command)
     command.add_argument("--wait", action="store_true", help="follow until the run is over")
-    _add_env_file(command)
-    _add_json(command)
+    add_env_file(command)
+    add_json(command)
 
 
 def _add_cancel(command: argparse.ArgumentParser) -> None:
-    _add_runs(command)
+    add_runs(command)
     command.add_argument(
         "--wait",
-        type=_seconds,
+        type=seconds,
         metavar="S",
         help="see everything end for at most S seconds (default: the cluster's KillWait and 30)",
     )
 
 
-def _add_scoring(command: argparse.ArgumentParser) -> None:
-    _add_runs(command)
-    _add_tasks(command)
-    _add_json(command)
-
-
-def _add_score(command: argparse.ArgumentParser) -> None:
-    _add_scoring(command)
+def _add_info(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--profile",
-        choices=["card", "fixed"],
-        help="score the same answers by another profile; its artifacts lie apart, in rescored/",
+        "what",
+        metavar="RUN|RECIPE",
+        help="run folder, run name, run id (or its beginning); or recipe file, or a shipped recipe's name",
     )
-    _add_env_file(command)
-
-
-def _add_gather(command: argparse.ArgumentParser) -> None:
-    _add_scoring(command)
-    command.add_argument(
-        "--allow-partial", action="store_true", help="exit 0 although units are missing"
-    )
-
-
-def _add_compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
-        help="run folders, names, ids (or their beginnings), sweeps, or results.json files; each is "
-        "compared with the first",
-    )
-    _add_output(command)
-    _add_tasks(command)
-    command.add_argument(
-        "--alpha",
-        type=_share,
-        default=0.05,
-        metavar="A",
-        help="significance level, and 1 - A that of the intervals (default: 0.05)",
-    )
-    command.add_argument(
-        "--fail-on-regression",
-        action="store_true",
-        help="exit 11 where a run is worse than the first (adjusted p < A), 10 where a task could not "
-        "be compared",
-    )
-    command.add_argument(
-        "--margin",
-        type=_points,
-        default=0.0,
-        metavar="PT",
-        help="a regression is a loss of more than so many points (default: 0)",
-    )
-    command.add_argument(
-        "--flips",
-        type=_natural,
-        default=5,
-        metavar="N",
-        help="samples that are named in each direction (default: 5); --json has all",
-    )
-    _add_json(command)
-
-
-def _add_verify(command: argparse.ArgumentParser) -> None:
-    _add_runs(command)
-    _add_tasks(command)
-    command.add_argument(
-        "--card", required=True, metavar="CARD", help="card file, or a shipped card's name"
-    )
-    command.add_argument(
-        "--detect",
-        type=_points,
-        default=3.0,
-        metavar="PT",
-        help="say how many repeats would find a difference of so many points (default: 3)",
-    )
-    command.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit 13 where the run is consistent and its settings are not the card's",
-    )
-    _add_json(command)
-
-
-def _add_report(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
-        help="run folder, run name, run id (or its beginning), recipe, or the folder of a sweep",
-    )
-    _add_output(command)
-    _add_tasks(command)
-    command.add_argument(
-        "--format",
-        choices=["html", "markdown", "text", "json"],
-        default="html",
-        help="html (default) writes a page and prints where; the others print",
-    )
-    command.add_argument(
-        "--out",
-        metavar="FILE",
-        help="where to write it; by default artifacts/report.html of the run, or report.html of the sweep",
-    )
-    command.add_argument(
-        "--max-mb",
-        type=_natural,
-        metavar="N",
-        help="most megabytes of samples in the page (default: 16); 0 has none",
-    )
-    command.add_argument(
-        "--include-restricted",
-        action="store_true",
-        help="put texts of data into the page that may not be published; to report.restricted.html",
-    )
-    command.add_argument(
-        "--profile",
-        choices=["card", "fixed"],
-        help="of what `evalkit score --profile` made, in rescored/",
-    )
+    add_output(command)
+    _add_recipe_options(command)
 
 
 def _add_ls(command: argparse.ArgumentParser) -> None:
@@ -370,8 +245,8 @@ def _add_ls(command: argparse.ArgumentParser) -> None:
         "what", choices=["tasks", "task", "recipes", "templates", "runs"], help="what to list"
     )
     command.add_argument("name", nargs="?", help="the task's name (after `task`)")
-    _add_output(command)
-    _add_json(command)
+    add_output(command)
+    add_json(command)
 
 
 def _add_doctor(command: argparse.ArgumentParser) -> None:
@@ -393,43 +268,4 @@ def _add_doctor(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--profile", choices=["card", "fixed"], default="card", help="profile for --gold"
     )
-    _add_json(command)
-
-
-def _seconds(text: str) -> float:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return float(text)
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0.0 < value < 1.0:
-        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
-    return value
-
-
-def _points(text: str) -> float:
-    value = _number(text)
-    if not 0.0 <= value <= 100.0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of points from 0 to 100")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a number") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return int(text)
+    add_json(command)

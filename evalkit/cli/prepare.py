@@ -1,4 +1,4 @@
-"""`evalkit prepare` and `evalkit info`: what a recipe means, without running anything."""
+"""`evalkit prepare`: what a recipe means, without running anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from rich.text import Text
 from evalkit.cli import recipes
 from evalkit.cli.console import out, print_json, say
 from evalkit.cli.plan_view import plan_json, show_plan
-from evalkit.recipe.yaml_text import render_yaml
 
 if TYPE_CHECKING:
     import argparse
@@ -42,21 +41,4 @@ def show_plans(arguments: argparse.Namespace) -> int:
     for run in planned:
         out().print(Text(f"{run.plan.run_id}  would be {run.folder.root}"))
         show_plan(run.plan)
-    return 0
-
-
-def command_info(arguments: argparse.Namespace) -> int:
-    """The fully resolved recipe: every key with its value."""
-    from evalkit.cli.env import command_environment
-    from evalkit.cluster.resolved import describe
-
-    loaded = recipes.load(arguments)
-    resolved = describe(loaded, command_environment(None))
-    if arguments.json:
-        print_json({"recipe": resolved, "sources": dict(loaded.sources)})
-        return 0
-    out().print(Text(f"# {loaded.path}\n{render_yaml(resolved)}"))
-    out().print(Text("# where values come from; all others are defaults"))
-    for key, place in loaded.sources.items():
-        out().print(Text(f"# {key}: {place}"))
     return 0

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.cli.console import skip_note
+from evalkit.cli.env import command_environment
 from evalkit.cluster.runs import find_runs
 from evalkit.errors import UsageError
 from evalkit.store.layout import RunFolder
+from evalkit.store.registry import registry_path
 from evalkit.store.run import is_run
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def runs_named(text: str, output: Path) -> list[RunFolder]:
     """What a person calls a run, or a sweep, in this output folder. Raises UsageError, RecipeError."""
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
         return _runs_of_recipe(text)
-    return find_runs(text, output, skip_note)
+    return find_runs(text, output, skip_note, registry_path(command_environment(None)))
 
 
 def label_of(folder: RunFolder, output: Path) -> str:
@@ -34,7 +36,6 @@ def label_of(folder: RunFolder, output: Path) -> str:
 
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:
-    from evalkit.cli.env import command_environment
     from evalkit.cluster.prepare import run_folders
     from evalkit.cluster.runs import runs_below
     from evalkit.recipe.load import load_recipe, nemo_run_folder

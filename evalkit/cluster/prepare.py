@@ -53,6 +53,7 @@ from evalkit.report.sweep import Cell, write_cells
 from evalkit.serving.hub import hub_identity
 from evalkit.serving.identity import checkpoint_identity
 from evalkit.store.layout import RunFolder
+from evalkit.store.registry import note_runs, registry_path
 from evalkit.store.run import (
     check_creatable,
     create_run,
@@ -205,6 +206,10 @@ def prepare_runs(
         prepared.append(PreparedRun(run.folder, load_plan(run.folder), cluster, is_new))
     if cells := [_cell(run) for run in planned if run.label]:
         write_cells(recipe_folder(loaded), cells)
+    try:
+        note_runs(registry_path(env), [(r.folder, r.plan) for r in prepared], clock.wall())
+    except StoreError as error:
+        on_progress(f"warning: {error}")  # they are found by their folder all the same
     return prepared
 
 

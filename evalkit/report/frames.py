@@ -88,6 +88,33 @@ def samples_table(folder: RunFolder, task: str) -> pa.Table:
 
     Raises UsageError without pyarrow, StoreError where the artifact is missing or damaged.
     """
+    schema, batches = sample_batches(folder, task)
+    return _pyarrow().Table.from_batches(list(batches), schema=schema)
+
+
+def sample_batches(folder: RunFolder, task: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The columns of a task's samples, and the samples, some at a time. Raises as `samples_table`."""
+    arrow = _pyarrow()
+    schema = _schema(arrow, _score_names(iter_samples(folder, task)))
+    return schema, _batches(arrow, schema, flat_samples(folder, task)[1])
+
+
+def flat_samples(folder: RunFolder, task: str) -> tuple[list[str], Iterator[dict[str, Any]]]:
+    """Names of the columns, and the samples as flat rows. Raises StoreError."""
+    scores = _score_names(iter_samples(folder, task))
+    names = [*TEXTS, *NUMBERS, *TOKENS, *(f"score.{name}" for name in scores)]
+    rows = (_flatten(line) for line in iter_samples(folder, task))
+    return [*names, *AS_JSON, "messages_sha256"], rows
+
+
+def _batches(
+    arrow: Any, schema: pa.Schema, rows: Iterator[dict[str, Any]]
+) -> Iterator[pa.RecordBatch]:
+    while batch := list(itertools.islice(rows, BATCH)):
+        yield arrow.RecordBatch.from_pylist(batch, schema=schema)
+
+
+def _pyarrow() -> Any:
     try:
         import pyarrow as pa
     except ImportError as error:
@@ -95,12 +122,7 @@ def samples_table(folder: RunFolder, task: str) -> pa.Table:
             "an Arrow table needs pyarrow, which is not installed",
             hint="pip install 'evalkit[arrow]'",
         ) from error
-    schema = _schema(pa, _score_names(iter_samples(folder, task)))
-    rows = (_flatten(line) for line in iter_samples(folder, task))
-    batches = []
-    while batch := list(itertools.islice(rows, BATCH)):
-        batches.append(pa.RecordBatch.from_pylist(batch, schema=schema))
-    return pa.Table.from_batches(batches, schema=schema)
+    return pa
 
 
 def samples_frame(folder: RunFolder, task: str) -> pd.DataFrame:

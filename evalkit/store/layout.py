@@ -201,6 +201,10 @@ class RunFolder:
         """The resolved settings of a task (YAML)."""
         return self.artifacts(task) / "run_config.yaml"
 
+    def exports(self, kind: str) -> Path:
+        """Where the results go in the form of another tool, unless somebody says where."""
+        return self.root / "exports" / kind
+
     @property
     def summary(self) -> Path:
         """All tasks of the run (JSON)."""

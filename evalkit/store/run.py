@@ -55,6 +55,11 @@ def load_plan(folder: RunFolder) -> Plan:
     return plan if current is None else plan.executed_as(current)
 
 
+def load_first_plan(folder: RunFolder) -> Plan:
+    """The run's plan as it was made, before later recipes gave it other servers. Raises as `load_plan`."""
+    return _read_plan(folder.plan, "Restore it, or start a new run.") or load_plan(folder)
+
+
 def save_execution(folder: RunFolder, plan: Plan) -> None:
     """Let the run go on with the servers and the client settings of `plan`, if it is the same run.
 
