@@ -99,6 +99,7 @@ class BfclV4(Benchmark[BfclParams]):
     metric = ACCURACY
     score_weights: ClassVar[Mapping[str, str]] = {ACCURACY: ENTRIES}
     subsets = CATEGORIES
+    votes = False
     single_call = False
     uses_programs = True
     grader = "sandbox"
@@ -141,6 +142,10 @@ class BfclV4(Benchmark[BfclParams]):
             altered=False,
         )
         return Dataset(arrange(samples), provenance, further_checksums(self.params, categories))
+
+    def n_parts(self, sample: Sample) -> float:
+        """Its entries: one, or a scenario's questions."""
+        return float(len(sample.target)) if sample.subset in MEMORY else 1.0
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """One call, a dialogue, or all dialogues of a scenario."""

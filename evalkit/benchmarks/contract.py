@@ -211,6 +211,9 @@ class Benchmark(ABC, Generic[P]):
     """Metrics that are the plain mean of the metrics of several scores, with those scores."""
     calibration: ClassVar[tuple[str, str] | None] = None
     """A score of right or wrong, and one of the confidence that the answer states (fraction)."""
+    votes: ClassVar[bool] = True
+    """Repeats of a sample can agree on an answer (`Score.answer`): with several there is a
+    `majority@k`. False where the answer only says what became of it, as of a program."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
     tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
@@ -259,6 +262,11 @@ class Benchmark(ABC, Generic[P]):
     def n_calls(self, sample: Sample) -> int | None:
         """How many calls a `solve` of the sample makes, where that is known: for people who plan."""
         return 1 if self.single_call else None
+
+    def n_parts(self, sample: Sample) -> float | None:
+        """What the score that `score_weights` names for `metric` will be for a sample, where that is
+        known before it is answered: bounds of a task with missing samples rest on it."""
+        return None
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """Answer one sample. By default: one call with the frozen messages."""
