@@ -40,7 +40,8 @@ class BfclParams(BenchmarkParams):
     """`card`: Java and JavaScript functions are described as Python's, as behind the card; `fixed`: as
     what they are, with every parameter as text, as on the leaderboard."""
     double_hint: bool = False
-    """Once held-out functions have appeared, every description names the language once more."""
+    """Once held-out functions have appeared, every description names the language, most of them twice, as
+    behind the card; else those that have appeared do not name it, as on the leaderboard."""
     reasoning_replay: ReasoningReplay = "both"
     """Send the model's reasoning back with its messages, under `reasoning` and `reasoning_content`, or
     not at all (`none`)."""
