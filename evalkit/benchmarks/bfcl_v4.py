@@ -157,7 +157,11 @@ class BfclV4(Benchmark[BfclParams]):
             turns = {name: each.turns for name, each in chain.questions.items()}
             return Solution("", chain.outcome, {"questions": turns, "conversations": ends})
         if category in WEB_SEARCH:
-            backend = make_backend(_named(self.params.web_search), self.params.web_recording)
+            backend = make_backend(
+                _named(self.params.web_search),
+                self.params.web_recording,
+                allow_private=self.params.web_private_addresses,
+            )
             world = WebWorld(model, backend, sample.id, SYSTEM_CLOCK.wall)
             return _dialogue(await hold_entry(sample, model, world, replay))
         if category in MULTI_TURN:
