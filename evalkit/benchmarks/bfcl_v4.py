@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from evalkit.benchmarks.bfcl_backends import make_backend
 from evalkit.benchmarks.bfcl_data import Rendering, arrange, load_category
 from evalkit.benchmarks.bfcl_dialogue import step_of
-from evalkit.benchmarks.bfcl_gold import gold_solution, wrong_solution
+from evalkit.benchmarks.bfcl_gold import IMPOSSIBLE, gold_solution, wrong_solution
 from evalkit.benchmarks.bfcl_params import (
     VECTOR,
     BfclParams,
@@ -217,12 +217,16 @@ class BfclV4(Benchmark[BfclParams]):
         return subset_weights(totals)
 
     def gold(self, sample: Sample) -> Solution | None:
-        """The first of the possible answers; none of a dialogue, which is right only once graded."""
-        return None if sample.subset in MULTI_TURN else gold_solution(sample)
+        """The first of the possible answers; of a dialogue all gold calls of each turn at once."""
+        return gold_solution(sample)
 
-    def wrong(self, sample: Sample) -> Solution | None:
-        """An answer that calls or says something else; none of a dialogue."""
-        return None if sample.subset in MULTI_TURN else wrong_solution(sample)
+    def why_no_gold(self, sample: Sample) -> str | None:
+        """What keeps the official checker from accepting any answer."""
+        return IMPOSSIBLE.get(sample.id)
+
+    def wrong(self, sample: Sample) -> Solution:
+        """An answer that calls or says something else, or nothing."""
+        return wrong_solution(sample)
 
     def _folder(self) -> Path:
         try:

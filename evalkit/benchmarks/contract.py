@@ -300,6 +300,10 @@ class Benchmark(ABC, Generic[P]):
     def gold(self, sample: Sample) -> Solution | None:
         """A right answer as a model would give it, or null where the data has none."""
 
+    def why_no_gold(self, sample: Sample) -> str | None:
+        """Why `gold` has none for a sample, where there is more to say than that the data has none."""
+        return None
+
     def wrong(self, sample: Sample) -> Solution | None:
         """An answer in the right form that `score` must not accept, or null where there is none."""
         return None

@@ -88,7 +88,7 @@ class Answers:
         """The answer to one request. Raises UnexpectedError."""
         messages, category = body["messages"], body.get("user", "")
         said = _said(messages, category)
-        turn = self.turns.get((category, said, _canonical(body.get("tools"))))
+        turn = self.turns.get((category, said, _canonical(body.get("tools") or [])))
         if turn is None:
             wrong = "other tools belong to" if (category, said) in self.said else "nobody says"
             raise UnexpectedError(f"{category}: {wrong} this: {messages[-1]}")
