@@ -1,11 +1,14 @@
 """An endpoint that knows the right answers to BFCL: OpenAI's chat API over HTTP, with tool calls.
 
-It keeps nothing between two requests. Each one is found among the entries of a category (the body's
-`user`, which a task's `extra_body` sets) by what the user has said so far, must offer the tools of that
-turn and bring the results of the calls before, and is answered with the next of the gold calls. Several
-calls of a turn come at once for one half of the entries, one after the other for the rest. In a memory
-every conversation leaves a note, and every question first reads the memory, in which all of the notes
-must be. What does not fit is answered with 400 and a reason. Below `/wrong/v1` every answer is wrong.
+It keeps nothing between two requests. Each one is found by what the user has said so far, must offer
+the tools of that turn and bring the results of the calls before, and is answered with the next of the
+gold calls. Several calls of a turn come at once for one half of the entries, one after the other for the
+rest. In a memory every conversation leaves a note, and every question first reads the memory, in which
+all of the notes must be. What does not fit is answered with 400 and a reason.
+
+The body's `user`, which a task's `extra_body` sets, is `gold` or `wrong`, and what answers are given.
+Entries of different categories may ask the same with different right answers: where there are such, the
+category follows behind a colon.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from evalkit.benchmarks.contract import Sample
 
 MODEL = "gold"
+FOUND = "found for "
 NO_SUCH_CALL: Any = [{"evalkit_calls_no_such_function": "{}"}]
 NOTES = {
     "memory_kv": ("archival_memory_add", "archival_memory_list_keys"),
@@ -72,26 +76,27 @@ class Answers:
     said: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, samples: Iterable[Sample]) -> Answers:
+    def of(cls, samples: Iterable[Sample], *, by_category: bool) -> Answers:
         """Of frozen samples. Raises AssertionError where one request has two right answers."""
         found = cls()
         for sample in samples:
-            category = sample.data["category"]
+            category = sample.data["category"] if by_category else ""
             for messages, turn in _turns(sample):
-                said = _said(messages, category)
+                said = _said(messages)
                 found.said.add((category, said))
                 known = found.turns.setdefault((category, said, turn.tools), turn)
                 assert known.gold == turn.gold, (known.entry, turn.entry)
         return found
 
-    def next_step(self, body: Mapping[str, Any], *, right: bool) -> Step:
+    def next_step(self, body: Mapping[str, Any]) -> Step:
         """The answer to one request. Raises UnexpectedError."""
-        messages, category = body["messages"], body.get("user", "")
-        said = _said(messages, category)
+        kind, _, category = body.get("user", "").partition(":")
+        right, messages = {"gold": True, "wrong": False}[kind], body["messages"]
+        said = _said(messages)
         turn = self.turns.get((category, said, _canonical(body.get("tools") or [])))
         if turn is None:
             wrong = "other tools belong to" if (category, said) in self.said else "nobody says"
-            raise UnexpectedError(f"{category}: {wrong} this: {messages[-1]}")
+            raise UnexpectedError(f"{body['user']}: {wrong} this: {messages[-1]}")
         since = _since_user(messages)
         steps = [m for m in since if m["role"] == "assistant"]
         expected = [call["id"] for m in steps for call in m.get("tool_calls", ())]
@@ -101,7 +106,7 @@ class Answers:
         if len(steps) >= len(planned):
             raise UnexpectedError(f"{turn.entry}: the turn goes on behind its last answer")
         if right and steps:
-            shown = json.dumps(since)
+            shown = json.dumps([m["content"] for m in since if m["role"] == "tool"])
             if missing := [word for word in turn.must_show if word not in shown]:
                 raise UnexpectedError(f"{turn.entry}: the memory has no {', '.join(missing)}")
         return planned[len(steps)]
@@ -115,10 +120,13 @@ def _turns(sample: Sample) -> Iterator[tuple[list[Any], Turn]]:
     elif category in MULTI_TURN:
         yield from _dialogue_turns(sample)
     elif category in WEB_SEARCH:
-        search = [{"search_engine_query": json.dumps({"keywords": sample.id})}]
+        search = [{"search_engine_query": json.dumps({"keywords": _keywords(sample)})}]
         gold = [search, sample.target[0]]
         tools = _canonical(json.loads(sample.data["tools"]))
-        yield sample.data["turns"][0], Turn(sample.id, tools, gold, [UNRELATED], [sample.id])
+        yield (
+            sample.data["turns"][0],
+            Turn(sample.id, tools, gold, [UNRELATED], [FOUND + _keywords(sample)]),
+        )
     else:
         right, wrong = gold_solution(sample), wrong_solution(sample)
         step = UNRELATED if right is None else right.data["step"]
@@ -128,7 +136,7 @@ def _turns(sample: Sample) -> Iterator[tuple[list[Any], Turn]]:
 
 def _dialogue_turns(sample: Sample) -> Iterator[tuple[list[Any], Turn]]:
     said: list[Any] = []
-    at_once = bool(len(_said(sample.messages, "")) % 2)
+    at_once = bool(len(_said(sample.messages)) % 2)
     tools = sample.data["tools"]
     for number, (messages, steps) in enumerate(
         zip(sample.data["turns"], gold_turns(sample), strict=True)
@@ -164,10 +172,9 @@ def _memory_turns(sample: Sample) -> Iterator[tuple[list[Any], Turn]]:
         yield question["turns"][0], Turn(question["id"], tools, gold, [UNRELATED], notes)
 
 
-def _said(messages: Sequence[Mapping[str, Any]], category: str) -> str:
-    """One text for what was said until now; what a memory holds is not said by anybody."""
-    roles = ("user",) if category in MEMORY else ("user", "system")
-    return json.dumps([m["content"] for m in messages if m["role"] in roles])
+def _said(messages: Sequence[Mapping[str, Any]]) -> str:
+    """One text for what users have said. (A system message may hold a memory, which is not said.)"""
+    return json.dumps([m["content"] for m in messages if m["role"] == "user"])
 
 
 def _since_user(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -179,17 +186,22 @@ def _canonical(tools: Any) -> str:
     return json.dumps(tools, sort_keys=True)
 
 
+def _keywords(sample: Sample) -> str:
+    """The same in both categories, which ask the same."""
+    return sample.id.rpartition("_")[2]
+
+
 def write_recording(path: Path, samples: Iterable[Sample]) -> None:
-    """What a web search for each entry's id finds."""
+    """What is found for each question."""
     lines = []
     for sample in samples:
         request = {
             "tool": "search",
-            "keywords": sample.id,
+            "keywords": _keywords(sample),
             "max_results": 10,
             "region": "wt-wt",
         }
-        found = [{"title": sample.id, "href": "http://h", "body": "b"}]
+        found = [{"title": FOUND + _keywords(sample), "href": "http://h", "body": "b"}]
         lines.append(json.dumps({"request": request, "answer": found}) + "\n")
     path.write_text("".join(lines))
 
@@ -219,7 +231,7 @@ def _reply(step: Step, n_before: int) -> dict[str, Any]:
 
 
 def make_app(answers: Answers) -> web.Application:
-    """`/gold/v1` and `/wrong/v1`."""
+    """The part of the API that evalkit uses."""
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL}]})
@@ -232,15 +244,15 @@ def make_app(answers: Answers) -> web.Application:
             text = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
             return web.Response(text=text, content_type="text/event-stream")
         try:
-            step = answers.next_step(body, right=request.match_info["kind"] == "gold")
+            step = answers.next_step(body)
         except UnexpectedError as error:
             return web.json_response({"error": {"message": str(error)}}, status=400)
         reply = _reply(step, len(body["messages"]))
         return web.Response(body=orjson.dumps(reply), content_type="application/json")
 
     app = web.Application(client_max_size=2**26)
-    app.router.add_get("/{kind}/v1/models", models)
-    app.router.add_post("/{kind}/v1/chat/completions", chat)
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/chat/completions", chat)
     return app
 
 
@@ -257,7 +269,7 @@ def serving(answers: Answers) -> Iterator[str]:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         host, port = runner.addresses[0][:2]
-        return runner, f"http://{host}:{port}"
+        return runner, f"http://{host}:{port}/v1"
 
     runner, address = asyncio.run_coroutine_threadsafe(start(), loop).result()
     try:
