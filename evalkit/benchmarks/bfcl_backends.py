@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import aiohttp
+from yarl import URL
 
+from evalkit.benchmarks.bfcl_fetch import BUSY, UNREACHABLE, Pages, read_bounded
 from evalkit.benchmarks.bfcl_web import NOT_REACHED, PassingSearchError
 from evalkit.benchmarks.env import variable
 from evalkit.errors import DataError, InfraError
@@ -30,28 +32,13 @@ BackendName: TypeAlias = Literal["gateway", "serpapi", "ddgs", "replay"]
 GATEWAY = "EVALKIT_WEB_GATEWAY"
 SERPAPI_KEY = "SERPAPI_API_KEY"
 SERPAPI = "https://serpapi.com/search"
+DUCKDUCKGO = "duckduckgo.com"
 SEARCH_S = 60.0
-FETCH_S = 20.0
+MOST_BYTES = 32 * 2**20
+"""Of an answer of a search engine or gateway."""
 GATEWAY_S = 300.0
 """The gateway tries again by itself."""
 EXTRA = "pip install 'evalkit[bfcl-web]'"
-_BUSY = (429, 500, 502, 503, 504)
-_UNREACHABLE = (aiohttp.ClientError, TimeoutError)
-_HEADERS = {
-    "User-Agent": "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 "
-    "(KHTML, like Gecko) Chrome/112.0.0.0 Safari/537.36",
-    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
-    "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
-    "Accept-Language": "en-US,en;q=0.9",
-    "Accept-Encoding": "gzip, deflate",
-    "Upgrade-Insecure-Requests": "1",
-    "Referer": "https://www.google.com/",
-    "Sec-Fetch-Site": "same-origin",
-    "Sec-Fetch-Mode": "navigate",
-    "Sec-Fetch-User": "?1",
-    "Sec-Fetch-Dest": "document",
-}
-"""A browser's, as in the original: many sites answer nothing else."""
 
 
 def why_not(name: BackendName, recording: str | None) -> str | None:
@@ -69,42 +56,39 @@ def why_not(name: BackendName, recording: str | None) -> str | None:
     return f"{', '.join(missing)} cannot be imported: {EXTRA}" if missing else None
 
 
-def make_backend(name: BackendName, recording: str | None) -> WebBackend:
-    """Raises InfraError where something is missing for it here."""
+def make_backend(
+    name: BackendName, recording: str | None, *, allow_private: bool = False
+) -> WebBackend:
+    """`allow_private`: also fetch pages from addresses that are not public.
+
+    Raises InfraError where something is missing for it here.
+    """
     if (reason := why_not(name, recording)) is not None:
         raise InfraError(f"web search with {name}: {reason}")
     if name == "replay":
         return Replay(Path(str(recording)).expanduser())
     if name == "gateway":
         return Gateway(str(variable(GATEWAY)))
-    return Serpapi(str(variable(SERPAPI_KEY))) if name == "serpapi" else Ddgs()
+    if name == "serpapi":
+        return Serpapi(str(variable(SERPAPI_KEY)), allow_private=allow_private)
+    return Ddgs(allow_private=allow_private)
 
 
-class Fetching:
-    """Pages straight from the web."""
-
-    async def fetch(self, url: str, mode: str) -> dict[str, str]:
-        """The page, or what kept it away, in words close to the original's."""
-        try:
-            async with _session(FETCH_S) as session, session.get(url, headers=_HEADERS) as response:
-                if response.status >= 400:
-                    side = "Client" if response.status < 500 else "Server"
-                    reason = f"{response.status} {side} Error: {response.reason} for url: {url}"
-                    return _not_fetched(url, reason)
-                text = await response.text(errors="replace")
-        except (*_UNREACHABLE, ValueError, LookupError) as error:
-            return _not_fetched(url, str(error) or type(error).__name__)
-        return {"content": await asyncio.to_thread(render_page, text, mode)}
-
-
-class Serpapi(Fetching):
+class Serpapi:
     """DuckDuckGo's results through SerpAPI, as the official leaderboard has them."""
 
     name = "serpapi"
 
-    def __init__(self, key: str, url: str = SERPAPI) -> None:
+    def __init__(self, key: str, url: str = SERPAPI, *, allow_private: bool = False) -> None:
+        """`allow_private`: also fetch pages from addresses that are not public."""
         self._key = key
         self._url = url
+        place = URL(url)
+        self._pages = Pages((str(place.host), place.port or 443), allow_private)
+
+    async def fetch(self, url: str, mode: str) -> dict[str, str]:
+        """A page straight from the web."""
+        return await self._pages.fetch(url, mode)
 
     async def search(self, keywords: str, max_results: int | None, region: str) -> Any:
         """All organic results; how many are wanted is the caller's affair."""
@@ -114,12 +98,12 @@ class Serpapi(Fetching):
                 _session(SEARCH_S) as session,
                 session.get(self._url, params=asked) as response,
             ):
-                if response.status in _BUSY:
+                if response.status in BUSY:
                     raise PassingSearchError(f"SerpAPI answered {response.status}")
                 if response.status in (401, 403):
                     raise InfraError(f"SerpAPI refuses {SERPAPI_KEY} ({response.status})")
-                answer = await response.json(content_type=None)
-        except (*_UNREACHABLE, ValueError) as error:
+                answer = await _read_json(response, "SerpAPI")
+        except (*UNREACHABLE, ValueError) as error:
             # Its text may hold the address, and the address the key.
             raise PassingSearchError(f"SerpAPI: {type(error).__name__}") from None
         if not isinstance(answer, dict) or "organic_results" not in answer:
@@ -130,10 +114,17 @@ class Serpapi(Fetching):
         ]
 
 
-class Ddgs(Fetching):
+class Ddgs:
     """DuckDuckGo's results without a key, as behind the card."""
 
     name = "ddgs"
+
+    def __init__(self, *, allow_private: bool = False) -> None:
+        self._pages = Pages((DUCKDUCKGO, 443), allow_private)
+
+    async def fetch(self, url: str, mode: str) -> dict[str, str]:
+        """A page straight from the web."""
+        return await self._pages.fetch(url, mode)
 
     async def search(self, keywords: str, max_results: int | None, region: str) -> Any:
         """Results; `No results found` is what it says when it is asked too often."""
@@ -178,8 +169,8 @@ class Gateway:
             ):
                 if response.status != 200:
                     raise PassingSearchError(f"{self._address} answered {response.status}")
-                return (await response.json())["answer"]
-        except (*_UNREACHABLE, ValueError, KeyError) as error:
+                return (await _read_json(response, self._address))["answer"]
+        except (*UNREACHABLE, ValueError, KeyError) as error:
             raise PassingSearchError(f"{self._address}: {error!r}") from error
 
 
@@ -234,25 +225,12 @@ def recording_sha256(path: str) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def render_page(text: str, mode: str) -> str:
-    """A page's HTML as the model asked for it."""
-    if mode == "markdown":
-        import html2text
-
-        markdown: str = html2text.HTML2Text().handle(text)
-        return markdown
-    if mode == "truncate":
-        from bs4 import BeautifulSoup
-
-        soup = BeautifulSoup(text, "html.parser")
-        for each in soup(["script", "style"]):
-            each.extract()
-        return str(soup.get_text(separator="\n", strip=True))
-    return text
-
-
-def _not_fetched(url: str, reason: str) -> dict[str, str]:
-    return {"error": f"An error occurred while fetching {url}: {reason}"}
+async def _read_json(response: aiohttp.ClientResponse, who: str) -> Any:
+    """Raises ValueError for what is no JSON, InfraError for what is too much."""
+    body = await read_bounded(response, MOST_BYTES)
+    if body is None:
+        raise InfraError(f"{who} answered with more than {MOST_BYTES:,} bytes")
+    return json.loads(body)
 
 
 def _session(timeout_s: float) -> aiohttp.ClientSession:

@@ -43,7 +43,8 @@ class Rendering:
     card_schema: bool
     """The Python hint for every language, and no strings for parameters of Java and JavaScript."""
     double_hint: bool
-    """When held-out functions appear, every description gets the hint once more."""
+    """When held-out functions appear, every description gets the hint, most of them once more; else
+    those that appear have none, as on the leaderboard."""
 
 
 def load_category(package: Package, category: str, rendering: Rendering) -> list[Sample]:
@@ -147,11 +148,16 @@ def _turns(package: Package, entry: Entry) -> list[list[dict[str, Any]]]:
 def _later_tools(
     package: Package, hinted: Entry, rendering: Rendering
 ) -> Iterator[tuple[str, str]]:
-    """The tools from each turn on in which held-out functions appear, as JSON text."""
+    """The tools from each turn on in which held-out functions appear, as JSON text.
+
+    The official loader gives no hint to functions that are held out, and its loop adds none when they
+    appear. The harness behind the card then gives one to every function, the old ones included.
+    """
     functions = hinted["function"]
     for turn, added in sorted(hinted.get("missed_function", {}).items(), key=lambda t: int(t[0])):
-        old = _hinted(functions) if rendering.double_hint else functions
-        functions = [*old, *_hinted(added)]
+        functions = [*functions, *added]
+        if rendering.double_hint:
+            functions = _hinted(functions)
         yield turn, _tools(package, functions)
 
 

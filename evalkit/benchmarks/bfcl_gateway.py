@@ -68,8 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--record", type=Path, required=True, help="JSON Lines; appended to")
     parser.add_argument("--recording", help="what the back end `replay` answers from")
+    parser.add_argument(
+        "--allow-private-addresses",
+        action="store_true",
+        help="also fetch pages from addresses that are not public, such as this cluster's own",
+    )
     arguments = parser.parse_args(argv)
-    backend = make_backend(arguments.backend, arguments.recording)
+    backend = make_backend(
+        arguments.backend, arguments.recording, allow_private=arguments.allow_private_addresses
+    )
     with arguments.record.open("a", encoding="utf-8", buffering=1) as record:
         web.run_app(make_app(backend, record.write), host=arguments.host, port=arguments.port)
 

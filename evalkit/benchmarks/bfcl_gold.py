@@ -31,17 +31,23 @@ UNRELATED = "I do not know."
 _PLACEHOLDER = "evalkit_calls_no_such_function"
 
 
-IMPOSSIBLE = frozenset(
-    {
-        "live_multiple_862-181-3",  # wants an argument that the function does not have
-        "live_multiple_964-207-0",  # wants a needed argument left out
-        "live_simple_106-63-0",  # want one of no values
-        "live_simple_112-68-0",
-        "simple_java_36",  # want numbers and truth values of lists whose items become texts
-        "simple_java_65",
-    }
+_TEXTS = (
+    "the items of this list are texts once the checker has parsed them, and the answer wants numbers "
+    "or truth values among them"
 )
-"""Entries whose possible answers the official checker does not accept in any form."""
+_NO_VALUE = "a needed argument has an empty list of possible values"
+IMPOSSIBLE: Mapping[str, str] = {
+    "live_multiple_862-181-3": "the answer needs the argument `journey_start_time`, which the "
+    "function does not have: without it one is missing, with it one is unexpected",
+    "live_multiple_964-207-0": "the function needs the argument `statement`, which is not in the "
+    "answer: without it one is missing, with it one is unexpected",
+    "live_simple_106-63-0": _NO_VALUE,
+    "live_simple_112-68-0": _NO_VALUE,
+    "simple_java_36": _TEXTS,
+    "simple_java_65": _TEXTS,
+}
+"""Entries whose possible answers the official checker does not accept in any form, and why. They count
+as wrong for every model, as on the leaderboard."""
 
 
 def gold_solution(sample: Sample) -> Solution | None:

@@ -10,9 +10,9 @@ import hashlib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from evalkit.benchmarks.bfcl_backends import BackendName, recording_sha256, why_not
 from evalkit.benchmarks.bfcl_dialogue import ReasoningReplay  # noqa: TC001 - pydantic reads it
@@ -40,7 +40,8 @@ class BfclParams(BenchmarkParams):
     """`card`: Java and JavaScript functions are described as Python's, as behind the card; `fixed`: as
     what they are, with every parameter as text, as on the leaderboard."""
     double_hint: bool = False
-    """Once held-out functions have appeared, every description names the language once more."""
+    """Once held-out functions have appeared, every description names the language, most of them twice, as
+    behind the card; else those that have appeared do not name it, as on the leaderboard."""
     reasoning_replay: ReasoningReplay = "both"
     """Send the model's reasoning back with its messages, under `reasoning` and `reasoning_content`, or
     not at all (`none`)."""
@@ -49,6 +50,9 @@ class BfclParams(BenchmarkParams):
     `replay`; by default nowhere, and the two categories are not run."""
     web_recording: str | None = None
     """What `replay` answers from: a recording of the gateway; path from / or ~."""
+    web_private_addresses: bool = False
+    """With `serpapi` and `ddgs`: a model may also fetch pages from addresses that are not public, such as
+    those of the cluster's own nodes."""
     encoder_path: str | None = None
     """Folder, from / or ~, with the weights of sentence-transformers/all-MiniLM-L6-v2, which
     `memory_vector` needs."""
@@ -76,6 +80,15 @@ class BfclParams(BenchmarkParams):
         if value is not None and not value.startswith(("/", "~")):
             raise ValueError("the path must begin with / or ~")
         return value
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Self:
+        if self.web_private_addresses and self.web_search not in ("serpapi", "ddgs"):
+            raise ValueError(
+                "web_private_addresses has an effect with web_search serpapi and ddgs only; a gateway "
+                "is started with --allow-private-addresses"
+            )
+        return self
 
     @property
     def encoder(self) -> Path | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from evalkit.benchmarks.bfcl_backends import make_backend
 from evalkit.benchmarks.bfcl_data import Rendering, arrange, load_category, parts_of
 from evalkit.benchmarks.bfcl_dialogue import step_of
-from evalkit.benchmarks.bfcl_gold import gold_solution, wrong_solution
+from evalkit.benchmarks.bfcl_gold import IMPOSSIBLE, gold_solution, wrong_solution
 from evalkit.benchmarks.bfcl_params import (
     VECTOR,
     BfclParams,
@@ -100,6 +100,7 @@ class BfclV4(Benchmark[BfclParams]):
     metric = ACCURACY
     score_weights: ClassVar[Mapping[str, str]] = {ACCURACY: ENTRIES}
     subsets = CATEGORIES
+    votes = False
     single_call = False
     uses_programs = True
     grader = "sandbox"
@@ -147,6 +148,10 @@ class BfclV4(Benchmark[BfclParams]):
         """Single calls, dialogues, and conversations that write a memory."""
         return parts_of(sample)
 
+    def n_parts(self, sample: Sample) -> float:
+        """Its entries: one, or a scenario's questions."""
+        return float(len(sample.target)) if sample.subset in MEMORY else 1.0
+
     def first_call(self, samples: Sequence[Sample]) -> Question | None:
         """The longest first call, with its tools: a server that does not parse calls refuses it."""
         return first_question(samples)
@@ -165,7 +170,11 @@ class BfclV4(Benchmark[BfclParams]):
             turns = {name: each.turns for name, each in chain.questions.items()}
             return Solution("", chain.outcome, {"questions": turns, "conversations": ends})
         if category in WEB_SEARCH:
-            backend = make_backend(_named(self.params.web_search), self.params.web_recording)
+            backend = make_backend(
+                _named(self.params.web_search),
+                self.params.web_recording,
+                allow_private=self.params.web_private_addresses,
+            )
             world = WebWorld(model, backend, sample.id, SYSTEM_CLOCK.wall)
             return _dialogue(await hold_entry(sample, model, world, replay))
         if category in MULTI_TURN:
@@ -225,12 +234,16 @@ class BfclV4(Benchmark[BfclParams]):
         return subset_weights(totals)
 
     def gold(self, sample: Sample) -> Solution | None:
-        """The first of the possible answers; none of a dialogue, which is right only once graded."""
-        return None if sample.subset in MULTI_TURN else gold_solution(sample)
+        """The first of the possible answers; of a dialogue all gold calls of each turn at once."""
+        return gold_solution(sample)
 
-    def wrong(self, sample: Sample) -> Solution | None:
-        """An answer that calls or says something else; none of a dialogue."""
-        return None if sample.subset in MULTI_TURN else wrong_solution(sample)
+    def why_no_gold(self, sample: Sample) -> str | None:
+        """What keeps the official checker from accepting any answer."""
+        return IMPOSSIBLE.get(sample.id)
+
+    def wrong(self, sample: Sample) -> Solution:
+        """An answer that calls or says something else, or nothing."""
+        return wrong_solution(sample)
 
     def _folder(self) -> Path:
         try:

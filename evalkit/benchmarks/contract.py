@@ -219,6 +219,9 @@ class Benchmark(ABC, Generic[P]):
     """Metrics that are the plain mean of the metrics of several scores, with those scores."""
     calibration: ClassVar[tuple[str, str] | None] = None
     """A score of right or wrong, and one of the confidence that the answer states (fraction)."""
+    votes: ClassVar[bool] = True
+    """Repeats of a sample can agree on an answer (`Score.answer`): with several there is a
+    `majority@k`. False where the answer only says what became of it, as of a program."""
     single_call: ClassVar[bool] = True
     """One call per unit: the reply's record is the unit's, and no unit record is written."""
     tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
@@ -290,6 +293,11 @@ class Benchmark(ABC, Generic[P]):
         them, too."""
         return {}
 
+    def n_parts(self, sample: Sample) -> float | None:
+        """What the score that `score_weights` names for `metric` will be for a sample, where that is
+        known before it is answered: bounds of a task with missing samples rest on it."""
+        return None
+
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """Answer one sample. By default: one call with the frozen messages."""
         return Solution.of(await model.chat(sample.messages))
@@ -331,6 +339,10 @@ class Benchmark(ABC, Generic[P]):
     @abstractmethod
     def gold(self, sample: Sample) -> Solution | None:
         """A right answer as a model would give it, or null where the data has none."""
+
+    def why_no_gold(self, sample: Sample) -> str | None:
+        """Why `gold` has none for a sample, where there is more to say than that the data has none."""
+        return None
 
     def wrong(self, sample: Sample) -> Solution | None:
         """An answer in the right form that `score` must not accept, or null where there is none."""

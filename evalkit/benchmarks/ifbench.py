@@ -115,6 +115,7 @@ class IfBench(Benchmark[IfBenchParams]):
         CHECKER_ERRORS: N_INSTRUCTIONS,
     }
     metric_means: ClassVar[Mapping[str, Sequence[str]]] = {"average_score": ACCURACIES}
+    votes = False
     parallel_scoring = True
     params_type = IfBenchParams
     scoring_params = ("checkers",)

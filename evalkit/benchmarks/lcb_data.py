@@ -50,7 +50,12 @@ WINDOWS: Mapping[tuple[str, str, str], int] = {
     ("v5", "2024-08-01", "2025-02-28"): 279,
     ("v5", "2024-10-01", "2025-02-28"): 166,
 }
-"""Problems of well-known windows: release, first day, last day."""
+"""Problems of well-known windows: release, first day, last day. Others are refused as altered."""
+STATED: Mapping[tuple[str, str, str], int] = {
+    ("v6", "2024-08-01", "2025-02-28"): 374,
+    ("v6", "2024-10-01", "2025-04-30"): 341,
+}
+"""Numbers that are told of windows and that nobody here could verify: a result says what it found."""
 SOURCE = DataSource(
     hub="livecodebench/code_generation_lite",
     revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
@@ -88,6 +93,17 @@ class Window:
         if (self.first, self.last) == (None, None):
             return sum(FILES[name][0] for name in self.files)
         return WINDOWS.get((self.release, *days))
+
+    def unchecked(self, n_found: int) -> str | None:
+        """What a result says of its number of problems, where that is not compared with a known one."""
+        if self.size is not None:
+            return None
+        stated = STATED.get((self.release, str(self.first), str(self.last)))
+        told = "no number is published" if stated is None else f"{stated} are stated, unverified"
+        return (
+            f"{n_found} problems of {self.release} from {self.first} to {self.last}: their number "
+            f"is not checked ({told})"
+        )
 
     def holds(self, day: date) -> bool:
         """Whether a contest of that day is in it."""
@@ -127,7 +143,8 @@ class Problems:
                 "will say that the data is altered.",
             )
         altered = found.altered or complaint is not None
-        changes = {"n_rows": sum(counts), "altered": altered}
+        unchecked = self._window.unchecked(n_chosen)
+        changes = {"n_rows": sum(counts), "altered": altered, "unchecked": unchecked}
         self.provenance = found.model_copy(update=changes)
 
     def _complaint(

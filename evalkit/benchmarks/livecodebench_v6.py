@@ -133,6 +133,7 @@ class LiveCodeBenchV6(Benchmark[LiveCodeBenchV6Params]):
     licence = "CC (as tagged on the hub); problems: their contests'"
     source = SOURCE
     metric = "accuracy"
+    votes = False
     grader = "sandbox"
     grading_params = ("code_block", "grader", "time_limit_s", "python")
     params_type = LiveCodeBenchV6Params

@@ -102,6 +102,7 @@ class SciCode(Benchmark[SciCodeParams]):
         "subtask_accuracy": N_STEPS,
         **dict.fromkeys(COUNTED, N_STEPS),
     }
+    votes = False
     single_call = False
     grader = "sandbox"
     grading_params = ("timeout_s",)
@@ -126,6 +127,10 @@ class SciCode(Benchmark[SciCodeParams]):
     def n_calls(self, sample: Sample) -> int:
         """One for each step that is not given."""
         return sum(step["prefilled"] is None for step in sample.data["steps"])
+
+    def n_parts(self, sample: Sample) -> float:
+        """Its scored steps: those that are not given."""
+        return float(self.n_calls(sample))
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """One call per step, each with the code of those before; none after a full context window."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.errors import ScorerError
+    from evalkit.report.gold import GoldReport
 
 MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 SHOWN_FAILURES = 10
@@ -185,11 +186,25 @@ def _gold(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(asdict(report))
         return int(not report.ok)
-    right = report.n_gold - sum(f.kind == "gold" for f in report.failures)
-    share = f"{100 * right / report.n_gold:.1f} %" if report.n_gold else "no gold answers"
-    out().print(
-        Text(f"{arguments.gold} ({arguments.profile}): {right} of {report.n_gold} gold: {share}")
-    )
-    for failure in report.failures[:SHOWN_FAILURES]:
-        out().print(Text(f"  {failure}"), soft_wrap=True)
+    for line in describe_gold(report, arguments.profile):
+        out().print(Text(line), soft_wrap=True)
     return int(not report.ok)
+
+
+def describe_gold(report: GoldReport, profile: str) -> Iterator[str]:
+    """What came of it, and exactly what was not in it."""
+    right = report.n_gold - sum(f.kind == "gold" for f in report.failures)
+    accepted = sum(f.kind == "wrong" for f in report.failures)
+    share = f"{100 * right / report.n_gold:.1f} %" if report.n_gold else "no gold answers"
+    parts = ""
+    if report.n_parts != report.n_gold:
+        parts = f" ({report.right_parts:g} of {report.n_parts:g} parts)"
+    yield f"{report.benchmark} ({profile}): {right} of {report.n_gold} gold: {share}{parts}"
+    yield f"  {accepted} of {report.n_wrong} wrong answers got marks or failed"
+    for failure in report.failures[:SHOWN_FAILURES]:
+        yield f"  {failure}"
+    for reason, ids in report.without_gold.items():
+        more = f" and {len(ids) - SHOWN_FAILURES} more" if len(ids) > SHOWN_FAILURES else ""
+        yield f"  without gold: {', '.join(ids[:SHOWN_FAILURES])}{more}: {reason}"
+    if report.not_run:
+        yield f"  not included, because it does not run here: {', '.join(report.not_run)}"

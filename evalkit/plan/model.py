@@ -60,6 +60,8 @@ class DataProvenance(Frozen):
     licence: str
     altered: bool = False
     """The checksum is not the benchmark's own pinned one."""
+    unchecked: str | None = None
+    """What of it could not be compared with what others have; null where nothing is left."""
 
 
 class ModelIdentity(Frozen):

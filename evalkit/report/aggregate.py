@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from evalkit.report import statistics as st
 
@@ -95,6 +96,8 @@ def prefix_lengths(repeats: int) -> list[int]:
 
 
 CALIBRATION_ERROR = "calibration_error"
+CALIBRATION_ERROR_OFFICIAL = "calibration_error_without_last_bin"
+"""As the program of the authors of Humanity's Last Exam computes it, whose loop ends one bin early."""
 CALIBRATION_BIN = 100
 
 
@@ -115,6 +118,7 @@ def aggregate_scores(
     means: Mapping[str, Sequence[str]] | None = None,
     sums: SubsetSums | None = None,
     calibration: tuple[str, str] | None = None,
+    votes: bool = True,
 ) -> Aggregate:
     """Metrics over all items, and the same for each subset.
 
@@ -124,7 +128,8 @@ def aggregate_scores(
     the mean of others, their scores; an item has no score of its own for it, so it has no statistics.
     ``sums`` makes metrics of the subsets'; their errors are those of a sum of independent estimates.
     ``calibration`` names a score of right or wrong and one of the confidence that was stated: the
-    metric `calibration_error` of all repeats is made of them.
+    metric `calibration_error` of all repeats is made of them, and where there are two bins or more
+    `calibration_error_without_last_bin`. Without ``votes`` there is no majority.
     Raises ValueError, naming the item, where repeats or score names differ between items, and where
     there are no items.
     """
@@ -135,8 +140,11 @@ def aggregate_scores(
     for item in items:
         if item.subset is not None:
             subsets[item.subset].append(item)
-    parts = {name: _aggregate(part, weights, means, {}) for name, part in sorted(subsets.items())}
-    whole = _aggregate(items, weights, means, parts)
+    parts = {
+        name: _aggregate(part, weights, means, {}, votes=votes)
+        for name, part in sorted(subsets.items())
+    }
+    whole = _aggregate(items, weights, means, parts, votes=votes)
     if calibration is not None:
         whole = _with_calibration(whole, items, *calibration)
     return whole if sums is None else _with_sums(whole, sums, weights.get(sums.score))
@@ -149,13 +157,17 @@ def _with_calibration(
     if missing := {right, confidence} - whole.statistics.keys():
         raise ValueError(f"calibration names {sorted(missing)}; scores: {sorted(whole.statistics)}")
     values = [repeat.values for item in items for repeat in item.repeats]
-    error = st.calibration_error(
+    error = partial(
+        st.calibration_error,
         [each[confidence] for each in values],
         [each[right] for each in values],
         bin_size=CALIBRATION_BIN,
     )
     modes = {mode: dict(metrics) for mode, metrics in whole.metrics.items()}
-    modes[headline_mode(whole.repeats)][CALIBRATION_ERROR] = error
+    metrics = modes[headline_mode(whole.repeats)]
+    metrics[CALIBRATION_ERROR] = error()
+    if len(values) >= 2 * CALIBRATION_BIN:
+        metrics[CALIBRATION_ERROR_OFFICIAL] = error(without_last=True)
     return replace(whole, metrics=modes)
 
 
@@ -250,6 +262,8 @@ def _aggregate(
     weights: Mapping[str, str],
     means: Mapping[str, Sequence[str]],
     subsets: Mapping[str, Aggregate],
+    *,
+    votes: bool,
 ) -> Aggregate:
     k = len(items[0].repeats)
     totals = {
@@ -263,7 +277,7 @@ def _aggregate(
     }
     answers = [tuple([repeat.answer for repeat in item.repeats]) for item in items]
     clusters = _clusters(items)
-    modes = _modes(tables, answers, k)
+    modes = _modes(tables, answers, k, votes=votes)
     for metrics in modes.values():
         metrics |= {mean: st.mean([metrics[name] for name in of]) for mean, of in means.items()}
     return Aggregate(
@@ -305,7 +319,11 @@ class _Table:
 
 
 def _modes(
-    tables: Mapping[str, _Table], answers: Sequence[Sequence[str | None]], repeats: int
+    tables: Mapping[str, _Table],
+    answers: Sequence[Sequence[str | None]],
+    repeats: int,
+    *,
+    votes: bool,
 ) -> dict[str, dict[str, float]]:
     modes: dict[str, dict[str, float]] = {}
     for k in prefix_lengths(repeats):
@@ -318,7 +336,10 @@ def _modes(
             name: st.avg_of_k([row[:k] for row in table.scores], table.weights)
             for name, table in tables.items()
         } | {NO_ANSWER: st.no_answer(first)}
-        modes[f"majority@{k}"] = {name: _majority(t, first) for name, t in tables.items()} | at_all
+        if votes:
+            modes[f"majority@{k}"] = {
+                name: _majority(t, first) for name, t in tables.items()
+            } | at_all
     return modes
 
 

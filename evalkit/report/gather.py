@@ -29,6 +29,7 @@ from evalkit.report.headline import (
     count_parts,
     find_bounds,
     find_sum_bounds,
+    list_samples,
     make_headline,
     split_by_subset,
 )
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Sample
     from evalkit.plan.model import Plan, TaskPlan
+    from evalkit.report.headline import SampleScores
     from evalkit.store.layout import RunFolder
 
 
@@ -191,6 +193,7 @@ def _aggregate(
             weights=benchmark.score_weights,
             means=benchmark.metric_means,
             sums=SubsetSums(benchmark.metric, benchmark.subset_weights),
+            votes=benchmark.votes,
             calibration=benchmark.calibration,
         )
     except ValueError as error:
@@ -209,17 +212,20 @@ def _make_results(
     samples_sha256: str,
 ) -> Results:
     task = found.task
-    weight = benchmark.score_weights.get(task.metric)
-    subsets = (
-        split_by_subset(found.samples, found.scores, task.repeats) if benchmark.subsets else {}
-    )
-    totals = {name: count_parts(rows, task.repeats, weight) for name, rows in subsets.items()}
+    rows: list[SampleScores] = []
+    if aggregate is None or benchmark.subsets:
+        weight = benchmark.score_weights.get(task.metric)
+        rows = list_samples(found.samples, found.scores, weight, benchmark.n_parts)
+    subsets = split_by_subset(rows) if benchmark.subsets else {}
+    totals = {name: count_parts(part) for name, part in subsets.items()}
     metric, of = next(iter(benchmark.subset_weights(totals).items()), (task.metric, None))
     bounds = None
-    if aggregate is None and of is None:
-        bounds = find_bounds(found.scores, task.repeats, task.metric, weight)
-    elif aggregate is None and of is not None:
-        bounds = find_sum_bounds(subsets, of, task.repeats, task.metric, weight)
+    if aggregate is None:
+        bounds = (
+            find_bounds(rows, task.metric)
+            if of is None
+            else find_sum_bounds(subsets, of, task.metric)
+        )
     whole = _breakdown(aggregate) if aggregate else None
     return Results(
         run=plan.run,

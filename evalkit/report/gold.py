@@ -6,6 +6,7 @@ package; a wrong answer that gets marks means a grader that cannot tell. Neither
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from evalkit.errors import ScorerError
 from evalkit.report.scorer import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TypeAlias
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
@@ -50,6 +51,14 @@ class GoldReport:
     n_wrong: int
     """Samples with a deliberately wrong one."""
     failures: tuple[GoldFailure, ...]
+    n_parts: float
+    """What the right answers may reach together: their number, or that of their parts (entries, steps)."""
+    right_parts: float
+    """What they did reach."""
+    without_gold: Mapping[str, tuple[str, ...]]
+    """Samples that have no gold answer, by reason."""
+    not_run: tuple[str, ...]
+    """Subsets of the benchmark that have no samples here."""
 
     @property
     def ok(self) -> bool:
@@ -74,7 +83,43 @@ def gold_check(
         failure = _judge(benchmark, sample, score, "gold" if number < len(gold) else "wrong")
         if failure is not None:
             failures.append(failure)
-    return GoldReport(benchmark.name, len(samples), len(gold), len(wrong), tuple(failures))
+    ofs = [
+        (_limit(benchmark, s, score), score) for (s, _), score in zip(gold, scored, strict=False)
+    ]
+    got = [0.0 if isinstance(x, ScorerError) else x.values[benchmark.metric] for _, x in ofs]
+    there = {sample.subset for sample in samples}
+    return GoldReport(
+        benchmark=benchmark.name,
+        n_samples=len(samples),
+        n_gold=len(gold),
+        n_wrong=len(wrong),
+        failures=tuple(failures),
+        n_parts=math.fsum(limit for limit, _ in ofs),
+        right_parts=math.fsum(got),
+        without_gold=_without(benchmark, samples, {sample.id for sample, _ in gold}),
+        not_run=tuple(name for name in benchmark.subsets if name not in there),
+    )
+
+
+def _without(
+    benchmark: Benchmark[Any], samples: Sequence[Sample], have: set[str]
+) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for sample in samples:
+        if sample.id not in have:
+            reason = benchmark.why_no_gold(sample) or "the data has none"
+            found.setdefault(reason, []).append(sample.id)
+    return {reason: tuple(ids) for reason, ids in found.items()}
+
+
+def _limit(benchmark: Benchmark[Any], sample: Sample, score: RepeatScores | ScorerError) -> float:
+    """What a right answer reaches. One that could not be scored counts as told by the benchmark."""
+    weight = benchmark.score_weights.get(benchmark.metric)
+    if weight is None:
+        return 1.0
+    if isinstance(score, ScorerError):
+        return benchmark.n_parts(sample) or 1.0
+    return score.values[weight]
 
 
 def _score(
@@ -94,12 +139,9 @@ def _score(
 def _judge(
     benchmark: Benchmark[Any], sample: Sample, score: RepeatScores | ScorerError, kind: str
 ) -> GoldFailure | None:
+    expected = _limit(benchmark, sample, score) if kind == "gold" else 0.0
     if isinstance(score, ScorerError):
-        expected = 1.0 if kind == "gold" else 0.0
         return GoldFailure(sample.id, kind, expected, None, None, score.message)
-    weight = benchmark.score_weights.get(benchmark.metric)
-    full = 1.0 if weight is None else score.values[weight]
-    expected = full if kind == "gold" else 0.0
     value = score.values[benchmark.metric]
     if value == expected:
         return None

@@ -7,6 +7,7 @@ every missing unit once wrong and once right.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evalkit.report.aggregate import LEVEL, Aggregate, RepeatScores, headline_mode
@@ -14,7 +15,7 @@ from evalkit.report.results import Headline
 from evalkit.report.statistics import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from evalkit.benchmarks.contract import Sample
     from evalkit.plan.model import TaskPlan
@@ -48,68 +49,91 @@ def make_headline(
     )
 
 
-def find_bounds(
-    scores: Sequence[RepeatScores | None], repeats: int, metric: str, weight: str | None
-) -> Interval | None:
-    """[missing = wrong, missing = right] of the average over all units.
+@dataclass(frozen=True, slots=True)
+class SampleScores:
+    """All repeats of one sample, as far as they have scores."""
 
-    `scores` come by sample, then repeat; `weight` names the score that says what `metric` may reach
-    for a sample (1 without). Null where a sample's limit is not known, or a score is outside it.
+    scores: Sequence[RepeatScores | None]
+    limit: float | None
+    """What the metric may reach for it: 1, or its number of parts; null where that is not known."""
+    subset: str | None
+
+
+def list_samples(
+    samples: Sequence[Sample],
+    scores: Sequence[RepeatScores | None],
+    weight: str | None,
+    n_parts: Callable[[Sample], float | None],
+) -> list[SampleScores]:
+    """The scores (by sample, then repeat) of each sample. `weight` names the score that counts parts
+    (none without); a sample without any score has the number of parts that the benchmark tells."""
+    repeats = len(scores) // max(1, len(samples))
+    found = []
+    for number, sample in enumerate(samples):
+        row = scores[number * repeats : (number + 1) * repeats]
+        limit: float | None = 1.0
+        if weight is not None:
+            seen = next((score.values[weight] for score in row if score is not None), None)
+            limit = n_parts(sample) if seen is None else seen
+        found.append(SampleScores(row, limit, sample.subset))
+    return found
+
+
+def find_bounds(rows: Sequence[SampleScores], metric: str) -> Interval | None:
+    """[missing = wrong, missing = right] of the average over all units, each sample weighing what it
+    may reach.
+
+    Where a sample's limit is not known, neither is what it weighs, and only [0, 1] holds. Null where
+    a score is outside of its range, for then the others' ranges are not known either.
     """
-    known, possible, limit = [], [], []
-    for start in range(0, len(scores), repeats):
-        row = scores[start : start + repeats]
-        highest = _highest(row, weight)
-        values = [score.values[metric] for score in row if score is not None]
-        if highest is None or not all(0.0 <= value <= highest for value in values):
+    known, possible, limits = [], [], []
+    unknown = False
+    for row in rows:
+        values = [score.values[metric] for score in row.scores if score is not None]
+        if row.limit is None:
+            unknown = True
+            continue
+        if not all(0.0 <= value <= row.limit for value in values):
             return None
         known.append(math.fsum(values))
-        possible.append(highest * (repeats - len(values)))
-        limit.append(highest * repeats)
-    total = math.fsum(limit)
+        possible.append(row.limit * (len(row.scores) - len(values)))
+        limits.append(row.limit * len(row.scores))
+    if unknown:
+        return Interval(0.0, 1.0)
+    total = math.fsum(limits)
     if total <= 0:
         return None
     return Interval(math.fsum(known) / total, math.fsum([*known, *possible]) / total)
 
 
-def split_by_subset(
-    samples: Sequence[Sample], scores: Sequence[RepeatScores | None], repeats: int
-) -> dict[str, list[RepeatScores | None]]:
-    """The scores of each subset, by sample, then repeat; samples of none are left out."""
-    subsets: dict[str, list[RepeatScores | None]] = {}
-    for number, sample in enumerate(samples):
-        if sample.subset is not None:
-            row = scores[number * repeats : (number + 1) * repeats]
-            subsets.setdefault(sample.subset, []).extend(row)
+def split_by_subset(rows: Sequence[SampleScores]) -> dict[str, list[SampleScores]]:
+    """The samples of each subset, in order; those of none are left out."""
+    subsets: dict[str, list[SampleScores]] = {}
+    for row in rows:
+        if row.subset is not None:
+            subsets.setdefault(row.subset, []).append(row)
     return subsets
 
 
-def count_parts(scores: Sequence[RepeatScores | None], repeats: int, weight: str | None) -> float:
-    """The number of samples, or of their parts. A sample of which no unit has a score counts as one,
-    so while units are missing this says only what there is; bounds do not rest on it then."""
-    rows = (scores[start : start + repeats] for start in range(0, len(scores), repeats))
-    return math.fsum(1.0 if (most := _highest(row, weight)) is None else most for row in rows)
+def count_parts(rows: Sequence[SampleScores]) -> float:
+    """The number of samples, or of their parts. One whose parts are not known counts as one, and then
+    `find_sum_bounds` gives none."""
+    return math.fsum(1.0 if row.limit is None else row.limit for row in rows)
 
 
 def find_sum_bounds(
-    subsets: Mapping[str, Sequence[RepeatScores | None]],
-    weights: Mapping[str, float],
-    repeats: int,
-    metric: str,
-    weight: str | None,
+    subsets: Mapping[str, Sequence[SampleScores]], weights: Mapping[str, float], metric: str
 ) -> Interval | None:
-    """As `find_bounds`, of a sum of subsets' metrics by `weights`; null where one has no bounds."""
+    """As `find_bounds`, of a sum of subsets' metrics by `weights`; null where one has no bounds, and
+    where a limit is not known in any subset, because weights may depend on all of them."""
+    if any(row.limit is None for rows in subsets.values() for row in rows):
+        return None
     low, high = [], []
     for name, share in weights.items():
-        bounds = find_bounds(subsets[name], repeats, metric, weight)
+        bounds = find_bounds(subsets[name], metric)
         if bounds is None:
             return None
-        low.append(share * bounds.low)
-        high.append(share * bounds.high)
+        ends = sorted((share * bounds.low, share * bounds.high))
+        low.append(ends[0])
+        high.append(ends[1])
     return Interval(math.fsum(low), math.fsum(high))
-
-
-def _highest(row: Sequence[RepeatScores | None], weight: str | None) -> float | None:
-    if weight is None:
-        return 1.0
-    return next((score.values[weight] for score in row if score is not None), None)

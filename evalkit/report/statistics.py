@@ -231,21 +231,28 @@ def _quantile(level: float) -> float:
 
 
 def calibration_error(
-    confidences: Sequence[float], correct: Sequence[float], *, bin_size: int
+    confidences: Sequence[float],
+    correct: Sequence[float],
+    *,
+    bin_size: int,
+    without_last: bool = False,
 ) -> float:
     """Root mean square difference of stated confidence and accuracy over bins of equal size.
 
     Both are fractions, one pair for each answer. Answers are sorted by confidence, equal ones in the
-    order given; the last bin takes the rest. As Humanity's Last Exam reports it (Phan et al. 2025), with
-    bins of 100.
+    order given; the last bin takes the rest. Defined so for Humanity's Last Exam (Phan et al. 2025), with
+    bins of 100. Its authors' program (`calib_err`, after Hendrycks et al. 2019) leaves the last bin, which
+    has the most confident answers, out of the sum and in the number of answers: `without_last`.
     """
     pairs = sorted(zip(confidences, correct, strict=True), key=lambda pair: pair[0])
     if not pairs:
         raise ValueError("no answers, so no calibration")
     n_bins = max(1, len(pairs) // bin_size)
+    if without_last and n_bins == 1:
+        raise ValueError(f"{len(pairs)} answers are one bin: nothing is left without the last")
     ends = [*range(bin_size, n_bins * bin_size, bin_size), len(pairs)]
     total, start = 0.0, 0
-    for end in ends:
+    for end in ends[:-1] if without_last else ends:
         part = pairs[start:end]
         gap = mean([stated for stated, _ in part]) - mean([right for _, right in part])
         total += len(part) / len(pairs) * gap**2

@@ -330,6 +330,28 @@ def test_processes_of_one_test_do_not_see_the_next(pool: SandboxPool, by: Grader
 
 
 @pytest.mark.parametrize("by", GRADERS)
+def test_processes_that_cannot_be_ended_are_the_programs_own(
+    pool: SandboxPool, monkeypatch: pytest.MonkeyPatch, by: Grader
+) -> None:
+    """Never a failure of the grader: where each test has a process of its own, they fail the test that
+    left them; where one process has all tests, as in the originals, nobody looks at them."""
+    files = {name: content for name, content in rounds._inside().items() if ".pyc" not in name}
+    [child] = [name for name in files if name.endswith("child.py")]
+    files[child] = files[child].replace(b"_CLEAN_S = 10.0", b"_CLEAN_S = -1.0")
+    monkeypatch.setattr(rounds, "_inside", lambda: files)
+    program = (
+        "import os, time\nprint(6)\n"
+        "if os.posix_spawn('/bin/sh', ['sh', '-c', 'setsid sleep 99 &'], {}): time.sleep(0.2)\n"
+    )
+    found = judge(pool, program, [SUM] * 2, ["6"] * 2, by=by)
+    if by == "strict-subprocess":
+        assert (found.code, found.n_passed) == (ResultCode.ERROR, 0)
+        assert found.detail.endswith("processes that it started cannot be ended")
+    else:
+        assert (found.code, found.n_passed) == (ResultCode.PASSED, 2)
+
+
+@pytest.mark.parametrize("by", GRADERS)
 def test_rounds(pool: SandboxPool, monkeypatch: pytest.MonkeyPatch, by: Grader) -> None:
     """What takes long is compared in between, and goes on where it was; a failure ends it there."""
     sent: list[Program] = []

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evalkit.benchmarks import bfcl_v4
-from evalkit.benchmarks.bfcl_gold import IMPOSSIBLE, gold_solution, gold_turns, wrong_solution
+from evalkit.benchmarks.bfcl_gold import (
+    IMPOSSIBLE,
+    gold_step,
+    gold_turns,
+    wrong_solution,
+)
 from evalkit.benchmarks.contract import Sample, Solution
 from evalkit.errors import DataError, RecipeError, ScorerError
 from evalkit.report.aggregate import ItemScores, RepeatScores, SubsetSums, aggregate_scores
@@ -24,6 +29,7 @@ from evalkit.scoring.bfcl_categories import (
     OVERALL_PARTIAL,
     WEB_SEARCH,
 )
+from evalkit.scoring.bfcl_package import load_package
 from evalkit.store.records import Outcome
 from tests.unit.benchmarks.bfcl_support import (
     RUNNABLE,
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HINT = " Note that the provided function is in Python 3 syntax."
+NO_VALUE = ("live_simple_106-63-0", "live_simple_112-68-0")
 LOCAL = [name for name in CATEGORIES if name not in (*WEB_SEARCH, "memory_vector")]
 
 
@@ -125,8 +132,9 @@ def test_tools_keep_the_order_of_their_parameters() -> None:
 
 
 def test_held_out_functions_appear_with_one_hint_and_the_old_ones_with_two() -> None:
-    """As behind the card; profile `fixed` says it once of each. They come with a fixed message."""
-    for profile, of_old in (("card", 2), ("fixed", 1)):
+    """As behind the card; in profile `fixed` as the official loader has it, which gives none to those
+    that are held out. They come with a fixed message."""
+    for profile, of_old, of_new in (("card", 2, 1), ("fixed", 1, 0)):
         sample = by_id(profile, "multi_turn_miss_func")["multi_turn_miss_func_0"]  # type: ignore[arg-type]
         [(turn, tools)] = sample.data["later_tools"].items()
         old = {tool["function"]["name"] for tool in json.loads(sample.data["tools"])}
@@ -134,7 +142,7 @@ def test_held_out_functions_appear_with_one_hint_and_the_old_ones_with_two() -> 
         for tool in json.loads(tools):
             is_old = tool["function"]["name"] in old
             found[is_old].add(tool["function"]["description"].count(HINT))
-        assert found == {True: {of_old}, False: {1}}
+        assert found == {True: {of_old}, False: {of_new}}
         said = "I have updated some more functions you can choose from. What about now?"
         assert sample.data["turns"][int(turn)] == [{"role": "user", "content": said}]
 
@@ -161,6 +169,7 @@ def test_single_gold_answers_are_right_and_wrong_ones_are_not() -> None:
         subset = str(sample.subset)
         gold = benchmark.gold(sample)
         assert (gold is None) == (sample.id in IMPOSSIBLE)
+        assert (benchmark.why_no_gold(sample) is None) == (gold is not None)
         if gold is not None:
             score = benchmark.score(sample, gold)
             right[subset] += int(score.values["accuracy"])
@@ -209,6 +218,48 @@ def test_all_gold_dialogues_are_right_and_empty_ones_are_not(
     assert verdicts == gold | {(name, "wrong", False): 25 for name in MULTI_TURN}
 
 
+@pytest.mark.parametrize(
+    ("entry", "changes", "expected"),
+    [
+        ("live_multiple_862-181-3", {}, "unexpected_param"),
+        ("live_multiple_862-181-3", {"journey_start_time": None}, "missing_optional"),
+        ("live_multiple_964-207-0", {}, "missing_required"),
+        ("live_multiple_964-207-0", {"statement": "x"}, "unexpected_param"),
+        *((name, {"": v}, "type_error") for name in NO_VALUE for v in ([], [""], "")),
+        *((name, {"": None}, "missing_required") for name in NO_VALUE),
+        ("simple_java_36", {}, "value_error:list"),
+        (
+            "simple_java_36",
+            {"parts": '["userID", 42, "username", "johndoe", "isActive", true]'},
+            "type",
+        ),
+        (
+            "simple_java_36",
+            {"parts": ["userID", 42, "username", "johndoe", "isActive", True]},
+            "type",
+        ),
+        ("simple_java_65", {}, "value_error:list"),
+        ("simple_java_65", {"params": "new Object[]{include_defaults, true}"}, "type"),
+    ],
+)
+def test_impossible_entries_accept_no_form_of_their_answer(
+    entry: str, changes: dict[str, Any], expected: str
+) -> None:
+    """The answer as it is written, without the argument that is odd (null), and in other forms of it;
+    `""` stands for all arguments without a possible value."""
+    benchmark, sample = make(), by_id("card", "single_turn")[entry]
+    [(name, arguments)] = gold_step(sample)[0].items()
+    values = json.loads(arguments) | {k: v for k, v in changes.items() if k}
+    for key, value in values.items():
+        values[key] = changes.get("", value) if value == "" else value
+    values = {key: value for key, value in values.items() if value is not None}
+    solution = Solution("", data={"step": [{name: json.dumps(values)}]})
+    judged = bfcl_v4._judge(load_package(None), sample, solution)[entry]
+    assert not judged.valid
+    assert expected in str(judged.error_type)
+    assert benchmark.score(sample, solution).values["accuracy"] == 0.0
+
+
 def test_a_wrong_argument_in_a_gold_dialogue_is_found(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -253,8 +304,7 @@ def test_a_dialogue_that_was_not_graded_has_no_score() -> None:
     """It is a failure of ours, and says what to type."""
     benchmark = make()
     sample = by_id("card", "multi_turn_base")["multi_turn_base_0"]
-    assert (benchmark.gold(sample), benchmark.wrong(sample)) == (None, None)
-    gold = gold_solution(sample)
+    gold = benchmark.gold(sample)
     assert gold is not None
     with pytest.raises(ScorerError, match="multi_turn_base_0 has not been graded") as caught:
         benchmark.score(sample, gold)

@@ -13,13 +13,12 @@ from aiohttp.test_utils import TestServer
 from evalkit.benchmarks import bfcl_web
 from evalkit.benchmarks.bfcl_backends import (
     GATEWAY,
+    MOST_BYTES,
     SERPAPI_KEY,
-    Fetching,
     Gateway,
     Replay,
     Serpapi,
     make_backend,
-    render_page,
     why_not,
 )
 from evalkit.benchmarks.bfcl_gateway import make_app
@@ -231,36 +230,10 @@ async def test_serpapi(serve: Callable[[web.Application], Awaitable[str]]) -> No
         await backend.search("x", 10, "wt-wt")
     with pytest.raises(PassingSearchError) as broken:
         await backend.search("x", 10, "wt-wt")
+    answers.append(web.Response(body=b" " * (MOST_BYTES + 1)))
+    with pytest.raises(InfraError, match="SerpAPI answered with more than 33,554,432 bytes"):
+        await backend.search("x", 10, "wt-wt")
     assert "secret-key" not in f"{refused.value} {broken.value}"
-
-
-async def test_pages_are_fetched_and_what_the_web_says_is_told(
-    serve: Callable[[web.Application], Awaitable[str]],
-) -> None:
-    """A page, one that is not there, and an address that does not answer."""
-
-    async def page(request: web.Request) -> web.Response:
-        assert request.headers["User-Agent"].startswith("Mozilla/5.0")
-        return web.Response(text="<p>hi</p>", content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/page", page)
-    address = await serve(app)
-    assert await Fetching().fetch(f"{address}/page", "raw") == {"content": "<p>hi</p>"}
-    url = f"{address}/none"
-    assert await Fetching().fetch(url, "raw") == {
-        "error": f"An error occurred while fetching {url}: 404 Client Error: Not Found for url: {url}"
-    }
-    gone = await Fetching().fetch("http://127.0.0.1:1/", "raw")
-    assert gone["error"].startswith("An error occurred while fetching http://127.0.0.1:1/: ")
-
-
-def test_pages_are_rendered_as_asked_for() -> None:
-    """Raw, as Markdown, or as text without scripts."""
-    html = "<html><script>x()</script><h1>Title</h1><p>One <b>two</b></p></html>"
-    assert render_page(html, "raw") == html
-    assert render_page(html, "markdown").strip() == "# Title\n\nOne **two**"
-    assert render_page(html, "truncate") == "Title\nOne\ntwo"
 
 
 def test_what_a_back_end_is_missing_is_said(

@@ -124,6 +124,21 @@ def test_sizes_of_the_windows() -> None:
     assert ALL.size == 454
     assert Window("v5", date(2024, 7, 1), date(2024, 12, 31)).size == 315
     assert Window("v6", date(2024, 8, 2), date(2025, 5, 31)).size is None
+
+
+def test_a_window_without_a_known_number_is_labelled() -> None:
+    """What is stated of it is said, and that nobody checked it; known windows need no label."""
+    assert ALL.unchecked(454) is None
+    assert Window("v6", None, None).unchecked(1055) is None
+    stated = Window("v6", date(2024, 8, 1), date(2025, 2, 28))
+    assert stated.size is None
+    assert stated.unchecked(375) == (
+        "375 problems of v6 from 2024-08-01 to 2025-02-28: their number is not checked "
+        "(374 are stated, unverified)"
+    )
+    other = Window("v6", date(2024, 8, 2), date(2025, 5, 31)).unchecked(450)
+    assert other is not None
+    assert other.endswith("(no number is published)")
     assert Window("v4", None, None).files == [
         "test.jsonl",
         "test2.jsonl",

@@ -36,6 +36,27 @@ def test_fewer_answers_than_a_bin() -> None:
     assert calibration_error([1.0, 1.0], [1.0, 0.0], bin_size=100) == pytest.approx(0.5)
 
 
+def test_authors_variant_leaves_the_last_bin_out() -> None:
+    """Of five answers in bins of two the three most confident; they stay in the number of answers."""
+    confidences = [0.5, 0.1, 0.4, 0.2, 0.3]
+    correct = [1.0, 0.0, 1.0, 0.0, 1.0]
+    found = calibration_error(confidences, correct, bin_size=2, without_last=True)
+    assert found == pytest.approx(math.sqrt(2 / 5 * 0.15**2))
+    with pytest.raises(ValueError, match="3 answers are one bin"):
+        calibration_error([0.1] * 3, [1.0] * 3, bin_size=2, without_last=True)
+
+
+@given(PAIRS, st.integers(1, 20))
+def test_without_the_last_bin_it_is_never_larger(
+    pairs: list[tuple[float, float]], bin_size: int
+) -> None:
+    """A sum of squares without one of them."""
+    confidences, correct = zip(*pairs, strict=True)
+    if len(pairs) >= 2 * bin_size:
+        part = calibration_error(confidences, correct, bin_size=bin_size, without_last=True)
+        assert part <= calibration_error(confidences, correct, bin_size=bin_size)
+
+
 def test_no_answers() -> None:
     """Nothing is no zero."""
     with pytest.raises(ValueError, match="no answers"):
@@ -61,6 +82,19 @@ def test_among_the_metrics() -> None:
     found = aggregate_scores(items, calibration=("right", "sure"))
     assert found.metrics["pass@1[avg-of-2]"]["calibration_error"] == pytest.approx(0.25)
     assert "calibration_error" not in found.metrics["pass@1"]
+    assert "calibration_error_without_last_bin" not in found.metrics["pass@1[avg-of-2]"]
     assert "calibration_error" not in found.statistics
     with pytest.raises(ValueError, match="calibration names"):
         aggregate_scores(items, calibration=("right", "certain"))
+
+
+def test_both_variants_are_named() -> None:
+    """From two bins of a hundred on: the first is half of the answers, and 0.5 too sure."""
+    items = [
+        ItemScores(f"s{i}", [RepeatScores(None, {"right": float(i > 99), "sure": 0.5 + i / 1e6})])
+        for i in range(200)
+    ]
+    metrics = aggregate_scores(items, calibration=("right", "sure")).metrics["pass@1"]
+    assert metrics["calibration_error"] == pytest.approx(0.5, abs=1e-3)
+    expected = math.sqrt(0.5 * 0.5**2)
+    assert metrics["calibration_error_without_last_bin"] == pytest.approx(expected, abs=1e-3)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 import zstandard
 
+from evalkit.benchmarks.contract import Sample, Score, Solution
 from evalkit.errors import ScorerError, StoreError
 from evalkit.plan.model import Shard, UnitKey
 from evalkit.report.statistics import Interval
@@ -142,6 +143,47 @@ def test_a_run_without_a_journal_is_wholly_missing(tmp_path: Path) -> None:
     assert results.counts.scored == 0
     assert results.headline.bounds == Interval(0.0, 1.0)
     assert results.tokens.prompt.total is None
+
+
+class Parts(Echo):
+    """Counts the parts of a sample, of which sN has N + 1."""
+
+    score_weights: ClassVar = {"correct": "parts"}
+    votes = False
+
+    def n_parts(self, sample: Sample) -> float:
+        """Known before anything is answered."""
+        return 1.0 + int(sample.id[1:])
+
+    def score(self, sample: Sample, solution: Solution) -> Score:
+        """All of them or none; a text of its own makes the grader count one too few."""
+        parts = self.n_parts(sample)
+        right = float(solution.text == sample.target)
+        return Score({"correct": right * parts, "parts": parts - (solution.text == "short")})
+
+
+def test_bounds_hold_while_whole_samples_of_unequal_weight_are_missing(tmp_path: Path) -> None:
+    """Of 1 + 2 + 3 + 4 parts those of the last sample are missing, and a repeat of the third is wrong."""
+    run = make_run(tmp_path)
+    first, last = ([k for k in run.units() if (k.sample == 3) == is_last] for is_last in (0, 1))
+    run.write(
+        run.answer(key, "no" if (key.sample, key.repeat) == (2, 0) else None) for key in first
+    )
+    results = run.gather(echo(Parts))
+    assert results.headline.bounds == Interval(9 / 20, 17 / 20)
+    run.write((run.answer(key) for key in last), attempt="r0.a2")
+    complete = run.gather(echo(Parts))
+    assert complete.headline.value == 17 / 20
+    assert complete.metrics is not None
+    assert set(complete.metrics) == {"pass@1", "pass@2", "pass@1[avg-of-2]"}  # nothing to vote on
+
+
+def test_a_grader_that_counts_other_parts_than_there_are_has_no_score(tmp_path: Path) -> None:
+    """Bounds would not hold."""
+    run = make_run(tmp_path)
+    run.write([run.answer(run.units()[0], "short")])
+    message = run.gather(echo(Parts)).missing.by_reason["scorer_error"].message
+    assert message == "the grader of echo gave sample s0 parts = 0.0, it has 1"
 
 
 def test_an_infrastructure_error_is_missing_with_its_last_message(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from evalkit.benchmarks.contract import Sample, Score, Solution
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
+from evalkit.cli.doctor import describe_gold
 from evalkit.recipe.schema import DataOverride
 from evalkit.report.gold import gold_check
 from tests.unit.report.run_builder import Echo, echo, make_samples
@@ -89,3 +90,36 @@ def test_a_failing_grader_is_a_failure_with_its_message() -> None:
 def test_full_marks_of_a_counting_score_are_its_weight() -> None:
     """Three of three steps is right."""
     assert gold_check(echo(Steps), make_samples(1)).ok
+
+
+class Selective(Steps):
+    """Has a gold answer for the first sample only, and says why for the second."""
+
+    subsets = ("even", "odd", "none")
+
+    def n_parts(self, sample: Sample) -> float:
+        """Three steps."""
+        return 3.0
+
+    def gold(self, sample: Sample) -> Solution | None:
+        """Of the first."""
+        return Solution("x") if sample.id == "s0" else None
+
+    def why_no_gold(self, sample: Sample) -> str | None:
+        """Of the second."""
+        return "it is odd" if sample.id == "s1" else None
+
+
+def test_what_is_not_in_it_is_said() -> None:
+    """Samples without a gold answer by reason, subsets without samples, and parts that were counted."""
+    report = gold_check(echo(Selective), make_samples(3))
+    assert report.without_gold == {"it is odd": ("s1",), "the data has none": ("s2",)}
+    assert report.not_run == ("none",)
+    assert (report.right_parts, report.n_parts) == (3.0, 3.0)
+    assert list(describe_gold(report, "card")) == [
+        "echo (card): 1 of 1 gold: 100.0 % (3 of 3 parts)",
+        "  0 of 0 wrong answers got marks or failed",
+        "  without gold: s1: it is odd",
+        "  without gold: s2: the data has none",
+        "  not included, because it does not run here: none",
+    ]

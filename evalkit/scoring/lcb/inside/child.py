@@ -52,6 +52,10 @@ class TooMuchError(Exception):
     """More was written than anybody wants to read."""
 
 
+class LeftoverError(Exception):
+    """What the program started cannot be ended in time: it starts new processes faster."""
+
+
 class Child:
     """A running one. `frames` carries up to `most` bytes per frame, `stdout` as much in all."""
 
@@ -109,7 +113,7 @@ class Child:
         return bytes(self._open[self._outputs[1][0]]) if self._outputs else b""
 
     def end(self) -> None:
-        """Kill it and its descendants, whatever groups they are in."""
+        """Kill it and its descendants, whatever groups they are in. Raises LeftoverError."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         with suppress(ProcessLookupError):  # it had no time to make its group
@@ -193,11 +197,11 @@ def _become(
 
 
 def kill_orphans() -> None:
-    """Whatever has been left to us. Raises OSError where it keeps coming."""
+    """Whatever has been left to us. Raises LeftoverError where it keeps coming."""
     until = time.monotonic() + _CLEAN_S
     while _reap():
         if time.monotonic() > until:
-            raise OSError("processes of the program cannot be ended")
+            raise LeftoverError
         for process in Path("/proc").iterdir():
             if process.name.isdigit() and _parent(process) == os.getpid():
                 with suppress(ProcessLookupError):

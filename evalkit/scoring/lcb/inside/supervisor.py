@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .child import Child, Frame, TooMuchError, shield
+from .child import Child, Frame, LeftoverError, TooMuchError, shield
 from .runner import (
     RAISED,
     READY,
@@ -63,7 +63,10 @@ class Supervisor:
                 if self._is_time(index):
                     return "paused"
         finally:
-            _tidy(child)
+            with suppress(
+                LeftoverError
+            ):  # nothing runs beside it any more, and the sandbox ends it
+                _tidy(child)
         return "done"
 
     def _expect(self, child: Child, index: int, kind: bytes) -> bool:
@@ -90,6 +93,10 @@ class Supervisor:
             try:
                 if not self._run_once(prepared, index):
                     return "stopped"
+            except LeftoverError:  # they would run beside the next test, and take its time
+                detail = b"processes that it started cannot be ended"
+                self._report(index, "died", time.monotonic(), None, detail=detail)
+                return "stopped"
             except OSError as error:  # only a test before can have used up what is missing now
                 if index == 0:
                     raise
@@ -186,6 +193,7 @@ class Supervisor:
 
 
 def _tidy(child: Child) -> None:
+    """Raises LeftoverError."""
     child.end()
     shutil.rmtree(_FOLDER, ignore_errors=True)
 
