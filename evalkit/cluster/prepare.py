@@ -30,6 +30,7 @@ from evalkit.plan.build import (
 from evalkit.plan.fingerprint import describe_difference, differences
 from evalkit.recipe.document import Document
 from evalkit.recipe.files import moved
+from evalkit.recipe.request import Adapters
 from evalkit.recipe.resolve import resolve_judge, resolve_judge_generation
 from evalkit.recipe.secret_text import mask
 from evalkit.recipe.serving import VllmServing
@@ -273,6 +274,7 @@ def _judge(
         ),
         parallelism=judge.parallelism,
         is_hub=judge.hub is not None,
+        adapters=Adapters(judge.request, judge.reasoning),
     )
 
 
@@ -289,6 +291,8 @@ def _prepare_task(
         params=benchmark.params.model_dump(mode="json"),
         metric=benchmark.metric,
         generation=settings.generation,
+        request=settings.request,
+        reasoning=settings.reasoning,
         repeats=settings.repeats,
         n_samples=data.n_samples,
         expected_tokens=benchmark.expected_tokens,

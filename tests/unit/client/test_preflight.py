@@ -143,9 +143,9 @@ async def test_is_what_a_unit_sends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     generation = {"temperature": 0.5, "max_tokens": 9, "extra_body": {"min_tokens": 5}}
     async with serve(keep) as url:
-        await try_it(url, key=None, system_message="Think.", **generation)
+        await try_it(url, key=None, **generation)
     ((headers, body),) = seen
-    unit = RequestBuilder(Generation(system_message="Think.", **generation), "tiny").chat(ASK, 0)
+    unit = RequestBuilder(Generation(**generation), "tiny").chat(ASK, 0)
     assert body == orjson.loads(unit.payload) | {"stream": True}
     assert body["seed"] == 0
     assert "leak" not in str(headers)

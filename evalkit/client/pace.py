@@ -1,0 +1,163 @@
+"""How fast one endpoint may be asked: found out from what it refuses. Pure; the caller brings the time.
+
+Providers limit requests and tokens per minute, or calls at once; few say how much, and none says it
+like another. All of these look the same from here: calls are accepted until one is refused. Between
+two refusals for rate the endpoint's bucket went from empty to empty, so what it accepted in between,
+over the time that took, is what it allows. Calls are then spaced a little below that; the spacing
+shrinks along a cubic, slowly around the rate that was found and faster after, so that a limit that
+was raised is found again (the idea of CUBIC, RFC 9438, for a rate instead of a window).
+
+The window is for limits of calls at once, and for the first seconds: it starts small and grows with
+answers and with time, so that a first refusal costs some calls and not hundreds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+FIRST_WINDOW = 8
+"""Calls that are sent to an unknown endpoint at once."""
+PER_ANSWER = 0.25
+"""Calls that an answer adds to them; time doubles them every second, for answers that take minutes."""
+SHORTEST_S = 1.0
+"""Between two refusals, for a rate to be measured: of what was sent just now, nobody knows yet whether it
+was accepted."""
+BELOW = 0.97
+"""Where the spacing begins, as a share of the rate that was found."""
+RETURN_S = 30.0
+"""Most seconds until it is at that rate again; it is 20 % above it after twice as long. Less after a
+short time between two refusals: what was measured then is not known well."""
+FIRST_GATE_S = 1.0
+LATE_S = 0.05
+"""So late a call may be without moving the next one: event loops are."""
+LONGEST_GATE_S = 60.0
+"""Pauses after refusals that say no time: they double while nothing is accepted in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One request that was sent."""
+
+    number: int
+    started: float
+
+
+class Pace:
+    """What may be sent to one endpoint, and when. Times are of one monotonic clock (s)."""
+
+    def __init__(self, most: int, *, is_known: bool = True) -> None:
+        """`most` calls at once are allowed in any case; an endpoint that is not `is_known` is tried
+        carefully."""
+        self._most = most
+        self._window = float(most if is_known else min(FIRST_WINDOW, most))
+        self._grows = not is_known
+        self._grown = 0.0
+        """When the window last grew with time; 0 before the first try."""
+        self.rate: float | None = None
+        """Calls per second that were found to be allowed; null before the first refusal."""
+        self._from = 0.0
+        """When the bucket was last known to be empty."""
+        self._open = 0.0
+        """When calls are sent again."""
+        self._next = 0.0
+        self._sent = 0
+        self._numbers = 0
+        self._since = 0
+        """Number of the first try after the last reaction: older ones say nothing new."""
+        self._pauses = 0
+        self._return_s = RETURN_S
+        self.in_flight = 0
+        self.refused = 0
+        """Refusals so far."""
+        self.accepted = -math.inf
+        """When something was last known to be accepted, or the first try was sent."""
+
+    @property
+    def opens(self) -> float:
+        """When calls are sent again after a refusal."""
+        return self._open
+
+    @property
+    def window(self) -> int:
+        """Calls that may be in flight."""
+        return max(1, min(self._most, int(self._window)))
+
+    def wait(self, now: float) -> float:
+        """Seconds until a call may be sent; infinite until one of those in flight has ended."""
+        if self._grows and self._window < self._most and 0.0 < self._grown < now:
+            self._window = min(self._most, self._window * 2.0 ** (now - self._grown))
+            self._grown = now
+        if self.in_flight >= self.window:
+            return 1.0 if self._grows and self._window < self._most else math.inf
+        return max(0.0, self._open - now, self._next - now)
+
+    def send(self, now: float) -> Try:
+        """A call is sent."""
+        if self.accepted == -math.inf:
+            self.accepted = self._from = now
+        self._grown = self._grown or now
+        self.in_flight += 1
+        self._sent += 1
+        self._numbers += 1
+        if self.rate is not None:
+            self._next = max(self._next, now - LATE_S) + 1.0 / self._spaced(now)
+        return Try(self._numbers, now)
+
+    def _spaced(self, now: float) -> float:
+        """Calls per second at this moment."""
+        assert self.rate is not None
+        elapsed = max(0.0, now - self._open)
+        return self.rate * (BELOW + (1.0 - BELOW) * (elapsed / self._return_s) ** 3)
+
+    def end(self, now: float) -> None:
+        """A call has ended in any way but a refusal for rate; the endpoint had taken it."""
+        self.in_flight -= 1
+        self.accepted = now
+        if self._grows:
+            self._window = min(self._most, self._window + PER_ANSWER)
+
+    def drop(self) -> None:
+        """A call has ended of which nobody knows whether it was taken."""
+        self.in_flight -= 1
+
+    def refuse(self, tried: Try, now: float, after_s: float | None) -> None:
+        """A call was refused for rate; `after_s` is what the endpoint asked to wait."""
+        self.in_flight -= 1
+        self.refused += 1
+        if tried.number < self._since:  # sent before the last reaction
+            if after_s is not None:
+                self._open = max(self._open, now + after_s)
+            return
+        self._sent -= 1
+        if self._sent > 0:
+            self._pauses = 0
+            self.accepted = now
+            if self.rate is None or now - self._from >= SHORTEST_S:
+                self._measure(now)
+        self._since = self._numbers + 1
+        self._open = now + self._pause(after_s)
+        if (
+            self.rate is None
+        ):  # nothing was accepted so far: one call finds out whether that changes
+            self._grows, self._window, self._grown = True, 1.0, self._open
+        else:
+            self._grows, self._window = False, float(self._most)
+
+    def _measure(self, now: float) -> None:
+        """Take what was accepted since the bucket was last empty for the rate that is allowed."""
+        span = max(now - self._from, SHORTEST_S)
+        active = max(now - max(self._open, self._from), SHORTEST_S)
+        # The first misses what a full bucket lost; the second counts what it had saved up.
+        least = self._sent / span
+        self.rate = (least + min(self._sent / active, 2 * least)) / 2
+        self._return_s = min(RETURN_S, 1.5 * span)
+        self._from, self._sent = now, 0
+
+    def _pause(self, after_s: float | None) -> float:
+        """Seconds without a call. One that was long enough let something through; else it doubles."""
+        self._pauses += 1
+        doubled = min(LONGEST_GATE_S, FIRST_GATE_S * 2.0 ** (self._pauses - 1))
+        if after_s is None:
+            return doubled
+        return after_s if self._pauses == 1 else max(after_s, doubled)
