@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 def load_recipe(
     source: str | Path,
     *,
+    serving: str | Path | None = None,
     overrides: Sequence[str] = (),
     tasks: Sequence[str] = (),
     limit: int | None = None,
@@ -62,7 +63,9 @@ def load_recipe(
     `env` is where `${env:NAME}` is looked up, by default the process environment.
     """
     variables = read_environment() if env is None else env
-    return _load_recipe(source, overrides=overrides, tasks=tasks, limit=limit, env=variables)
+    return _load_recipe(
+        source, serving=serving, overrides=overrides, tasks=tasks, limit=limit, env=variables
+    )
 
 
 def plan(recipe: LoadedRecipe) -> list[Plan]:

@@ -22,6 +22,7 @@ def load(arguments: argparse.Namespace) -> LoadedRecipe:
 
     return load_recipe(
         arguments.recipe,
+        serving=arguments.serving,
         overrides=arguments.override,
         tasks=arguments.task,
         limit=arguments.limit,

@@ -48,10 +48,12 @@ class Admission:
         self.pace.end(self._clock())
         self._admit()
 
-    def refused(self, tried: Try, after_s: float | None) -> None:
-        """A call was refused for rate; `after_s`: the endpoint asked to wait so long."""
-        self.pace.refuse(tried, self._clock(), after_s)
+    def refused(self, tried: Try, after_s: float | None) -> bool:
+        """A call was refused for rate; `after_s`: the endpoint asked to wait so long. Returns whether all
+        wait; else only this call is to."""
+        all_wait = self.pace.refuse(tried, self._clock(), after_s)
         self._admit()
+        return all_wait
 
     def dropped(self) -> None:
         """A call ended without a word of the endpoint."""

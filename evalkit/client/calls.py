@@ -216,7 +216,7 @@ class CallClient:
             found = await self._once(request, think_tags, tokens)
         except PassingFaultError as fault:
             if fault.limited:
-                self._admission.refused(tried, fault.retry_after_s)
+                fault.limited = self._admission.refused(tried, fault.retry_after_s)
                 self._stop_where_endless(fault)
             else:
                 self._admission.dropped()

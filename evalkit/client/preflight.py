@@ -9,17 +9,19 @@ sampling and seed, and has generated one token instead of a hundred thousand.
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalkit.client.replies import filtered_reply, overflow_reply
+from evalkit.client.limits import is_used_up
+from evalkit.client.replies import error_message, filtered_reply, overflow_reply
 from evalkit.client.retry import REDIRECT_STATUS
 from evalkit.errors import EndpointError, FailureKind, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping
 
     import openai
 
@@ -31,6 +33,8 @@ PREFLIGHT_TIMEOUT_S = 600.0
 _PROTOCOL_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "content-length", "content-type", "user-agent"}
 )
+_NEEDED = frozenset({"model", "messages", "stream", "tools", "max_tokens", "max_completion_tokens"})
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 async def preflight(target: Target, request: Request, *, task: str) -> None:
@@ -54,7 +58,9 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
         content = target.hide_in(error.response.content)
         if filtered_reply(error.status_code, content) is not None:
             return  # it speaks the protocol, and has an answer of its own to this very question
-        raise _refused(task, error.status_code, content) from None  # its words may hold the key
+        raise _refused(
+            task, error.status_code, content, fields
+        ) from None  # its words may hold the key
     except openai.APIConnectionError as error:
         raise InfraError(
             f"preflight of tasks.{task}: no answer from {target.base_url}: "
@@ -65,6 +71,33 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
     raise EndpointError(
         f"preflight of tasks.{task}: {target.base_url} answered with an empty stream"
     )
+
+
+def refused_fields(content: bytes, fields: Mapping[str, Any]) -> list[str]:
+    """Fields of a request that a refusal speaks of: by its `param`, by a `loc`, or in its words. Not those
+    that nobody goes without."""
+    try:
+        told = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        told = {}
+    places = set(_places(told))
+    words = set(_WORD.findall(error_message(content)[0]))
+    droppable = [name for name in fields if name not in _NEEDED]
+    return [name for name in droppable if name in places] or [n for n in droppable if n in words]
+
+
+def _places(told: Any) -> Iterator[str]:
+    """What an error gives as the place of the problem, however deep that stands."""
+    if isinstance(told, list):
+        for each in told:
+            yield from _places(each)
+    elif isinstance(told, dict):
+        for key, value in told.items():
+            if key in ("param", "loc"):
+                parts = value if isinstance(value, list) else [value]
+                yield from (str(part) for part in parts)
+            else:
+                yield from _places(value)
 
 
 def _make_client(target: Target) -> openai.AsyncOpenAI:
@@ -97,7 +130,7 @@ def _replace_headers(sent: MutableMapping[str, str], headers: Mapping[str, str])
     sent.update(headers)
 
 
-def _refused(task: str, status: int, content: bytes) -> EndpointError:
+def _refused(task: str, status: int, content: bytes, fields: Mapping[str, Any]) -> EndpointError:
     text = content.decode("utf-8", "replace")[:600]
     overflow = overflow_reply(status, content)
     if overflow is not None:
@@ -105,6 +138,20 @@ def _refused(task: str, status: int, content: bytes) -> EndpointError:
             f"preflight of tasks.{task}: the task does not fit the context: {overflow.detail}",
             hint=f"Raise serving.max_model_len, or lower tasks.{task}.generation.max_tokens.",
             kind=FailureKind.CONTEXT_WINDOW,
+        )
+    if is_used_up(status, content):
+        return EndpointError(
+            f"preflight of tasks.{task}: no credits or quota are left for this key: {text}",
+            hint="Top it up; then the same command goes on.",
+        )
+    named = refused_fields(content, fields) if status in (400, 422) else []
+    if named:
+        names = ", ".join(named)
+        return EndpointError(
+            f"preflight of tasks.{task}: the endpoint refused it with {status} and names {names}: "
+            f"{text}",
+            hint=f"To go without, set request.remove to [{names}] (for all tasks, or in "
+            f"tasks.{task}); results then say so. To send it under another name, use request.rename.",
         )
     if status in (401, 403):
         hint = "Check the key: serving.api_key_env names the variable that holds it."

@@ -60,7 +60,7 @@ class PassingFaultError(Exception):
         self.dropped = dropped
         """The server closed the connection without a word."""
         self.limited = limited
-        """All calls are asked to wait: too many came, or the model is being loaded."""
+        """All calls are to wait: too many came, or the model is being loaded."""
 
 
 class AnsweredError(Exception):

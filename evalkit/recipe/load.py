@@ -1,6 +1,6 @@
 """A recipe file, overrides and an environment -> one valid `Recipe`.
 
-Layers are laid over each other (what the file extends, the file, each `-o`), then references to the
+Layers are laid over each other (what the file extends, the file, a target, each `-o`), then references to the
 environment are filled in, then everything is validated at once. Reads files and nothing else: the
 environment is an argument, and no network or data set is touched.
 """
@@ -19,6 +19,7 @@ from evalkit.recipe.overrides import delete, limits, parse_override, select_task
 from evalkit.recipe.problems import recipe_error
 from evalkit.recipe.references import Substitution
 from evalkit.recipe.shorthand import expand
+from evalkit.recipe.target import lay_target
 from evalkit.shipped import shipped_recipes
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class LoadedRecipe:
 def load_recipe(
     source: str | Path,
     *,
+    serving: str | Path | None = None,
     overrides: Sequence[str] = (),
     tasks: Sequence[str] = (),
     limit: int | None = None,
@@ -54,13 +56,15 @@ def load_recipe(
 ) -> LoadedRecipe:
     """Load a recipe by path or by the name of a shipped one.
 
-    `overrides` are texts of `-o`, `tasks` names to keep, `limit` the most samples of each task.
+    `serving` is a file that says who is asked (`evalkit.recipe.target`). `overrides` are texts of `-o`, `tasks` names to keep, `limit` the most samples of each task.
     Raises RecipeError, with every problem that was found.
     """
     kind = Kind("recipe", shipped_recipes(), lambda document, base: expand(document, base, env))
     read = read_file(find_file(source, kind), kind)
     base = read.path.parent
-    document = read.document
+    document = _named(read.document, read.path)
+    if serving is not None:
+        document = lay_target(document, serving, kind, base)
     for text in overrides:
         if text.startswith("~"):
             document = delete(text, document)
@@ -68,7 +72,7 @@ def load_recipe(
             # A path that is typed is relative to where it is typed.
             layer = expand(parse_override(text, document), Path(), env)
             document = moved(layer, Path(), base).over(document)
-    document = select_tasks(_named(document, read.path), tasks)
+    document = select_tasks(document, tasks)
     substitution = Substitution(env)
     resolved = substitution.document(document)
     if substitution.problems:
