@@ -73,6 +73,7 @@ bench: ## measure engine, scheduling, commands, sandbox and a real vLLM (install
 	$(BIN)/python -m bench.livecodebench
 	$(BIN)/python -m bench.suite
 	$(BIN)/python -m bench.real_vllm
+	$(BIN)/python -m bench.hosted
 
 docs: ## build the documentation into site/
 	@$(SETUP) --extras docs

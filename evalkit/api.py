@@ -55,9 +55,10 @@ if TYPE_CHECKING:
     from evalkit.store.layout import RunFolder
 
 
-def load_recipe(
+def load_recipe(  # noqa: PLR0913 - each is an argument of the command line
     source: str | Path,
     *,
+    serving: str | Path | None = None,
     overrides: Sequence[str] = (),
     tasks: Sequence[str] = (),
     limit: int | None = None,
@@ -71,7 +72,13 @@ def load_recipe(
     """
     variables = read_environment() if env is None else env
     return _load_recipe(
-        source, overrides=overrides, tasks=tasks, limit=limit, env=variables, nemo=nemo
+        source,
+        serving=serving,
+        overrides=overrides,
+        tasks=tasks,
+        limit=limit,
+        env=variables,
+        nemo=nemo,
     )
 
 

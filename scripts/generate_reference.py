@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
-from evalkit.recipe import schema, serving
+from evalkit.recipe import request, schema, serving
 from evalkit.recipe.shape import field_shape, kind_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`serving` of kind `vllm`", serving.VllmServing),
     ("`serving` of kind `command`", serving.CommandServing),
     ("`serving` of kind `external`", serving.ExternalServing),
+    ("`serving.price`", serving.Price),
     ("`generation`", schema.Generation),
+    ("`request`", request.RequestSettings),
+    ("`reasoning`", request.Reasoning),
     ("`tasks.NAME`", schema.Task),
     ("`tasks.NAME.data`", schema.DataOverride),
     ("`judges.NAME`", schema.Judge),
@@ -66,7 +69,7 @@ Every key of a recipe file. This page is generated from the schema in `evalkit/r
   `-o '~KEY'` deletes one, `-o TASK.KEY=VALUE` is short for `tasks.TASK.KEY`; `-t TASK` keeps tasks,
   `--limit N` lowers every task's `limit`.
 - **Precedence** of generation settings, weakest first: the benchmark's defaults, `generation`,
-  `models.NAME.generation`, `tasks.NAME.generation`. Of serving: `serving`, `models.NAME.serving`,
+  `models.NAME.generation`, `tasks.NAME.generation`; of `request` and `reasoning` likewise. Of serving: `serving`, `models.NAME.serving`,
   `tasks.NAME.serving`. Of the cluster: the template, `cluster`.
 """
 

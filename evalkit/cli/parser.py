@@ -107,6 +107,11 @@ def _add_recipe_options(command: argparse.ArgumentParser) -> None:
         help="set a key (value in YAML; a task's name may come first: aime2025.repeats=8); "
         "~KEY removes one",
     )
+    command.add_argument(
+        "--serving",
+        metavar="FILE",
+        help="a file that says who is asked, and how: laid over the recipe, whose tasks it may not touch",
+    )
     add_tasks(command)
     _add_nemo(command)
     command.add_argument("--limit", type=positive, metavar="N", help="at most N samples per task")

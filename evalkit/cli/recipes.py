@@ -35,6 +35,7 @@ def load(arguments: argparse.Namespace, *, tell: bool = True) -> LoadedRecipe:
         env_file = DOTENV
     loaded = load_recipe(
         arguments.recipe,
+        serving=arguments.serving,
         overrides=arguments.override,
         tasks=arguments.task,
         limit=arguments.limit,

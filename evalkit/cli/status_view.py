@@ -229,6 +229,8 @@ def _costs(status: RunStatus) -> list[RenderableType]:
     attempts = _count(len(status.attempts), "attempt")
     restarts = _count(sum(replica.restarts for replica in status.replicas), "server restart")
     lines: list[RenderableType] = ["", Text(hours(status.usage)), Text(f"{attempts}, {restarts}")]
+    if status.usage.cost is not None:
+        lines.append(Text(f"cost so far, by serving.price: {status.usage.cost:,.4f}"))
     if status.bad_nodes:
         text = f"nodes that failed repeatedly: {', '.join(status.bad_nodes)}"
         lines.append(Text(text, style="yellow"))

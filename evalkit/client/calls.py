@@ -12,21 +12,26 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from evalkit.client.admission import Admission
 from evalkit.client.kept_tokens import Salvaged
+from evalkit.client.limits import status_within
+from evalkit.client.pace import Pace
 from evalkit.client.replies import MalformedReplyError, WrongModelError, parse_reply
 from evalkit.client.retry import RetryPolicy
 from evalkit.client.salvage import Salvager
-from evalkit.client.transport import AnsweredError, PassingFaultError, Transport
-from evalkit.errors import EndpointError, InfraError
+from evalkit.client.transport import AnsweredError, PassingFaultError, Refusal, Transport, refused
+from evalkit.errors import EndpointError, EvalkitError, FailureKind, InfraError
 from evalkit.store.records import Reply, Timing
 
 if TYPE_CHECKING:
     from evalkit.client.kept_tokens import Tokens
+    from evalkit.client.pace import Try
+    from evalkit.client.replies import ThinkTags
     from evalkit.client.request import Request
     from evalkit.client.target import Target
     from evalkit.clock import Clock
     from evalkit.recipe.schema import Client
-    from evalkit.store.records import Continuation
+    from evalkit.store.records import Continuation, Usage
 
 SPARE_CONNECTIONS = 8
 """For questions beside the calls: what a server shall stop, how it parses tokens."""
@@ -56,6 +61,31 @@ class _Failing:
     the request was on its way, so the first time it is sent again at once."""
 
 
+@dataclass(slots=True)
+class _Course:
+    """One call on its way through its tries."""
+
+    started: float = 0.0
+    """When it was first sent, seconds since 1970: waiting for its turn before is not its time."""
+    begin: float = 0.0
+    """The same, on the monotonic clock."""
+    retries: int = 0
+    failing: _Failing | None = None
+    had: int = 0
+    """Tokens it had when its trouble began."""
+
+    def answer(self, found: Reply | Salvaged, now: float) -> Answer:
+        """What came of it."""
+        latency = now - self.begin
+        if isinstance(found, Salvaged):
+            reply, continued, elapsed_s = found
+            latency = elapsed_s if continued else latency
+        else:
+            reply, continued = found, ()
+        timing = Timing(round(self.started, 3), round(latency, 6), self.retries)
+        return Answer(reply, timing, continued)
+
+
 class CallClient:
     """Sends calls to one endpoint. An async context manager; use it from one event loop."""
 
@@ -67,8 +97,13 @@ class CallClient:
         self._failures_in_a_row = 0
         self._jitter = random.Random().random
         self._transport = Transport(
-            target, limit=settings.parallelism + SPARE_CONNECTIONS, timeout_s=settings.timeout_s
+            target,
+            limit=settings.parallelism + SPARE_CONNECTIONS,
+            timeout_s=settings.timeout_s,
+            now=clock.wall,
         )
+        self._pace = Pace(settings.parallelism, is_known=target.is_ours)
+        self._admission = Admission(self._pace, clock.monotonic)
         self._salvager: Salvager | None = None
         if settings.salvage and target.can_continue:
             self._salvager = Salvager(self._transport, target, clock.monotonic, self._note_tokens)
@@ -77,6 +112,8 @@ class CallClient:
         self.progress = 0
         """Grows with every sign of life: a finished call, a chunk of a stream."""
         self.completion_tokens = 0
+        self.cost = 0.0
+        """What the answers cost, by the target's price; 0 without one."""
 
     async def __aenter__(self) -> Self:
         """Open the connection pool."""
@@ -85,12 +122,26 @@ class CallClient:
 
     async def __aexit__(self, *exc: object) -> None:
         """Close the pool; calls in flight fail."""
+        self._admission.close()
         await self._transport.__aexit__(*exc)
 
     @property
     def server(self) -> int:
         """Number of the server within the attempt, from 0."""
         return self._target.server
+
+    @property
+    def pace(self) -> str | None:
+        """How fast the endpoint lets itself be asked, in words; null while it refused nothing."""
+        pace = self._pace
+        if not pace.refused:
+            return None
+        left = pace.opens - self._clock.monotonic()
+        state = (
+            f"waits {left:.0f} s, as the endpoint asks" if left >= 1 else "asks as it is allowed"
+        )
+        rate = "" if pace.rate is None else f": about {60 * pace.rate:.3g} calls a minute"
+        return f"{state}{rate} ({pace.refused:,} refused so far)"
 
     @property
     def keeps_tokens(self) -> bool:
@@ -100,7 +151,7 @@ class CallClient:
     async def call(
         self,
         request: Request,
-        think_tags: tuple[str, str] | None,
+        think_tags: ThinkTags | None,
         tokens: Tokens | None = None,
     ) -> Answer:
         """Send a request until it is answered.
@@ -141,33 +192,73 @@ class CallClient:
         self.completion_tokens += count
 
     async def _with_retries(
-        self, request: Request, think_tags: tuple[str, str] | None, tokens: Tokens | None
+        self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None
     ) -> Answer:
-        started, begin = self._clock.wall(), self._clock.monotonic()
-        sent_again = had = 0
-        failing: _Failing | None = None
+        course = _Course()
         while True:
+            tried = await self._admission.enter(again=course.retries > 0)
+            if not course.retries:
+                course.started, course.begin = self._clock.wall(), tried.started
             try:
-                found = await self._once(request, think_tags, tokens)
+                found = await self._admitted(tried, request, think_tags, tokens)
             except PassingFaultError as fault:
-                has = _count(tokens)
-                if failing is None or has > had:  # it went on for a while: trouble begins anew
-                    failing, had = _Failing(self._clock.monotonic()), has
-                delay = self._delay(failing, fault)
-                if delay is None:
-                    raise InfraError(f"{fault} (after {sent_again} retries)") from fault
-                sent_again += 1
-                await asyncio.sleep(delay)
-                continue
-            latency = self._clock.monotonic() - begin
-            if isinstance(found, Salvaged):
-                reply, continued, elapsed_s = found
-                latency = elapsed_s if continued else latency
+                if not fault.limited:
+                    await self._wait_out(course, fault, tokens)
+                course.retries += 1
             else:
-                reply, continued = found, ()
-            return Answer(
-                reply, Timing(round(started, 3), round(latency, 6), sent_again), continued
-            )
+                return course.answer(found, self._clock.monotonic())
+
+    async def _admitted(
+        self, tried: Try, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None
+    ) -> Reply | Salvaged:
+        """One try, whose end is told to those who wait."""
+        try:
+            found = await self._once(request, think_tags, tokens)
+        except PassingFaultError as fault:
+            if fault.limited:
+                fault.limited = self._admission.refused(tried, fault.retry_after_s)
+                self._stop_where_endless(fault)
+            else:
+                self._admission.dropped()
+            raise
+        except BaseException as error:
+            if isinstance(error, EvalkitError):
+                self._admission.ended()
+            else:
+                self._admission.dropped()
+            raise
+        self._admission.ended()
+        return found
+
+    async def _wait_out(
+        self, course: _Course, fault: PassingFaultError, tokens: Tokens | None
+    ) -> None:
+        """Wait for the next try. Raises InfraError when there is none."""
+        has = _count(tokens)
+        if (
+            course.failing is None or has > course.had
+        ):  # it went on for a while: trouble begins anew
+            course.failing, course.had = _Failing(self._clock.monotonic()), has
+        delay = self._delay(course.failing, fault)
+        if delay is None:
+            raise InfraError(f"{fault} (after {course.retries} retries)") from fault
+        await asyncio.sleep(delay)
+
+    def _stop_where_endless(self, fault: PassingFaultError) -> None:
+        """Raise EndpointError where a limit will not pass within the budget of a retry."""
+        silent_s = self._clock.monotonic() - self._pace.accepted
+        if (fault.retry_after_s or 0.0) > self._policy.budget_s:
+            said = f"asks to wait {fault.retry_after_s:,.0f} s"
+        elif silent_s > self._policy.budget_s and not self._pace.in_flight:
+            said = f"has accepted no call for {silent_s:,.0f} s"
+        else:
+            return
+        raise EndpointError(
+            f"{self._target.url} {said}, longer than client.retry_budget_s "
+            f"({self._policy.budget_s:g}): {fault}",
+            hint="Nothing is lost: the same command or `evalkit resume` goes on when its limit allows.",
+            kind=FailureKind.ENDPOINT,
+        ) from fault
 
     def _delay(self, failing: _Failing, fault: PassingFaultError) -> float | None:
         """Seconds until the next try; null when there is none."""
@@ -180,7 +271,7 @@ class CallClient:
         return delay
 
     async def _once(
-        self, request: Request, think_tags: tuple[str, str] | None, tokens: Tokens | None
+        self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None
     ) -> Reply | Salvaged:
         """One try."""
         self.in_flight += 1
@@ -193,6 +284,7 @@ class CallClient:
                 await self._transport.post(self._target.url, request.payload), think_tags
             )
             self.completion_tokens += reply.usage.completion_tokens or 0
+            self._charge(reply.usage)
             return reply
         except AnsweredError as answered:
             return answered.reply
@@ -207,13 +299,24 @@ class CallClient:
         finally:
             self.in_flight -= 1
 
-    def _parse(self, body: bytes, think_tags: tuple[str, str] | None) -> Reply:
+    def _parse(self, body: bytes, think_tags: ThinkTags | None) -> Reply:
         model = self._target.model if self._target.is_ours else None
         try:
             return parse_reply(body, think_tags, model)
         except MalformedReplyError:
             # what it says of the body is cut, maybe in the middle of a key
-            return parse_reply(self._target.hide_in(body), think_tags, model)
+            hidden = self._target.hide_in(body)
+            if (status := status_within(body)) is not None:
+                raise refused(
+                    self._target.url, Refusal(status, hidden), self._clock.wall()
+                ) from None
+            return parse_reply(hidden, think_tags, model)
+
+    def _charge(self, usage: Usage) -> None:
+        price, prompt = self._target.price, usage.prompt_tokens or 0
+        if price is not None:
+            cached = min(usage.cached_tokens or 0, prompt)
+            self.cost += price.cost(prompt, usage.completion_tokens or 0, cached)
 
 
 def _count(tokens: Tokens | None) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from evalkit.client.calls import CallClient
     from evalkit.client.kept_tokens import Tokens
+    from evalkit.client.replies import ThinkTags
     from evalkit.client.request import Request, RequestBuilder
     from evalkit.plan.model import UnitKey
     from evalkit.scoring.sandbox import Program, ProgramResult
@@ -86,7 +87,7 @@ class DurableModel:
         self,
         client: CallClient,
         builder: RequestBuilder,
-        think_tags: tuple[str, str] | None,
+        think_tags: ThinkTags | None,
         key: UnitKey,
         unit: UnitJournal,
         facilities: Facilities | None = None,

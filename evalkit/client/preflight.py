@@ -7,16 +7,20 @@ of a hundred thousand.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalkit.client.replies import filtered_reply, overflow_reply
+from evalkit.client.limits import is_used_up
+from evalkit.client.replies import error_message, filtered_reply, overflow_reply
 from evalkit.client.retry import REDIRECT_STATUS
 from evalkit.client.trial import send_trial
 from evalkit.errors import EndpointError, FailureKind, InfraError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from evalkit.client.request import Request
     from evalkit.client.target import Target
 
@@ -24,6 +28,10 @@ TOOLS_HINT = (
     "Its calls offer tools, which vLLM takes with a parser only: set serving.tool_call_parser (vLLM's "
     "--enable-auto-tool-choice --tool-call-parser NAME), or start the endpoint with these options."
 )
+
+
+_NEEDED = frozenset({"model", "messages", "stream", "tools", "max_tokens", "max_completion_tokens"})
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 async def preflight(target: Target, request: Request, *, task: str) -> None:
@@ -38,11 +46,37 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
         raise
     if answered.status == 200 or filtered_reply(answered.status, answered.body) is not None:
         return  # of a filter: an endpoint that has an answer of its own to this very question
-    has_tools = "tools" in orjson.loads(request.payload)
-    raise _refused(task, answered.status, answered.body, has_tools=has_tools)
+    raise _refused(task, answered.status, answered.body, orjson.loads(request.payload))
 
 
-def _refused(task: str, status: int, content: bytes, *, has_tools: bool) -> EndpointError:
+def refused_fields(content: bytes, fields: Mapping[str, Any]) -> list[str]:
+    """Fields of a request that a refusal speaks of: by its `param`, by a `loc`, or in its words. Not those
+    that nobody goes without."""
+    try:
+        told = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        told = {}
+    places = set(_places(told))
+    words = set(_WORD.findall(error_message(content)[0]))
+    droppable = [name for name in fields if name not in _NEEDED]
+    return [name for name in droppable if name in places] or [n for n in droppable if n in words]
+
+
+def _places(told: Any) -> Iterator[str]:
+    """What an error gives as the place of the problem, however deep that stands."""
+    if isinstance(told, list):
+        for each in told:
+            yield from _places(each)
+    elif isinstance(told, dict):
+        for key, value in told.items():
+            if key in ("param", "loc"):
+                parts = value if isinstance(value, list) else [value]
+                yield from (str(part) for part in parts)
+            else:
+                yield from _places(value)
+
+
+def _refused(task: str, status: int, content: bytes, fields: Mapping[str, Any]) -> EndpointError:
     text = content.decode("utf-8", "replace")[:600]
     overflow = overflow_reply(status, content)
     if overflow is not None:
@@ -51,13 +85,27 @@ def _refused(task: str, status: int, content: bytes, *, has_tools: bool) -> Endp
             hint=f"Raise serving.max_model_len, or lower tasks.{task}.generation.max_tokens.",
             kind=FailureKind.CONTEXT_WINDOW,
         )
+    if is_used_up(status, content):
+        return EndpointError(
+            f"preflight of tasks.{task}: no credits or quota are left for this key: {text}",
+            hint="Top it up; then the same command goes on.",
+        )
+    named = refused_fields(content, fields) if status in (400, 422) else []
+    if named:
+        names = ", ".join(named)
+        return EndpointError(
+            f"preflight of tasks.{task}: the endpoint refused it with {status} and names {names}: "
+            f"{text}",
+            hint=f"To go without, set request.remove to [{names}] (for all tasks, or in "
+            f"tasks.{task}); results then say so. To send it under another name, use request.rename.",
+        )
     if status in (401, 403):
         hint = "Check the key: serving.api_key_env names the variable that holds it."
     elif status == 404 or status in REDIRECT_STATUS:
         hint = "Check the model id and serving.base_url."
     else:
         hint = f"Check tasks.{task}.generation and the serving settings."
-        if has_tools:
+        if "tools" in fields:
             hint += f" {TOOLS_HINT}"
     return EndpointError(
         f"preflight of tasks.{task}: the endpoint refused it with {status}: {text}", hint=hint

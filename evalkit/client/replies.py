@@ -8,11 +8,14 @@ and `Reply.content` is what a scorer may read.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from evalkit.store.records import Outcome, Reply, Usage
+
+if TYPE_CHECKING:
+    from evalkit.recipe.request import Reasoning
 
 INTERRUPTED = frozenset({"abort", "error"})
 """Finish reasons of a generation that the server did not end by itself."""
@@ -33,6 +36,23 @@ class WrongModelError(ValueError):
     """A reply by another model than the one that was asked."""
 
 
+class ThinkTags(NamedTuple):
+    """What stands around reasoning inside the content."""
+
+    start: str | None
+    """Null: every answer begins with reasoning."""
+    end: str
+    keep_unfinished: bool = False
+    """Take content without an end for an answer, all of it."""
+
+    @classmethod
+    def of(cls, reasoning: Reasoning) -> ThinkTags | None:
+        """Null where content is taken as it is."""
+        if not reasoning.strip:
+            return None
+        return cls(reasoning.start, reasoning.end, reasoning.keep_unfinished)
+
+
 class Split(NamedTuple):
     """Content without its reasoning, and the reasoning."""
 
@@ -40,7 +60,7 @@ class Split(NamedTuple):
     reasoning: str | None
 
 
-def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | None = None) -> Reply:
+def parse_reply(body: bytes, think_tags: ThinkTags | None, model: str | None = None) -> Reply:
     """The reply in a chat completion's body.
 
     `model`, where given, is the id the reply must carry. Raises MalformedReplyError for a body that
@@ -54,7 +74,7 @@ def parse_reply(body: bytes, think_tags: tuple[str, str] | None, model: str | No
 
 
 def read_reply(
-    answer: Any, think_tags: tuple[str, str] | None, model: str | None, body: bytes = b""
+    answer: Any, think_tags: ThinkTags | None, model: str | None, body: bytes = b""
 ) -> Reply:
     """As `parse_reply`, for decoded JSON; `body` is shown where it is none."""
     try:
@@ -92,20 +112,26 @@ def _malformed(body: bytes, error: Exception) -> MalformedReplyError:
     return MalformedReplyError(f"not a chat completion ({error!r}): {start!r}")
 
 
-def split_reasoning(content: str, tags: tuple[str, str]) -> Split:
+def split_reasoning(content: str, tags: ThinkTags) -> Split:
     """Take reasoning between `tags` out of content.
 
     The opening tag may be missing (chat templates put it into the prompt). An opening tag that is
-    never closed means that the answer was cut off inside the reasoning: the content is empty.
+    never closed means that the answer was cut off inside the reasoning: the content is empty, unless
+    the tags say to keep it.
     """
-    opening, closing = tags
-    stripped = content.lstrip()
-    head, closed, tail = content.partition(closing)
+    opening = tags.start or ""
+    head, closed, tail = content.partition(tags.end)
     if closed:
         return Split(tail.lstrip("\n"), head.lstrip().removeprefix(opening).strip("\n"))
-    if stripped.startswith(opening):
-        return Split("", stripped.removeprefix(opening).strip("\n"))
+    if is_unfinished(content, tags) and not tags.keep_unfinished:
+        return Split("", content.lstrip().removeprefix(opening).strip("\n"))
     return Split(content, None)
+
+
+def is_unfinished(content: str, tags: ThinkTags) -> bool:
+    """Whether content is reasoning that nothing ended."""
+    stripped = content.lstrip()
+    return bool(stripped) and tags.end not in content and stripped.startswith(tags.start or "")
 
 
 def overflow_reply(status: int, body: bytes) -> Reply | None:
@@ -167,10 +193,12 @@ def _usage(usage: dict[str, Any] | None) -> Usage:
     if not usage:
         return Usage()
     details = usage.get("completion_tokens_details") or {}
+    prompt = usage.get("prompt_tokens_details") or {}
     return Usage(
         _count_in(usage, "prompt_tokens"),
         _count_in(usage, "completion_tokens"),
         _count_in(details, "reasoning_tokens"),
+        _count_in(prompt, "cached_tokens"),
     )
 
 

@@ -44,11 +44,3 @@ class RetryPolicy:
         ceiling = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(retries, 30))
         delay = max(ceiling * (0.5 + 0.5 * jitter), retry_after_s or 0.0)
         return None if elapsed_s + delay > self.budget_s else delay
-
-
-def parse_retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; null when absent or given as a date."""
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
-        return None

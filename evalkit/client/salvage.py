@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evalkit.client.kept_tokens import Tokens
+    from evalkit.client.replies import ThinkTags
     from evalkit.client.request import Request
     from evalkit.client.target import Target
     from evalkit.client.transport import Transport
@@ -78,7 +79,7 @@ class Salvager:
         self._interrupting = False
 
     async def answer(
-        self, request: Request, think_tags: tuple[str, str] | None, tokens: Tokens
+        self, request: Request, think_tags: ThinkTags | None, tokens: Tokens
     ) -> Salvaged | None:
         """The answer to a request; null when it is not one that can be continued.
 
@@ -96,7 +97,7 @@ class Salvager:
             self._open.discard(name)
 
     async def _answer(
-        self, name: str, body: dict[str, Any], think_tags: tuple[str, str] | None, tokens: Tokens
+        self, name: str, body: dict[str, Any], think_tags: ThinkTags | None, tokens: Tokens
     ) -> Salvaged:
         chain = self._usable(body, tokens.load())
         if chain is None and self._is_short(body):
@@ -119,7 +120,7 @@ class Salvager:
         return Salvaged(reply, chain.continued, before + self._clock() - began)
 
     async def _parse(
-        self, body: dict[str, Any], chain: TokenChain, think_tags: tuple[str, str] | None
+        self, body: dict[str, Any], chain: TokenChain, think_tags: ThinkTags | None
     ) -> Reply:
         """The server's reading of a whole generation. One that it refuses says nothing of the model:
         the call begins anew, once."""
@@ -137,7 +138,7 @@ class Salvager:
         return most is not None and most <= self._target.stream_interval
 
     async def _ask(
-        self, name: str, body: dict[str, Any], think_tags: tuple[str, str] | None, tokens: Tokens
+        self, name: str, body: dict[str, Any], think_tags: ThinkTags | None, tokens: Tokens
     ) -> Salvaged:
         """The server's whole answer in one piece: there is no chunk to wait for."""
         payload = orjson.dumps({**body, "stream": False, "return_token_ids": True})

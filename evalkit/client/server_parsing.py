@@ -18,6 +18,7 @@ from evalkit.errors import EvalkitError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evalkit.client.replies import ThinkTags
     from evalkit.client.target import Target
     from evalkit.client.transport import Transport
     from evalkit.store.records import Reply
@@ -83,7 +84,7 @@ class ServerParsing:
         return sampling
 
     async def parse(
-        self, body: Mapping[str, Any], chain: TokenChain, think_tags: tuple[str, str] | None
+        self, body: Mapping[str, Any], chain: TokenChain, think_tags: ThinkTags | None
     ) -> Reply:
         """The reply that a whole generation is. Raises as `Transport.post`."""
         tokens = chain.tokens.tolist()
@@ -153,7 +154,7 @@ class ServerParsing:
         return texts
 
     async def _usage(
-        self, chain: TokenChain, message: Mapping[str, Any], think_tags: tuple[str, str] | None
+        self, chain: TokenChain, message: Mapping[str, Any], think_tags: ThinkTags | None
     ) -> dict[str, Any]:
         """Tokens of prompt and answer, as if there had been no interruption."""
         usage: dict[str, Any] = {
@@ -166,14 +167,14 @@ class ServerParsing:
         return usage
 
     async def _reasoning(
-        self, chain: TokenChain, message: Mapping[str, Any], think_tags: tuple[str, str] | None
+        self, chain: TokenChain, message: Mapping[str, Any], think_tags: ThinkTags | None
     ) -> int | None:
         if not message.get("reasoning"):
             return 0 if self._target.counts_reasoning else None
-        opening, closing = [await self._tag(tag) for tag in think_tags or ("", "")]
+        opening, closing = [await self._tag(tag) for tag in (think_tags or ("", ""))[:2]]
         return None if closing is None else count_reasoning(chain.tokens, opening, closing)
 
-    async def _tag(self, tag: str) -> int | None:
+    async def _tag(self, tag: str | None) -> int | None:
         """The token that a tag is; null when it is not one token, or the server does not say."""
         if not tag:
             return None

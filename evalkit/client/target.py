@@ -15,6 +15,8 @@ from evalkit.redaction import HIDDEN, redact, request_secrets
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evalkit.recipe.serving import Price
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -41,6 +43,8 @@ class Target:
     """Context length in tokens, where it is known."""
     stream_interval: int = 1
     """Tokens between two chunks of a streamed answer."""
+    price: Price | None = None
+    """What it takes for tokens, where that is known."""
     counts_reasoning: bool = False
     """The server says how many tokens of each answer are reasoning, also when none is."""
 

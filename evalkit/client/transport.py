@@ -1,19 +1,24 @@
 """HTTP to one endpoint: one keep-alive pool, and every way a try can fail as one of a few exceptions.
 
-What comes back is bytes, or the events of a stream; what they mean is for others. Nothing here waits
-or tries again.
+What comes back is bytes, or the events of a stream; what they mean is for others. Nothing here tries
+again, and nothing waits but for an answer that is promised (202).
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import quote
 
 import aiohttp
 import orjson
 
+from evalkit.client.limits import TOO_MANY, is_used_up, wait_asked
 from evalkit.client.replies import error_message, filtered_reply, overflow_reply
-from evalkit.client.retry import REFUSED_STATUS, is_retried, parse_retry_after
+from evalkit.client.retry import REFUSED_STATUS, is_retried
+from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import EndpointError, FailureKind, InfraError
 
 if TYPE_CHECKING:
@@ -28,6 +33,12 @@ KEEP_ALIVE_S = 4.0
 so after 5 s, and a call sent at that moment fails."""
 CONNECT_S = 30.0
 END_OF_STREAM = b"[DONE]"
+ACCEPTED = 202
+PENDING_ID = "NVCF-REQID"
+"""Header of NVIDIA's API with the number of a request whose answer is fetched at `status/NUMBER`."""
+POLL_S = 1.0
+OVERLOADED = frozenset({503, 529})
+"""Refusals that are everybody's where they say for how long."""
 
 
 class PassingFaultError(Exception):
@@ -40,6 +51,7 @@ class PassingFaultError(Exception):
         status: int | None = None,
         retry_after_s: float | None = None,
         dropped: bool = False,
+        limited: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -47,6 +59,8 @@ class PassingFaultError(Exception):
         self.retry_after_s = retry_after_s
         self.dropped = dropped
         """The server closed the connection without a word."""
+        self.limited = limited
+        """All calls are to wait: too many came, or the model is being loaded."""
 
 
 class AnsweredError(Exception):
@@ -62,15 +76,24 @@ class Refusal(NamedTuple):
 
     status: int
     body: bytes
-    retry_after: str | None
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Transport:
     """Requests to one endpoint. An async context manager; use it from one event loop."""
 
-    def __init__(self, target: Target, *, limit: int, timeout_s: float | None) -> None:
-        """`limit` bounds the connections, `timeout_s` (null: nothing) one request."""
+    def __init__(
+        self,
+        target: Target,
+        *,
+        limit: int,
+        timeout_s: float | None,
+        now: Callable[[], float] = SYSTEM_CLOCK.wall,
+    ) -> None:
+        """`limit` bounds the connections, `timeout_s` (null: nothing) one request; `now` gives seconds
+        since 1970."""
         self._target = target
+        self._now = now
         self._limit = limit
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
 
@@ -106,9 +129,26 @@ class Transport:
                 if response.status == 200:
                     return body
                 refusal = self._refusal(response, body)
+            if refusal.status == ACCEPTED and PENDING_ID in refusal.headers:
+                return await self._fetch(refusal.headers[PENDING_ID])
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._no_answer(url, error) from None
-        raise _refused(url, refusal)
+        raise refused(url, refusal, self._now())
+
+    async def _fetch(self, pending: str) -> bytes:
+        """The answer to a request that was only accepted. Raises as `post`."""
+        url = f"{self._target.base_url}/status/{quote(pending, safe='')}"
+        while True:
+            async with self._session.get(
+                url, proxy=self._target.proxy, allow_redirects=False
+            ) as response:
+                body = await response.read()
+                if response.status == 200:
+                    return body
+                refusal = self._refusal(response, body)
+            if refusal.status != ACCEPTED:
+                raise refused(url, refusal, self._now())
+            await asyncio.sleep(POLL_S)
 
     def _send(
         self, url: str, payload: bytes, headers: Mapping[str, str] | None
@@ -124,7 +164,8 @@ class Transport:
         try:
             async with self._send(url, payload, headers) as response:
                 if response.status != 200:
-                    raise _refused(url, self._refusal(response, await response.read()))
+                    refusal = self._refusal(response, await response.read())
+                    raise refused(url, refusal, self._now())
                 async for data in read_events(response.content.iter_any()):
                     yield parse_event(data, self._target.hide_in)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -132,7 +173,7 @@ class Transport:
 
     def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> Refusal:
         hidden = self._target.hide_in(body)
-        return Refusal(response.status, hidden, response.headers.get("Retry-After"))
+        return Refusal(response.status, hidden, response.headers)
 
     def _no_answer(self, url: str, error: Exception) -> PassingFaultError:
         """Raise it without its cause, whose words may hold our headers."""
@@ -171,14 +212,20 @@ def parse_event(data: bytes, hide: Callable[[bytes], bytes]) -> dict[str, Any]:
     return event
 
 
-def _refused(url: str, refusal: Refusal) -> Exception:
-    """What a status other than 200 means."""
-    status, body, retry_after = refusal
+def refused(url: str, refusal: Refusal, now: float) -> Exception:
+    """What a status other than 200 means; `now` is in seconds since 1970."""
+    status, body, headers = refusal
+    if is_used_up(status, body):
+        return EndpointError(
+            f"{url} has no credits or quota left for this key (status {status}): "
+            f"{error_message(body)[0]}",
+            hint="Nothing is lost: top it up, then the same command or `evalkit resume` goes on.",
+        )
     if is_retried(status):
         message = f"status {status}: {error_message(body)[0]}"
-        return PassingFaultError(
-            message, status=status, retry_after_s=parse_retry_after(retry_after)
-        )
+        after_s = wait_asked(headers, body, now)
+        limited = status == TOO_MANY or (status in OVERLOADED and after_s is not None)
+        return PassingFaultError(message, status=status, retry_after_s=after_s, limited=limited)
     models_own = overflow_reply(status, body) or filtered_reply(status, body)
     if models_own is not None:
         return AnsweredError(models_own)

@@ -93,6 +93,8 @@ class AttemptRecord:
     """Units it finished."""
     completion_tokens: int = 0
     """Tokens of its answers that were kept."""
+    cost: float = 0.0
+    """Of its answered calls, by the recipe's prices; 0 without any."""
     failure: Failure | None = None
     cause: Cause | None = None
     """Why the job was told to stop, as Slurm said when the attempt ended; null where it did not say."""

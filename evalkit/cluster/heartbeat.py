@@ -45,6 +45,7 @@ class Heartbeat:
         self._previous = clock.monotonic()
         self._tokens = (self._previous, 0)
         self.completion_tokens = 0
+        self.cost = 0.0
         self._recorder = recorder
         self._engine_rate = engine_rate
         self._served: set[int] = set()
@@ -84,6 +85,7 @@ class Heartbeat:
             self._recorder.update(
                 units=sum(tally.done for tally in report.tasks.values()),
                 completion_tokens=self.completion_tokens,
+                cost=self.cost,
                 startup_s=self._startup_s,
                 restart_s=self._restart_s,
             )

@@ -43,6 +43,7 @@ from evalkit.plan.build import (
 from evalkit.plan.fingerprint import describe_difference, differences
 from evalkit.recipe.document import Document
 from evalkit.recipe.files import moved
+from evalkit.recipe.request import Adapters
 from evalkit.recipe.resolve import resolve_judge
 from evalkit.recipe.secret_text import mask
 from evalkit.recipe.serving import VllmServing
@@ -346,6 +347,7 @@ def _judge(
         judge_generation(benchmark, name, judge),
         parallelism=judge.parallelism,
         is_hub=judge.hub is not None,
+        adapters=Adapters(judge.request, judge.reasoning),
     )
 
 
@@ -362,6 +364,8 @@ def _prepare_task(
         params=benchmark.params.model_dump(mode="json"),
         metric=benchmark.metric,
         generation=settings.generation,
+        request=settings.request,
+        reasoning=settings.reasoning,
         repeats=settings.repeats,
         n_samples=data.n_samples,
         expected_tokens=benchmark.expected_tokens,

@@ -37,6 +37,7 @@ class Recorder:
         *,
         units: int,
         completion_tokens: int,
+        cost: float = 0.0,
         startup_s: float,
         restart_s: float,
     ) -> None:
@@ -46,6 +47,7 @@ class Recorder:
             last=self._clock.wall(),
             units=units,
             completion_tokens=completion_tokens,
+            cost=round(cost, 6),
             startup_s=round(startup_s, 1),
             restart_s=round(restart_s, 1),
         )

@@ -17,6 +17,8 @@ from evalkit.recipe.resolve import (
     resolve_generation,
     resolve_judge,
     resolve_judge_generation,
+    resolve_reasoning,
+    resolve_request,
     resolve_serving,
 )
 from evalkit.recipe.serving import ExternalServing
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.recipe.load import LoadedRecipe
+    from evalkit.recipe.request import Reasoning, RequestSettings
     from evalkit.recipe.schema import Cluster, Generation, Judge
     from evalkit.recipe.serving import AnyServing
 
@@ -36,6 +39,8 @@ class TaskSettings:
     """How one model is asked one task."""
 
     generation: Generation
+    request: RequestSettings
+    reasoning: Reasoning
     serving: AnyServing
     repeats: int
 
@@ -74,10 +79,13 @@ def task_settings(
 ) -> TaskSettings:
     """All layers of one model's settings for one task. Raises RecipeError."""
     recipe = loaded.recipe
+    generation = resolve_generation(
+        benchmark.generation.get(benchmark.profile, {}), recipe, model, name
+    )
     return TaskSettings(
-        generation=resolve_generation(
-            benchmark.generation.get(benchmark.profile, {}), recipe, model, name
-        ),
+        generation=generation,
+        request=resolve_request(recipe, model, name, generation),
+        reasoning=resolve_reasoning(recipe, model, name),
         serving=resolve_serving(recipe, model, name),
         repeats=recipe.tasks[name].repeats or benchmark.repeats,
     )
@@ -98,6 +106,8 @@ def _describe_task(loaded: LoadedRecipe, name: str) -> dict[str, Any]:
         "models": {
             model: {
                 "generation": each.generation.model_dump(mode="json"),
+                "request": each.request.model_dump(mode="json"),
+                "reasoning": each.reasoning.model_dump(mode="json"),
                 "serving": each.serving.model_dump(mode="json"),
             }
             for model, each in settings.items()

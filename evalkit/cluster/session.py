@@ -90,7 +90,9 @@ class Session:
         self._deployment = deployment
         self._works = works
         self._is_penalised = attending.settings.salvage and any(
-            work.plan.generation.presence_penalty for work in works.values()
+            work.plan.generation.presence_penalty
+            and "presence_penalty" not in work.plan.request.remove
+            for work in works.values()
         )
         self._queue = queue
         self._startup = Startup(attending, works)
@@ -246,15 +248,19 @@ class Session:
 
     async def _tally(self, client: CallClient) -> None:
         """Carry the client's counters into the report, up to its end."""
-        tokens = 0
+        heartbeat = self._all.heartbeat
+        tokens, cost = heartbeat.completion_tokens, heartbeat.cost
         try:
             while True:
                 self._all.report.in_flight = client.in_flight
-                self._all.heartbeat.completion_tokens += client.completion_tokens - tokens
-                tokens = client.completion_tokens
+                if (pace := client.pace) is not None:
+                    self._all.report.detail = pace
+                heartbeat.completion_tokens = tokens + client.completion_tokens
+                heartbeat.cost = cost + client.cost
                 await asyncio.sleep(TALLY_INTERVAL_S)
         finally:
-            self._all.heartbeat.completion_tokens += client.completion_tokens - tokens
+            heartbeat.completion_tokens = tokens + client.completion_tokens
+            heartbeat.cost = cost + client.cost
             self._all.report.in_flight = 0
 
     async def _end_drain(self, client: CallClient) -> None:

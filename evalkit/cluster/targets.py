@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalkit.client.target import Target
-from evalkit.recipe.serving import LocalServing, VllmServing
+from evalkit.recipe.serving import LocalServing, VllmServing, price_of
 
 if TYPE_CHECKING:
     from evalkit.recipe.serving import AnyServing
@@ -25,5 +25,6 @@ def target_of(endpoint: Endpoint, serving: AnyServing, *, server: int = 0) -> Ta
         can_continue_presence=endpoint.can_continue_presence,
         max_model_len=endpoint.max_model_len,
         stream_interval=serving.stream_interval if isinstance(serving, LocalServing) else 1,
+        price=price_of(serving),
         counts_reasoning=isinstance(serving, VllmServing) and bool(serving.reasoning_parser),
     )

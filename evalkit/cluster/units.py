@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.client.durable import DurableModel
+from evalkit.client.replies import ThinkTags
 from evalkit.client.request import RequestBuilder
 from evalkit.errors import (
     FailureKind,
@@ -59,7 +60,7 @@ class TaskWork:
     @classmethod
     def load(cls, folder: RunFolder, plan: TaskPlan, model: str) -> TaskWork:
         """Read the frozen samples. Raises StoreError, PlanError."""
-        builder = RequestBuilder(plan.generation, model)
+        builder = RequestBuilder(plan.generation, model, plan.request)
         return cls(plan, benchmark_for(plan), load_frozen(folder, plan), builder)
 
 
@@ -81,7 +82,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd
     model = DurableModel(
         client,
         work.builder,
-        work.plan.generation.think_tags,
+        ThinkTags.of(work.plan.reasoning),
         item.key,
         item,
         work.facilities,

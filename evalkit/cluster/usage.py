@@ -35,6 +35,8 @@ class Usage:
     wasted_h: float
     left_h: float | None
     """Estimate; null when nothing works or its rate is not known."""
+    cost: float | None = None
+    """What answered calls cost so far, by the recipe's prices; null where nothing has a price."""
 
 
 def count_usage(
@@ -50,7 +52,8 @@ def count_usage(
     )
     busy = sum(held[a.id] for a in attempts if a.id in working)
     left = None if eta_s is None or not busy else eta_s * busy / HOUR_S
-    return Usage(unit, used / HOUR_S, wasted / HOUR_S, left)
+    cost = sum(a.cost for a in attempts) or None
+    return Usage(unit, used / HOUR_S, wasted / HOUR_S, left, cost)
 
 
 def wasted_s(attempt: AttemptRecord, before: AttemptRecord | None, *, is_over: bool) -> float:

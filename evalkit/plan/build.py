@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import PlanError
-from evalkit.plan.fingerprint import fingerprint, model_identity, serving_identity
+from evalkit.plan.fingerprint import (
+    adapter_identity,
+    fingerprint,
+    model_identity,
+    serving_identity,
+)
 from evalkit.plan.model import DeploymentPlan, JudgePlan, Plan, TaskPlan
+from evalkit.recipe.request import Adapters, Reasoning, RequestSettings
 from evalkit.recipe.schema import Scoring
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ MAX_SHARDS = 1024
 """Journals are files: more shards than this strain a shared file system and gain nothing."""
 
 MIN_SHARDS = 8
+UNCHANGED = Adapters()
 SHARD_TOKENS = 50_000
 """A fast server makes as many tokens in seconds; leasing and closing a shard takes 2 ms of CPU."""
 
@@ -53,6 +60,8 @@ class PreparedTask:
     judge: JudgePlan | None = None
     loose_params: frozenset[str] = frozenset()
     """Names of parameters on which no answer depends."""
+    request: RequestSettings = field(default_factory=RequestSettings)
+    reasoning: Reasoning = field(default_factory=Reasoning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +148,21 @@ def plan_judge(
     *,
     parallelism: int,
     is_hub: bool,
+    adapters: Adapters = UNCHANGED,
 ) -> JudgePlan:
     """A judge as it enters a plan."""
     return JudgePlan(
         model=model,
         deployment=deployment,
         generation=generation,
+        request=adapters.request,
+        reasoning=adapters.reasoning,
         parallelism=parallelism,
         identity={
             "model": model_identity(model, is_hub=is_hub),
             "serving": serving_identity(deployment.serving, deployment.served_model_name),
             "generation": generation.model_dump(mode="json", exclude_none=True),
+            **adapter_identity(adapters),
         },
     )
 
@@ -162,6 +175,7 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         "profile": task.profile,
         "params": {k: v for k, v in task.params.items() if k not in task.loose_params},
         "generation": task.generation.model_dump(mode="json", exclude_none=True),
+        **adapter_identity(Adapters(task.request, task.reasoning)),
         "repeats": task.repeats,
         "samples": task.n_samples,
         # The checksum says it all: the same bytes from another place are the same data.
@@ -177,6 +191,8 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         params=dict(task.params),
         metric=task.metric,
         generation=task.generation,
+        request=task.request,
+        reasoning=task.reasoning,
         repeats=task.repeats,
         n_samples=task.n_samples,
         n_shards=shard_count(task.n_samples * task.repeats, task.expected_tokens),

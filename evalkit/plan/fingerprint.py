@@ -17,6 +17,7 @@ import orjson
 
 if TYPE_CHECKING:
     from evalkit.plan.model import ModelIdentity, Plan
+    from evalkit.recipe.request import Adapters
     from evalkit.recipe.serving import AnyServing
 
 _SERVING_KEYS = (
@@ -63,6 +64,15 @@ def serving_identity(serving: AnyServing, asked_for: str) -> dict[str, Any]:
     if serving.kind == "external":
         identity["served_model_name"] = asked_for
     return identity
+
+
+def adapter_identity(adapters: Adapters) -> dict[str, Any]:
+    """How requests are changed and answers cleaned, as far as a recipe says other than the default."""
+    said = {
+        name: part.model_dump(mode="json", exclude_defaults=True)
+        for name, part in adapters._asdict().items()
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def model_identity(model: ModelIdentity, *, is_hub: bool = False) -> dict[str, Any]:

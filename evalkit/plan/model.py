@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from pydantic import Field
 
 from evalkit.base import Frozen
+from evalkit.recipe.request import Reasoning, RequestSettings
 from evalkit.recipe.schema import Client, Generation, Profile, Scoring
 from evalkit.recipe.serving import AnyServing
 
@@ -101,6 +102,8 @@ class JudgePlan(Frozen):
     """Its name in the recipe is part of the metric's."""
     deployment: DeploymentPlan
     generation: Generation
+    request: RequestSettings = RequestSettings()
+    reasoning: Reasoning = Reasoning()
     parallelism: int
     """Most requests in flight."""
     identity: dict[str, Any]
@@ -120,6 +123,8 @@ class TaskPlan(Frozen):
     metric: str
     """Name of the score the headline is made of."""
     generation: Generation
+    request: RequestSettings = RequestSettings()
+    reasoning: Reasoning = Reasoning()
     repeats: int
     n_samples: int
     n_shards: int

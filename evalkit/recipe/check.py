@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from evalkit.recipe.document import Document, Path, get, merge
 from evalkit.recipe.problems import Problem, found_value, nearest, problems_of, recipe_error
+from evalkit.recipe.request import Reasoning, RequestSettings
 from evalkit.recipe.schema import Cluster, Generation, Recipe
 from evalkit.recipe.secret_text import keys_held
 from evalkit.recipe.serving import SERVING_SECTIONS
@@ -139,17 +140,21 @@ def _by_place(problems: list[Problem], document: Document) -> list[Problem]:
 def _partial_problems(data: Any) -> Iterator[Problem]:
     yield from _cluster_problems(data)
     for section in ("models", "judges", "tasks"):
-        yield from _generation_problems(data, section)
+        yield from _layer_problems(data, section, "generation", Generation)
+    for section in ("models", "tasks"):
+        yield from _layer_problems(data, section, "request", RequestSettings)
+        yield from _layer_problems(data, section, "reasoning", Reasoning)
     yield from _serving_problems(data)
     yield from _judge_problems(data)
 
 
-def _generation_problems(data: Any, section: str) -> Iterator[Problem]:
+def _layer_problems(data: Any, section: str, name: str, kind: type[BaseModel]) -> Iterator[Problem]:
+    """Problems of the partial sections `<section>.*.<name>`, each by itself."""
     for path in _entries(data, section):
-        generation = get(data, (*path, "generation"))
-        if isinstance(generation, dict):
-            own = drop_nulls(generation, section_shape(Generation))
-            yield from _at((*path, "generation"), section_problems(Generation, own))
+        layer = get(data, (*path, name))
+        if isinstance(layer, dict):
+            own = drop_nulls(layer, section_shape(kind))
+            yield from _at((*path, name), section_problems(kind, own))
 
 
 def _judge_problems(data: Any) -> Iterator[Problem]:

@@ -1,6 +1,6 @@
 """A recipe file, overrides and an environment -> one valid `Recipe`.
 
-Layers are laid over each other (what the file extends, the file, each `-o`), then references to the
+Layers are laid over each other (what the file extends, the file, a target, each `-o`), then references to the
 environment are filled in, then everything is validated at once. Reads files and nothing else: the
 environment is an argument, and no network or data set is touched.
 """
@@ -25,6 +25,7 @@ from evalkit.recipe.references import Substitution
 from evalkit.recipe.shape import recipe_shape
 from evalkit.recipe.shorthand import expand
 from evalkit.recipe.sweep import expand_patterns, find_variants, without_sweep
+from evalkit.recipe.target import lay_target
 from evalkit.shipped import shipped_recipes
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ class LoadedRecipe:
         return "-".join(filter(None, (model if has_models else "", self.variant)))
 
 
-def load_recipe(
+def load_recipe(  # noqa: PLR0913 - each is an argument of the command line
     source: str | Path,
     *,
+    serving: str | Path | None = None,
     overrides: Sequence[str] = (),
     tasks: Sequence[str] = (),
     limit: int | None = None,
@@ -96,9 +98,9 @@ def load_recipe(
 ) -> LoadedRecipe:
     """Load a recipe by path or by the name of a shipped one, or a file of the NeMo Evaluator launcher.
 
-    `overrides` are texts of `-o`, `tasks` names to keep, `limit` the most samples of each task; for a
-    launcher file `nemo` says how it is read, and a recipe takes none. Raises RecipeError, with every
-    problem that was found.
+    `serving` is a file that says who is asked (`evalkit.recipe.target`). `overrides` are texts of `-o`,
+    `tasks` names to keep, `limit` the most samples of each task; for a launcher file `nemo` says how it
+    is read, and a recipe takes none. Raises RecipeError, with every problem that was found.
     """
     kind = Kind("recipe", shipped_recipes(), lambda document, base: expand(document, base, env))
     read = read_file(find_file(source, kind), kind)
@@ -112,6 +114,9 @@ def load_recipe(
     else:
         _refuse_options(nemo, read.path)
         document = read.document
+    document = _named(document, read.path)
+    if serving is not None:
+        document = lay_target(document, serving, kind, base)
     for text in overrides:
         if text.startswith("~"):
             document = delete(text, document)
@@ -119,7 +124,6 @@ def load_recipe(
             # A path that is typed is relative to where it is typed.
             layer = expand(parse_override(text, document), Path(), env)
             document = moved(layer, Path(), base).over(document)
-    document = _named(document, read.path)
     if found is None:
         document = select_tasks(document, tasks)
     whole = _load(document, read, limit, env)

@@ -1,7 +1,8 @@
 """The partial sections of a recipe, merged and validated for one model and one task.
 
 Pure: values in, values out. Precedence of generation settings, weakest first: the benchmark's
-defaults, the keys the recipe's `generation` sets, those of the model, those of the task. Serving:
+defaults, the keys the recipe's `generation` sets, those of the model, those of the task; of `request`
+and `reasoning` likewise, without a benchmark's. Serving:
 the recipe's, the model's, the task's; another `kind` replaces the whole serving. Cluster: the
 template's, the recipe's. A null is a value where a key takes null, else it means the default.
 """
@@ -20,12 +21,16 @@ from evalkit.recipe.check import (
     serving_problems,
 )
 from evalkit.recipe.document import Path, merge
-from evalkit.recipe.problems import nearest
+from evalkit.recipe.problems import Problem, nearest
+from evalkit.recipe.request import Reasoning, RequestSettings
 from evalkit.recipe.schema import Cluster, Generation, Judge, Model, Recipe, Task
 from evalkit.recipe.shape import drop_nulls, section_shape
+from evalkit.recipe.values import SENT_AS_IS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pydantic import BaseModel
 
     from evalkit.recipe.serving import AnyServing
 
@@ -82,6 +87,58 @@ def resolve_generation(
     root = _blame(model, the_model.generation, task, the_task, "generation")
     raise_problems(section_problems(Generation, data), root)
     return Generation.model_validate(data)
+
+
+def resolve_request(
+    recipe: Recipe, model: str, task: str, generation: Generation
+) -> RequestSettings:
+    """How the requests of one model's task are changed. Raises RecipeError, also where that collides with
+    what `generation` sends."""
+    data, root = _layered(recipe, model, task, "request", RequestSettings)
+    request = RequestSettings.model_validate(data)
+    twice = sorted(generation.extra_body.keys() & request.add.keys())
+    if twice:
+        problem = Problem(("add",), f"{twice[0]} is in generation.extra_body, too; give one")
+        raise_problems([problem], root)
+    sent = _sent_names(generation) - {*request.remove, *request.rename}
+    for old, new in request.rename.items():
+        if new in sent:
+            text = f"{old} would take the place of {new}, which is sent, too; remove that"
+            raise_problems([Problem(("rename",), text)], root)
+    return request
+
+
+def resolve_reasoning(recipe: Recipe, model: str, task: str) -> Reasoning:
+    """How reasoning is taken out of the answers of one model's task. Raises RecipeError."""
+    data, _ = _layered(recipe, model, task, "reasoning", Reasoning)
+    return Reasoning.model_validate(data)
+
+
+def _layered(
+    recipe: Recipe, model: str, task: str, name: str, section: type[BaseModel]
+) -> tuple[dict[str, Any], Path]:
+    """The layers of a section, merged and checked, and where its problems belong."""
+    the_model, the_task = _entries(recipe, model, task)
+    data: dict[str, Any] = {}
+    layers = (getattr(each, name) for each in (the_model, the_task))
+    for layer in (getattr(recipe, name).model_dump(exclude_unset=True), *layers):
+        # what an upper layer turns off, the keys below it cannot want
+        if layer.get("strip") is False:
+            data = {}
+        elif data.get("strip") is False and layer:
+            data = {"strip": True}
+        data = merge(data, layer)
+    data = drop_nulls(data, section_shape(section))
+    root = _blame(model, getattr(the_model, name), task, the_task, name)
+    raise_problems(section_problems(section, data), root)
+    return data, root
+
+
+def _sent_names(generation: Generation) -> set[str]:
+    """Fields that sampling puts into a request."""
+    fields = {name: getattr(generation, name) for name in (*SENT_AS_IS, "seed", "stop")}
+    fields["max_completion_tokens"] = generation.max_tokens
+    return {name for name, value in fields.items() if value is not None} | {*generation.extra_body}
 
 
 def resolve_judge(recipe: Recipe, task: str, benchmark: str) -> tuple[str, Judge]:

@@ -1,8 +1,8 @@
 """What a recipe may say. Every key of a recipe file is a field here, with its meaning and unit.
 
 Nothing here reads a file, the environment or the network. Some parts of a recipe are *partial*
-settings that are merged before they are validated: `serving` and `generation` below `models.<m>`
-and `tasks.<t>`, and `cluster` over its template. `evalkit.recipe.resolve` merges and validates them; they carry the
+settings that are merged before they are validated: `serving`, `generation`, `request` and `reasoning`
+below `models.<m>` and `tasks.<t>`, and `cluster` over its template. `evalkit.recipe.resolve` merges and validates them; they carry the
 marker `Partial`, so that their keys are known here too.
 """
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from evalkit.recipe.request import Reasoning, RequestSettings
 from evalkit.recipe.section import Scalar, Section
 from evalkit.recipe.serving import SERVING_SECTIONS, AnyServing, VllmServing
 from evalkit.recipe.values import EnvName, FreeBody, Name, Partial, Text, Words
@@ -42,13 +43,9 @@ class Generation(Section):
     """Texts that end an answer."""
     seed: Literal["repeat"] | int | None = "repeat"
     """`repeat` sends the repeat index; a number is added to the repeat index; null sends none."""
-    system_message: Text | None = None
-    """A system message before the benchmark's own messages."""
-    think_tags: tuple[Text, Text] | None = ("<think>", "</think>")
-    """Tags around reasoning that a server left inside the content; null takes content as it is."""
     extra_body: FreeBody = Field(default_factory=dict)
-    """Anything else for the request body, for example `chat_template_kwargs`. Not what has a key of its
-    own."""
+    """Any other sampling field for the request body, which a benchmark's own call may override. Not what
+    has a key of its own."""
 
 
 class Source(Section):
@@ -87,6 +84,10 @@ class Model(Source):
 
     generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
     """Overrides of the recipe's `generation` for this model."""
+    request: Annotated[dict[str, Any], Partial((RequestSettings,))] = Field(default_factory=dict)
+    """Overrides of the recipe's `request` for this model."""
+    reasoning: Annotated[dict[str, Any], Partial((Reasoning,))] = Field(default_factory=dict)
+    """Overrides of the recipe's `reasoning` for this model."""
     serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
     """Overrides of the recipe's `serving` for this model."""
 
@@ -99,6 +100,10 @@ class Judge(Source):
     generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
     """Overrides of the benchmark's own settings for its judge. A hosted judge whose id begins with `o` and a
     digit, or holds `gpt-5`, takes no sampling settings and is sent none but those that are given here."""
+    request: RequestSettings = Field(default_factory=RequestSettings)
+    """Changes to the body of every request to it."""
+    reasoning: Reasoning = Field(default_factory=Reasoning)
+    """How reasoning is taken out of its verdicts."""
     parallelism: int = Field(16, ge=1)
     """Most requests in flight to it."""
 
@@ -135,6 +140,10 @@ class Task(Section):
     """Where the data set comes from."""
     generation: Annotated[dict[str, Any], Partial((Generation,))] = Field(default_factory=dict)
     """Overrides of `generation` for this task."""
+    request: Annotated[dict[str, Any], Partial((RequestSettings,))] = Field(default_factory=dict)
+    """Overrides of `request` for this task."""
+    reasoning: Annotated[dict[str, Any], Partial((Reasoning,))] = Field(default_factory=dict)
+    """Overrides of `reasoning` for this task."""
     serving: Annotated[dict[str, Any], Partial(SERVING_SECTIONS)] = Field(default_factory=dict)
     """Overrides of `serving` for this task; it then gets a server of its own in turn."""
     judge: Name | None = None
@@ -270,6 +279,10 @@ class Recipe(Section):
     """How the models are served."""
     generation: Generation = Field(default_factory=Generation)
     """Sampling for all tasks; over a benchmark's defaults, under a task's own."""
+    request: RequestSettings = Field(default_factory=RequestSettings)
+    """Changes to the body of every request, for what an endpoint takes; under a model's and a task's."""
+    reasoning: Reasoning = Field(default_factory=Reasoning)
+    """How reasoning is taken out of answers; under a model's and a task's."""
     client: Client = Field(default_factory=Client)
     """How requests are sent."""
     scoring: Scoring = Field(default_factory=Scoring)

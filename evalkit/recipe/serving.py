@@ -104,6 +104,24 @@ class CommandServing(LocalServing):
     """Context length in tokens, where the server does not say it itself."""
 
 
+class Price(Section):
+    """What an endpoint takes, in any currency, per million tokens."""
+
+    input: float = Field(ge=0)
+    """Per million tokens of prompts."""
+    output: float = Field(ge=0)
+    """Per million tokens of answers, reasoning included."""
+    cached: float | None = Field(None, ge=0)
+    """Per million tokens of prompts that the endpoint had in its cache; null: as `input`."""
+
+    def cost(self, prompt: int, completion: int, cached: int) -> float:
+        """Of so many tokens; `cached` are some of `prompt`."""
+        kept = self.input if self.cached is None else self.cached
+        return (
+            (prompt - cached) * self.input + cached * kept + completion * self.output
+        ) / 1_000_000
+
+
 class ExternalServing(Serving):
     """An endpoint that somebody else runs: nothing is started, no GPU is asked for."""
 
@@ -121,6 +139,8 @@ class ExternalServing(Serving):
     """Look for the model id in `/models` before the first request."""
     max_model_len: int | None = Field(None, ge=1)
     """Context length in tokens, where the endpoint does not say it itself."""
+    price: Price | None = None
+    """What it takes: costs are then told by status and results. Without it they are not guessed."""
 
     @field_validator("headers")
     @classmethod
@@ -135,6 +155,11 @@ class ExternalServing(Serving):
 AnyServing: TypeAlias = Annotated[
     VllmServing | CommandServing | ExternalServing, Field(discriminator="kind")
 ]
+
+
+def price_of(serving: AnyServing) -> Price | None:
+    """What an endpoint takes, where the recipe says so."""
+    return serving.price if isinstance(serving, ExternalServing) else None
 
 
 SERVING_SECTIONS = (VllmServing, CommandServing, ExternalServing)

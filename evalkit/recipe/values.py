@@ -54,15 +54,13 @@ SENT_AS_IS = (
 
 SENT_BY_US = {
     "model": "serving.served_model_name",
-    "messages": "generation.system_message, or the benchmark's params",
+    "messages": "request.system_message, or the benchmark's params",
     "stream": "nothing: evalkit decides how answers are sent",
     "n": "tasks.NAME.repeats",
     "max_tokens": "generation.max_tokens",
     "max_completion_tokens": "generation.max_tokens",
-    **{
-        name: f"generation.{name}"
-        for name in (*SENT_AS_IS, "seed", "stop", "system_message", "think_tags")
-    },
+    "system_message": "request.system_message",
+    **{name: f"generation.{name}" for name in (*SENT_AS_IS, "seed", "stop")},
 }
 """Fields of a request that have a key of their own, and which one: set twice, one would win in silence."""
 

@@ -14,7 +14,7 @@ from evalkit.benchmarks.contract import Solution
 from evalkit.errors import ScorerError
 from evalkit.plan.model import UnitKey
 from evalkit.report.aggregate import RepeatScores
-from evalkit.report.distribution import Tally
+from evalkit.report.replied import Replied
 from evalkit.report.results import Missing, MissingReason, MissingUnit, Reason
 from evalkit.report.sample_lines import Missed, render_sample_line
 from evalkit.report.traffic import TrafficTally
@@ -59,14 +59,10 @@ class Collector:
         self.by_outcome: Counter[str] = Counter()
         self.no_answer = 0
         self.duplicates = 0
-        self.retries = 0
         self.problems: list[str] = []
-        self.prompt, self.completion, self.reasoning = (Tally(whole=True) for _ in range(3))
-        self.latency = Tally(whole=False)
+        self.replied = Replied(task)
         self.traffic = TrafficTally()
-        self.calls = 0
         self.continued = 0
-        self.saved_tokens = 0
         self._publishable = publishable
         self._states = array("B", bytes(task.n_units))  # index into REASONS, or _SCORED
         self._messages: dict[int, str] = {}
@@ -136,17 +132,10 @@ class Collector:
         self.scores[position] = self._share(score)
         self.by_outcome[unit.outcome.value] += 1
         self.no_answer += score.answer is None
-        self.calls += len(unit.calls)
         self.continued += any(call.continued for call in unit.calls)
         for call in unit.calls:
-            usage = call.reply.usage
-            self.prompt.add(usage.prompt_tokens)
-            self.completion.add(usage.completion_tokens)
-            self.reasoning.add(usage.reasoning_tokens)
-            self.latency.add(call.timing.latency_s)
+            self.replied.add(call)
             self.traffic.add(call, truncated=call.reply.outcome is Outcome.TRUNCATED)
-            self.retries += call.timing.retries
-            self.saved_tokens += call.saved_tokens
 
     def _owe(self, position: int, outcome: Outcome, message: str) -> None:
         self._states[position] = REASONS.index(_reason(outcome))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.errors import IncompleteError, ScorerError, StoreError, UsageError
+from evalkit.recipe.serving import price_of
 from evalkit.report.aggregate import Aggregate, ItemScores, SubsetSums, aggregate_scores
 from evalkit.report.artifacts import (
     find_complete,
@@ -35,7 +36,7 @@ from evalkit.report.headline import (
 )
 from evalkit.report.judging import judge_facts
 from evalkit.report.page.write import write_report
-from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary, Tokens
+from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary
 from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
 from evalkit.report.spill import Spill
@@ -243,13 +244,10 @@ def _make_results(
         subsets={n: _breakdown(a) for n, a in aggregate.subsets.items()} if aggregate else None,
         counts=_counts(found),
         missing=found.list_missing(),
-        tokens=Tokens(
-            prompt=found.prompt.distribution(),
-            completion=found.completion.distribution(),
-            reasoning=found.reasoning.distribution(),
-            saved=found.saved_tokens,
-        ),
-        latency_s=found.latency.distribution(),
+        tokens=found.replied.tokens(),
+        reasoning=found.replied.reasoning(),
+        cost=found.replied.cost(price_of(plan.deployments[task.deployment].serving)),
+        latency_s=found.replied.latency.distribution(),
         settings=describe_settings(plan, task, benchmark),
         provenance=provenance,
         samples_sha256=samples_sha256,
@@ -289,8 +287,8 @@ def _counts(found: Collector) -> Counts:
         by_outcome=dict(sorted(found.by_outcome.items())),
         no_answer=found.no_answer,
         duplicates=found.duplicates,
-        calls=found.calls,
-        retries=found.retries,
+        calls=found.replied.calls,
+        retries=found.replied.retries,
         continued=found.continued,
     )
 

@@ -137,15 +137,42 @@ class Tokens(Frozen):
     completion: Distribution
     """Reasoning included."""
     reasoning: Distribution
+    cached: Distribution | None = None
+    """Tokens of the prompt that the server had in its cache."""
     saved: int = 0
     """Tokens that interrupted generations had when they went on: none of them was generated again."""
+
+
+class ReasoningStatistics(Frozen):
+    """Reasoning of the calls of the scored units, as far as servers showed it."""
+
+    calls: int
+    """Calls whose answer has reasoning."""
+    finished: int
+    """Those in which something came after it: an answer, or a tool call."""
+    finished_share: float | None
+    """`finished` / `calls`; null without any."""
+    words: Distribution
+    """Words of it, split at white space; calls without reasoning are `unknown`."""
+
+
+class Cost(Frozen):
+    """What the calls of the scored units cost, by the recipe's prices. Calls of failed tries, and of units
+    that were done twice, are not in it."""
+
+    value: float | None
+    """In the currency of the prices; null where the endpoint counted no call's tokens."""
+    price: dict[str, float | None]
+    """Per million tokens: `input`, `output`, `cached` (null: as `input`)."""
+    uncounted: int
+    """Calls without the endpoint's count of tokens: what they cost is not in `value`."""
 
 
 class Difference(Frozen):
     """A setting that is not what the profile of the benchmark says."""
 
     key: str
-    """`params.<name>`, `generation.<name>`, `repeats` or `limit`."""
+    """`params.<name>`, `generation.<name>`, `request.<name>`, `reasoning.<name>`, `repeats` or `limit`."""
     profile: Any
     """Value of the profile, or the benchmark's default."""
     value: Any
@@ -168,6 +195,10 @@ class Settings(Frozen):
     params: dict[str, Any]
     generation: dict[str, Any]
     """As sent; null was not sent, so the server's default applied."""
+    request: dict[str, Any] = Field(default_factory=dict)
+    """How requests were changed for the endpoint."""
+    reasoning: dict[str, Any] = Field(default_factory=dict)
+    """How reasoning was taken out of the content."""
     serving: dict[str, Any]
     """The deployment."""
     served_model_name: str
@@ -255,6 +286,9 @@ class Results(Frozen):
     counts: Counts
     missing: Missing
     tokens: Tokens
+    reasoning: ReasoningStatistics | None = None
+    cost: Cost | None = None
+    """Null without `serving.price`."""
     latency_s: Distribution
     """Seconds from sending a call to its answer, retries included."""
     settings: Settings

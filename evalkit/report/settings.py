@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.plan.model import JudgePlan, Plan, TaskPlan
+    from evalkit.recipe.request import Reasoning, RequestSettings
 
 
 def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> Settings:
@@ -24,6 +25,8 @@ def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> 
         differs_from_profile=tuple(find_differences(task, benchmark)),
         params=task.params,
         generation=task.generation.model_dump(mode="json"),
+        request=task.request.model_dump(mode="json"),
+        reasoning=task.reasoning.model_dump(mode="json"),
         serving=deployment.serving.model_dump(mode="json"),
         served_model_name=deployment.served_model_name,
         prompts=task.identity.get("prompts", {}),
@@ -53,7 +56,7 @@ def grader_of(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> str | No
 
 
 def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Difference]:
-    """Parameters, sampling, repeats and number of samples that are not the profile's.
+    """Parameters, sampling, requests, repeats and number of samples that are not the profile's.
 
     A sampling setting that the profile does not name has its default there: not sent.
     """
@@ -68,12 +71,22 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
     for key, value in generation.items():
         if value != profile[key]:
             yield Difference(key=f"generation.{key}", profile=profile[key], value=value)
+    yield from _section_differences("request", task.request)
+    yield from _section_differences("reasoning", task.reasoning)
     if task.judge is not None:
         yield from _judge_differences(task.judge, benchmark.judge_generation.get(task.profile, {}))
     if task.repeats != benchmark.repeats:
         yield Difference(key="repeats", profile=benchmark.repeats, value=task.repeats)
     if task.n_samples < task.data.n_rows:
         yield Difference(key="limit", profile=task.data.n_rows, value=task.n_samples)
+
+
+def _section_differences(name: str, section: RequestSettings | Reasoning) -> Iterator[Difference]:
+    """What is said of how requests are changed or answers cleaned: no profile says anything of that."""
+    wanted = type(section)().model_dump(mode="json")
+    for key, value in section.model_dump(mode="json").items():
+        if value != wanted[key]:
+            yield Difference(key=f"{name}.{key}", profile=wanted[key], value=value)
 
 
 def _judge_differences(judge: JudgePlan, profile: Mapping[str, Any]) -> Iterator[Difference]:

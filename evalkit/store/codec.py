@@ -141,6 +141,7 @@ def _encode_reply(reply: Reply) -> dict[str, Any]:
         "prompt_tokens": reply.usage.prompt_tokens,
         "completion_tokens": reply.usage.completion_tokens,
         "reasoning_tokens": reply.usage.reasoning_tokens,
+        "cached_tokens": reply.usage.cached_tokens,
     }
     optional = {
         "finish_reason": reply.finish_reason,

@@ -38,6 +38,8 @@ class Usage:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Those of the prompt that the server had in its cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,8 @@ def test_patience_with_a_rate_limit(place: Place) -> None:
     other = Place(place.root / "free")
     with serving() as server:
         other.evalkit("run", other.external(server))
-    limits = ("--fail-status", "429", "--fail-every", "2", "--fail-times", "2")
-    with serving(*limits, "--retry-after", "0.2") as server:
+    limits = ("--fail-status", "429", "--fail-every", "20", "--fail-times", "2")
+    with serving(*limits, "--retry-after", "0.05") as server:
         place.evalkit("run", place.external(server, client={"parallelism": 100}))
     found = {key.split(".", 1)[1] for key in differing(place.artifacts(), other.artifacts())}
     assert found == {"counts.retries"}

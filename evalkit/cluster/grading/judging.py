@@ -15,6 +15,7 @@ import orjson
 
 from evalkit.client.calls import CallClient
 from evalkit.client.durable import DurableModel
+from evalkit.client.replies import ThinkTags
 from evalkit.client.request import RequestBuilder
 from evalkit.cluster.contexts import Contexts
 from evalkit.cluster.failures import is_retryable
@@ -79,7 +80,7 @@ class JudgeModel:
         return DurableModel(
             self.client,
             self.builder,
-            self.plan.generation.think_tags,
+            ThinkTags.of(self.plan.reasoning),
             item.unit.key,
             item.work,
         )
@@ -178,7 +179,7 @@ async def _ask(
     # Verdicts are short: one that is interrupted is asked for again.
     settings = plan.client.model_copy(update={"parallelism": judge.parallelism, "salvage": False})
     async with CallClient(target, settings, grader.clock) as client:
-        builder = RequestBuilder(judge.generation, endpoint.model)
+        builder = RequestBuilder(judge.generation, endpoint.model, judge.request)
         watchdog = ProgressWatchdog(
             endpoint, settings.stall_timeout_s, grader.clock.monotonic, server.failure
         )

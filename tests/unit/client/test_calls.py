@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from aiohttp import web
 
 from evalkit.client.calls import MAX_FAILURES_IN_A_ROW, CallClient
 from evalkit.client.target import Target
-from evalkit.clock import Clock
+from evalkit.clock import SYSTEM_CLOCK, Clock
 from evalkit.errors import EndpointError, InfraError
 from evalkit.recipe.schema import Client
+from evalkit.recipe.serving import Price
 from evalkit.store.records import Outcome
 from tests.unit.client.servers import (
     MODEL,
@@ -56,8 +58,8 @@ async def test_answer() -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [refuses(429), refuses(500), refuses(503), refuses(408), refuses(409), cut_short],
-    ids=["429", "500", "503", "408", "409", "cut"],
+    [refuses(500), refuses(503), refuses(408), refuses(409), cut_short],
+    ids=["500", "503", "408", "409", "cut"],
 )
 async def test_passing_fault_is_retried(fault: Any, delays: list[float]) -> None:
     """What passes costs retries and nothing else, and the answer says how many."""
@@ -71,7 +73,7 @@ async def test_passing_fault_is_retried(fault: Any, delays: list[float]) -> None
 
 async def test_retry_after_is_kept(delays: list[float]) -> None:
     """The client waits at least as long as the server asked."""
-    script = Script(refuses(429, **{"Retry-After": "30"}), says())
+    script = Script(refuses(500, **{"Retry-After": "30"}), says())
     async with serve(script) as url, client_of(url) as client:
         await client.call(ask(), None)
     assert len(delays) == 1
@@ -128,7 +130,7 @@ async def test_bad_request_is_not_retried() -> None:
     assert script.received == 2
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 405])
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
 async def test_refusal_of_everything(status: int) -> None:
     """A wrong key, model or path stops the engine at once, with what to check."""
     script = Script(refuses(status, "not you"))
@@ -286,3 +288,114 @@ async def test_redirects_are_not_followed() -> None:
     async with serve(script) as url, client_of(url) as client:
         with pytest.raises(EndpointError, match="refused with status 307"):
             await client.call(ask(), None)
+
+
+def limits(after: str = "0.01", **options: Any) -> Any:
+    """A refusal for rate."""
+    return refuses(429, "Too many requests", **{"Retry-After": after}, **options)
+
+
+async def test_a_limit_is_waited_out_and_no_failure(delays: list[float]) -> None:
+    """However often a call is refused for rate it is answered in the end, with no retry of its own used
+    up and no wait of its own; others wait with it."""
+    script = Script(*[limits()] * 3, says())
+    async with serve(script) as url, client_of(url, is_ours=False, max_retries=0) as client:
+        answers = await asyncio.gather(*(client.call(ask(n), None) for n in range(3)))
+        assert client.pace is not None
+        assert "3 refused so far" in client.pace
+    assert sum(answer.timing.retries for answer in answers) == 3
+    assert delays == []
+    assert script.received == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (402, {"message": "Insufficient credits. Add more."}),
+        (429, {"message": "You exceeded your current quota.", "code": "insufficient_quota"}),
+        (200, {"message": "Add credits: insufficient credits.", "code": 402}),
+    ],
+)
+async def test_credits_that_are_gone_stop_the_engine(status: int, error: dict[str, Any]) -> None:
+    """Nobody waits for credits: the run stops at once, says why, and that nothing is lost."""
+    script = Script(lambda: web.json_response({"error": error}, status=status))
+    async with serve(script) as url, client_of(url, is_ours=False) as client:
+        with pytest.raises(EndpointError) as caught:
+            await client.call(ask(), None)
+    assert "no credits or quota left" in str(caught.value)
+    assert error["message"] in str(caught.value)
+    assert "Nothing is lost: top it up" in str(caught.value)
+    assert script.received == 1
+
+
+async def test_a_limit_that_lasts_for_hours_stops_the_engine() -> None:
+    """A daily limit is not slept through: the run stops with the time, and goes on when it is started."""
+    async with serve(Script(limits("30000"))) as url, client_of(url, is_ours=False) as client:
+        with pytest.raises(
+            EndpointError, match=r"asks to wait 30,000 s, longer than client\.retry_bu"
+        ):
+            await client.call(ask(), None)
+
+
+async def test_an_endpoint_that_accepts_nothing_stops_the_engine() -> None:
+    """Short waits without end are a limit, too: the budget of a retry bounds them."""
+    now = itertools.count(0.0, 50.0)
+    clock = Clock(wall=lambda: 0.0, monotonic=lambda: next(now))
+    async with serve(Script(limits("0"))) as url:
+        target = Target(url, MODEL, is_ours=False)
+        async with CallClient(target, Client(), clock) as client:
+            with pytest.raises(EndpointError, match=r"has accepted no call for [\d,]+ s, longer"):
+                await client.call(ask(), None)
+
+
+async def test_error_inside_of_a_200() -> None:
+    """What a provider behind the endpoint says counts as if the endpoint had said it."""
+    inside = {
+        "error": {"code": 429, "message": "slow", "metadata": {"headers": {"Retry-After": "0"}}}
+    }
+    flagged = {"error": {"code": 400, "message": "unknown field top_k"}}
+    script = Script(lambda: web.json_response(inside), says(), lambda: web.json_response(flagged))
+    async with serve(script) as url, client_of(url, is_ours=False) as client:
+        assert (await client.call(ask(), None)).timing.retries == 1
+        with pytest.raises(InfraError, match="refused with status 400: unknown field top_k"):
+            await client.call(ask(1), None)
+
+
+async def test_answer_that_is_promised_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """202 with a number: the answer is asked for below the recipe's URL until it is there."""
+    monkeypatch.setattr("evalkit.client.transport.POLL_S", 0)
+    asked: list[str] = []
+
+    async def pending(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(f"{request.method} {request.path} {request.headers['Authorization']}")
+        if len(asked) < 3:
+            return web.Response(status=202, headers={"NVCF-REQID": "a-1"})
+        return says("late")()
+
+    headers = {"Authorization": "Bearer key"}
+    async with (
+        serve_anything(pending) as url,
+        client_of(f"{url}/v1", is_ours=False, headers=headers) as client,
+    ):
+        assert (await client.call(ask(), None)).reply.content == "late"
+    assert asked == [
+        "POST /v1/chat/completions Bearer key",
+        *["GET /v1/status/a-1 Bearer key"] * 2,
+    ]
+
+
+async def test_answers_are_charged() -> None:
+    """By the recipe's price, cached tokens by theirs."""
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 60},
+    }
+    body = {"choices": [{"message": {"content": "42"}}], "usage": usage}
+    price = Price(input=1.0, output=10.0, cached=0.5)
+    async with serve(Script(lambda: web.json_response(body))) as url:
+        target = Target(url, MODEL, is_ours=False, price=price)
+        async with CallClient(target, Client(), SYSTEM_CLOCK) as client:
+            await client.call(ask(), None)
+            await client.call(ask(1), None)
+            assert client.cost == pytest.approx(2 * (40 * 1 + 60 * 0.5 + 10 * 10) / 1e6)

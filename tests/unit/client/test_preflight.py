@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from evalkit.client.preflight import preflight
+from evalkit.client.preflight import preflight, refused_fields
 from evalkit.client.request import RequestBuilder
 from evalkit.client.target import Target
 from evalkit.cluster.failures import classify, is_retryable
@@ -143,9 +143,9 @@ async def test_is_what_a_unit_sends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     generation = {"temperature": 0.5, "max_tokens": 9, "extra_body": {"min_tokens": 5}}
     async with serve(keep) as url:
-        await try_it(url, key=None, system_message="Think.", **generation)
+        await try_it(url, key=None, **generation)
     ((headers, body),) = seen
-    unit = RequestBuilder(Generation(system_message="Think.", **generation), "tiny").chat(ASK, 0)
+    unit = RequestBuilder(Generation(**generation), "tiny").chat(ASK, 0)
     assert body == orjson.loads(unit.payload) | {"stream": True}
     assert body["seed"] == 0
     assert "leak" not in str(headers)
@@ -198,3 +198,30 @@ async def test_redirect_is_refused() -> None:
     async with serve(Script(refuses(308, Location="http://elsewhere.example/"))) as url:
         with pytest.raises(EndpointError, match=r"refused it with 308(.|\n)*serving\.base_url"):
             await try_it(url)
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        ({"message": "Unsupported parameter", "param": "seed"}, "seed"),
+        ({"message": "Unrecognized request argument supplied: top_k"}, "top_k"),
+        ([{"loc": ["body", "chat_template_kwargs"], "msg": "no"}], "chat_template_kwargs"),
+        ({"message": "seed and top_k are not supported"}, "seed, top_k"),
+    ],
+)
+async def test_refused_fields_are_named(error: Any, named: str) -> None:
+    """A field that the endpoint does not take is named, with the key that drops it."""
+    body = {"error": error} if isinstance(error, dict) else {"detail": error}
+    script = Script(lambda: web.json_response(body, status=400))
+    async with serve(script) as url:
+        with pytest.raises(EndpointError) as caught:
+            await try_it(url, top_k=5, extra_body={"chat_template_kwargs": {"x": 1}})
+    told = str(caught.value)
+    assert f"the endpoint refused it with 400 and names {named}: " in told
+    assert f"set request.remove to [{named}] (for all tasks, or in tasks.sums)" in told
+
+
+def test_needed_fields_are_never_dropped() -> None:
+    """A refusal of a value is no refusal of a field that nobody goes without."""
+    words = orjson.dumps({"error": {"message": "max_tokens must be 9", "param": "max_tokens"}})
+    assert refused_fields(words, {"max_tokens": 10, "messages": [], "seed": 1}) == []

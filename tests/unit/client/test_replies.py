@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evalkit.client.replies import (
     MalformedReplyError,
     Split,
+    ThinkTags,
     WrongModelError,
     error_message,
     overflow_reply,
@@ -21,7 +22,7 @@ from evalkit.client.replies import (
 from evalkit.store.records import Outcome, Reply, Usage
 from tests.unit.store.strategies import json_objects, json_values, texts
 
-TAGS = ("<think>", "</think>")
+TAGS = ThinkTags("<think>", "</think>")
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -80,6 +81,30 @@ def test_reasoning_inside_the_content(content: str, split: tuple[str, str | None
     reply = parse(content)
     assert (reply.content, reply.reasoning) == split
     assert parse_reply(completion(content), None).content == content
+
+
+@pytest.mark.parametrize(
+    ("content", "keeps", "drops"),
+    [
+        ("I add.</think>42", ("42", "I add."), ("42", "I add.")),
+        ("I add", ("I add", None), ("", "I add")),
+        ("<think>I add", ("<think>I add", None), ("", "<think>I add")),
+        ("", ("", None), ("", None)),
+    ],
+)
+def test_every_answer_begins_with_reasoning(
+    content: str, keeps: tuple[str, str | None], drops: tuple[str, str | None]
+) -> None:
+    """Without a text that begins it, content that nothing ends is all reasoning, or is kept."""
+    assert split_reasoning(content, ThinkTags(None, "</think>", keep_unfinished=True)) == keeps
+    assert split_reasoning(content, ThinkTags(None, "</think>")) == drops
+
+
+def test_unfinished_reasoning_is_kept_where_asked() -> None:
+    """With its beginning and no end, the content stays as it is; an answer without reasoning, too."""
+    tags = ThinkTags("<think>", "</think>", keep_unfinished=True)
+    assert split_reasoning("<think>I add", tags) == ("<think>I add", None)
+    assert split_reasoning("42", tags) == ("42", None)
 
 
 @given(texts, texts)

@@ -9,16 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.client.request import RequestBuilder, fixed_fields
+from evalkit.client.request import UNCHANGED, RequestBuilder, fixed_fields
+from evalkit.errors import ScorerError
+from evalkit.recipe.request import RequestSettings
 from evalkit.recipe.schema import Generation
 from tests.unit.store.strategies import texts
 
 ASK = [{"role": "user", "content": "What is 1 + 1?"}]
 
 
-def body_of(generation: Generation, repeat: int = 0, **call: Any) -> dict[str, Any]:
+def body_of(
+    generation: Generation, repeat: int = 0, changes: RequestSettings = UNCHANGED, **call: Any
+) -> dict[str, Any]:
     """The body that is sent, as JSON."""
-    request = RequestBuilder(generation, "tiny").chat(ASK, repeat, **call)
+    request = RequestBuilder(generation, "tiny", changes).chat(ASK, repeat, **call)
     body: dict[str, Any] = orjson.loads(request.payload)
     return body
 
@@ -68,7 +72,7 @@ def test_only_what_is_set_is_sent() -> None:
 
 
 def test_every_setting_is_sent() -> None:
-    """Each key of `generation` arrives under the API's name; think_tags are ours alone."""
+    """Each key of `generation` arrives under the API's name."""
     values: dict[str, Any] = {
         "temperature": 0.1,
         "top_p": 0.2,
@@ -92,9 +96,9 @@ def test_every_setting_is_sent() -> None:
 
 def test_system_message_comes_first() -> None:
     """A system message goes before the benchmark's messages."""
-    generation = Generation(system_message="Think.")
+    changes = RequestSettings(system_message="Think.")
     expected = [{"role": "system", "content": "Think."}, *ASK]
-    assert body_of(generation)["messages"] == expected
+    assert body_of(Generation(), changes=changes)["messages"] == expected
 
 
 def test_overrides_of_one_call() -> None:
@@ -132,3 +136,47 @@ def test_tools_keep_the_order_of_their_keys() -> None:
         RequestBuilder(Generation(), "tiny").chat(ASK, 0, each).digest for each in (tools, other)
     }
     assert len(digests) == 2
+
+
+def test_changes_work_on_the_finished_body() -> None:
+    """Removed, merged deep and renamed, in this order, also what a benchmark's own call brought."""
+    generation = Generation(
+        top_k=5, max_tokens=9, extra_body={"chat_template_kwargs": {"a": {"x": 1}}}
+    )
+    changes = RequestSettings(
+        add={"provider": {"only": ["z"]}, "chat_template_kwargs": {"a": {"y": 2}}},
+        remove=("seed", "top_k", "logprobs", "never_sent"),
+        rename={"max_completion_tokens": "max_tokens"},
+    )
+    assert body_of(generation, changes=changes, overrides={"logprobs": True, "stop": ["."]}) == {
+        "model": "tiny",
+        "messages": ASK,
+        "stream": False,
+        "stop": ["."],
+        "max_tokens": 9,
+        "provider": {"only": ["z"]},
+        "chat_template_kwargs": {"a": {"x": 1, "y": 2}},
+    }
+
+
+def test_changes_stay_out_of_tools() -> None:
+    """A tool's parameter that is named like a field is left alone."""
+    properties = {"seed": {"type": "integer"}, "top_k": {"type": "integer"}}
+    tools = [{"type": "function", "function": {"parameters": {"properties": properties}}}]
+    changes = RequestSettings(remove=("seed",), rename={"top_k": "k"}, add={"properties": 1})
+    body = body_of(Generation(top_k=3), changes=changes, tools=tools)
+    assert body["tools"] == tools
+    assert (body["k"], body["properties"], "seed" in body) == (3, 1, False)
+
+
+def test_a_renamed_field_takes_no_ones_place() -> None:
+    """Where a call sends both names, nobody can say which value counts."""
+    changes = RequestSettings(rename={"max_completion_tokens": "max_tokens"})
+    with pytest.raises(ScorerError, match="max_completion_tokens would take the place of max_tok"):
+        body_of(Generation(max_tokens=9), changes=changes, overrides={"max_tokens": 5})
+
+
+def test_no_changes_change_no_byte() -> None:
+    """Sections that say nothing leave bodies, and so the hashes of old runs, as they were."""
+    request = RequestBuilder(Generation(temperature=1), "tiny", RequestSettings()).chat(ASK, 0)
+    assert request == RequestBuilder(Generation(temperature=1), "tiny").chat(ASK, 0)

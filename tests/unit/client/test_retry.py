@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,6 @@ from evalkit.client.retry import (
     REFUSED_STATUS,
     RetryPolicy,
     is_retried,
-    parse_retry_after,
 )
 
 jitters = st.floats(0, 1, exclude_max=True)
@@ -59,24 +60,7 @@ def test_status_that_stays(status: int) -> None:
     assert not is_retried(status)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, None),
-        ("3", 3.0),
-        ("0.5", 0.5),
-        ("-1", 0.0),
-        ("nan", 0.0),
-        ("soon", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
-    ],
-)
-def test_retry_after(value: str | None, expected: float | None) -> None:
-    """Seconds are understood; a date, or nonsense, is no number and no reason to fail."""
-    assert parse_retry_after(value) == expected
-
-
 def test_endless_retry_after() -> None:
     """A server that asks for more than the budget ends the call."""
-    assert RetryPolicy(9, 100.0).delay(0, 0.0, 0.0, parse_retry_after("inf")) is None
+    assert RetryPolicy(9, 100.0).delay(0, 0.0, 0.0, math.inf) is None
     assert RetryPolicy(9, 100.0).delay(0, 0.0, 0.0, 101.0) is None

@@ -52,8 +52,6 @@ GENERATION_CHANGES = {
     "repetition_penalty": 1.1,
     "stop": ("x",),
     "seed": 1,
-    "system_message": "Think.",
-    "think_tags": None,
     "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
 }
 SERVING_THAT_MATTERS = {

@@ -47,6 +47,8 @@ def test_description_is_the_plan(tmp_path: Path) -> None:
     assert task["params"] == plan.params
     assert task["models"]["m"] == {
         "generation": plan.generation.model_dump(mode="json"),
+        "request": plan.request.model_dump(mode="json"),
+        "reasoning": plan.reasoning.model_dump(mode="json"),
         "serving": planned.plan.deployments[0].serving.model_dump(mode="json"),
     }
     assert described["cluster"]["time_min"] == 240

@@ -13,7 +13,7 @@ from evalkit.recipe.values import SENT_BY_US
 
 Load = Callable[..., LoadedRecipe]
 HEAD = "model: /m\ntasks: {t: {}}\n"
-TASK_KEYS = "Valid keys: benchmark, profile, repeats, limit, params, data, generation, serving"
+TASK_KEYS = "Valid keys: benchmark, profile, repeats, limit, params, data, generation, request, reasoning, serving"
 
 
 def message(load: Load, text: str) -> str:
@@ -40,7 +40,19 @@ def message(load: Load, text: str) -> str:
         ("generation: {seed: true}", "r.yaml:3 generation.seed: expected repeat or a whole number, or null, found true"),
         ("generation: {stop: x}", "r.yaml:3 generation.stop: expected a list of texts, or null, found 'x'"),
         ("generation: {stop: [a, [b]]}", "r.yaml:3 generation.stop.1: expected text, found a list"),
-        ("generation: {think_tags: [a]}", "r.yaml:3 generation.think_tags: expected a list of 2 texts, or null, found a list"),
+        ("reasoning: {strip: maybe}", "r.yaml:3 reasoning.strip: expected true or false, found 'maybe'"),
+        ("reasoning: {end: null, start: ''}", "r.yaml:3 reasoning.start: an empty text is everywhere"),
+        ("reasoning: {strip: false, end: x}", "r.yaml:3 reasoning: end has no effect with strip: false"),
+        ("request: {remove: seed}", "r.yaml:3 request.remove: expected a list of texts, found 'seed'"),
+        ("request: {remove: [seed, messages]}", "r.yaml:3 request.remove: messages cannot be left out: no request is answered without it"),
+        ("request: {remove: [a], add: {a: 1}}", "r.yaml:3 request: a is in remove and in add; give one"),
+        ("request: {remove: [a], rename: {a: b}}", "r.yaml:3 request: a is in remove and in rename; give one"),
+        ("request: {add: {b: 1}, rename: {a: b}}", "r.yaml:3 request: b is in add, and a is renamed to it; give one"),
+        ("request: {rename: {a: c, b: c}}", "r.yaml:3 request.rename: two fields would be sent as c"),
+        ("request: {rename: {a: a}}", "r.yaml:3 request.rename: a has that name already"),
+        ("request: {rename: {a: model}}", "r.yaml:3 request.rename: model keeps its name and its meaning"),
+        ("request: {add: {tools: []}}", "r.yaml:3 request.add: tools does not belong here: the benchmark brings them"),
+        ("request: {add: {top_k: 1}}", "r.yaml:3 request.add: top_k does not belong here; use generation.top_k"),
         ("generation: {temprature: 1}", "r.yaml:3 generation: unknown key 'temprature'. Did you mean 'temperature'? "),
         ("output: {dir: 1.10}", "r.yaml:3 output.dir: expected text, found 1.1"),
         ("output: {dir: [a]}", "r.yaml:3 output.dir: expected text, found a list"),

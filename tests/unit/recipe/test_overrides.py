@@ -38,7 +38,7 @@ PARAMS = st.recursive(
         ("tasks.new.limit=7", "tasks.new.limit", 7),
         ("a.params.x.z=[1, b]", "tasks.a.params.x.z", [1, "b"]),
         ("generation.stop=['=']", "generation.stop", ["="]),
-        ("generation.system_message=", "generation.system_message", ""),
+        ("request.system_message=", "request.system_message", ""),
         ("generation.seed=null", "generation.seed", None),
         ("serving.extra_args.a.b=true", "serving.extra_args.a.b", True),
         ("serving.env.A=1", "serving.env.A", 1),

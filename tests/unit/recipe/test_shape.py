@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     [
         ("tasks.x.limit", "a whole number of at least 1, or null"),
         ("generation.top_p", "a number above 0 and at most 1, or null"),
-        ("generation.think_tags", "a list of 2 texts, or null"),
+        ("tasks.x.request.rename.a", "text"),
         ("tasks.x.generation.stop", "a list of texts, or null"),
         ("tasks.x.params.any.thing", "anything"),
         ("serving.kind", "one of vllm, command, external"),

@@ -14,6 +14,8 @@ import zstandard
 from evalkit.benchmarks.contract import Sample, Score, Solution
 from evalkit.errors import ScorerError, StoreError
 from evalkit.plan.model import Shard, UnitKey
+from evalkit.recipe.request import Reasoning
+from evalkit.recipe.serving import ExternalServing, Price
 from evalkit.report.statistics import Interval
 from evalkit.store.records import Continuation, Outcome, UnitRecord, Usage
 from tests.unit.report.run_builder import (
@@ -465,3 +467,42 @@ def test_continued_units_and_saved_tokens_are_counted(tmp_path: Path) -> None:
     assert (results.counts.continued, results.tokens.saved) == (2, 100 + 100 + 250)
     assert (other.counts.continued, other.tokens.saved) == (0, 0)
     assert run.artifact_bytes() == undisturbed.artifact_bytes()
+
+
+def test_reasoning_is_told_by_call(tmp_path: Path) -> None:
+    """How many answers reasoned, in how many something came of it, and how long it was; reasoning that
+    was kept in the content for want of an end counts, too."""
+    run = make_run(tmp_path, n=4, repeats=1, reasoning=Reasoning(keep_unfinished=True))
+    thoughts = {0: ("t0", "one two three"), 1: ("", "one"), 2: ("<think>one two", None)}
+    for key in run.units():
+        text, reasoning = thoughts.get(key.sample, ("t3", None))
+        call = run.answer(key)
+        run.write([replace(call, reply=replace(call.reply, content=text, reasoning=reasoning))])
+    found = run.gather().reasoning
+    assert found is not None
+    assert (found.calls, found.finished, found.finished_share) == (3, 1, 1 / 3)
+    assert (found.words.total, found.words.max, found.words.unknown) == (6, 3, 1)
+
+
+def test_cost_is_computed_and_never_guessed(tmp_path: Path) -> None:
+    """Prompts, caches and answers by their prices; a call that was not counted is told apart; no price, no
+    cost."""
+    serving = ExternalServing(
+        kind="external",
+        base_url="http://x/v1",
+        price=Price(input=2.0, output=8.0, cached=1.0),
+    )
+    run = make_run(tmp_path / "priced", n=3, repeats=1)
+    deployment = run.plan.deployments[0].model_copy(update={"serving": serving})
+    run.plan = run.plan.model_copy(update={"deployments": (deployment,)})
+    usages = [Usage(1000, 100, None, 400), Usage(500, 50), Usage(None, 9)]
+    for key in run.units():
+        call = run.answer(key)
+        run.write([replace(call, reply=replace(call.reply, usage=usages[key.sample]))])
+    cost = run.gather().cost
+    assert cost is not None
+    assert cost.value == pytest.approx((1100 * 2 + 400 * 1 + 150 * 8) / 1e6)
+    assert (cost.uncounted, cost.price["cached"]) == (1, 1.0)
+    free = make_run(tmp_path / "free", n=1, repeats=1)
+    free.write([free.answer(key) for key in free.units()])
+    assert free.gather().cost is None

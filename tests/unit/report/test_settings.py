@@ -7,6 +7,7 @@ import pytest
 
 from evalkit.benchmarks.contract import BenchmarkParams
 from evalkit.plan.model import DataProvenance
+from evalkit.recipe.request import Reasoning, RequestSettings
 from evalkit.recipe.schema import Generation, Profile
 from evalkit.report.settings import describe_settings, find_differences
 from tests.unit.report.run_builder import Echo, make_plan, make_samples, make_task
@@ -46,23 +47,24 @@ AS_PROFILE: dict[str, Any] = {
         ),
         ({"generation": Generation()}, [("generation.temperature", 0.6, None)]),
         (
-            {"generation": Generation(temperature=0.6, stop=("x",), top_k=5, think_tags=None)},
+            {"generation": Generation(temperature=0.6, stop=("x",), top_k=5)},
             [
                 ("generation.top_k", None, 5),
                 ("generation.stop", None, ["x"]),
-                ("generation.think_tags", ["<think>", "</think>"], None),
             ],
         ),
         (
             {
-                "generation": Generation(
-                    temperature=0.6, seed=7, system_message="Think.", extra_body={"x": 1}
-                )
+                "generation": Generation(temperature=0.6, seed=7, extra_body={"x": 1}),
+                "request": RequestSettings(remove=("top_k",), system_message="Think."),
+                "reasoning": Reasoning(start=None),
             },
             [
                 ("generation.seed", "repeat", 7),
-                ("generation.system_message", None, "Think."),
                 ("generation.extra_body", {}, {"x": 1}),
+                ("request.remove", [], ["top_k"]),
+                ("request.system_message", None, "Think."),
+                ("reasoning.start", "<think>", None),
             ],
         ),
         ({"repeats": 1}, [("repeats", 4, 1)]),
