@@ -69,7 +69,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _read(arguments: argparse.Namespace) -> list[RunReport]:
     """All runs that have results; the others are said. Raises UsageError where none has."""
-    folders = [run for text in arguments.runs for run in runs_named(text, arguments.output)]
+    folders = [run for text in arguments.runs for run in runs_named(text, Path(arguments.output))]
     folders = list(dict.fromkeys(folders))
     found = []
     for folder in folders:

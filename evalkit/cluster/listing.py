@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from evalkit.cluster.replica_report import read_reports
-from evalkit.cluster.runs import is_there, runs_below
+from evalkit.cluster.runs import is_cell, is_there, runs_below
 from evalkit.errors import StoreError
 from evalkit.report.results import Summary
 from evalkit.store.layout import RunFolder
@@ -131,8 +131,7 @@ def _line(
 def run_name(run: RunFolder, plan: Plan) -> str:
     """As a person may type it: `name`, or `sweep/model`."""
     root = run.root
-    in_sweep = root.parent.name == plan.run and root.name != plan.run
-    return f"{root.parent.name}/{root.name}" if in_sweep else root.name
+    return f"{root.parent.name}/{root.name}" if is_cell(root, plan.run) else root.name
 
 
 def find_state(run: RunFolder, summary: Summary | None, now: float) -> State:

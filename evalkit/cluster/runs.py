@@ -91,11 +91,19 @@ def is_there(entry: Entry) -> bool:
 def _means(text: str, entry: Entry) -> bool:
     name = entry.root.name
     by_id = len(text) >= MIN_PREFIX and entry.run_id.startswith(text)
-    return by_id or text in (entry.run, name if not _is_in_sweep(entry) else f"{entry.run}/{name}")
+    if not _is_in_sweep(entry):
+        return by_id or text in (entry.run, name)
+    sweep = entry.root.parent.name
+    return by_id or text in (entry.run, sweep, f"{sweep}/{name}")
 
 
 def _is_in_sweep(entry: Entry) -> bool:
-    return entry.root.name != entry.run and entry.root.parent.name == entry.run
+    return is_cell(entry.root, entry.run)
+
+
+def is_cell(root: Path, run: str) -> bool:
+    """Whether the run of this name lies in the folder of a sweep."""
+    return run == f"{root.parent.name}-{root.name}"
 
 
 def readable_runs(

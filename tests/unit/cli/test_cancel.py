@@ -10,6 +10,8 @@ from evalkit.cluster.cancel import Cancelled
 from evalkit.cluster.submit import Submission
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.unit.cli.conftest import Shell
 
 
@@ -22,12 +24,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         options.append(given)
         return Cancelled((), unrecorded=("7",), left=("7 (completing on n1)",))
 
-    def submit_run(*_: object, **given: Any) -> Submission:
+    def submit_runs(runs: Sequence[object], **given: Any) -> list[Submission]:
         options.append(given)
-        return Submission("nothing_owed", {}, warnings=("a line is damaged",))
+        return [Submission("nothing_owed", {}, warnings=("a line is damaged",)) for _ in runs]
 
     monkeypatch.setattr("evalkit.cluster.cancel.cancel_run", cancel_run)
-    monkeypatch.setattr("evalkit.cluster.submit.submit_run", submit_run)
+    monkeypatch.setattr("evalkit.cluster.share.submit_runs", submit_runs)
     return options
 
 

@@ -15,6 +15,9 @@ from evalkit.store.layout import RunFolder
 from tests.builders import answer_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evalkit.cluster.share import SweepRun
     from tests.unit.cli.conftest import Shell
 
 GONE = 2**22 + 1
@@ -30,7 +33,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A submit whose only process is gone at once; the values are its worker's last report."""
     report: dict[str, Any] = {"replica": "r0", "attempt": 1, "host": "h", "pid": GONE}
 
-    def submit_run(folder: RunFolder, *_: object, **__: object) -> Submission:
+    def submit(folder: RunFolder) -> Submission:
         now = SYSTEM_CLOCK.wall()
         job = JobRecord(
             submission=1,
@@ -51,7 +54,10 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         folder.replica("r0").write_bytes(orjson.dumps({**report, **times}))
         return Submission("submitted", {"addition": 4}, (job,))
 
-    monkeypatch.setattr("evalkit.cluster.submit.submit_run", submit_run)
+    def submit_runs(runs: Sequence[SweepRun], **_: object) -> list[Submission]:
+        return [submit(run.folder) for run in runs]
+
+    monkeypatch.setattr("evalkit.cluster.share.submit_runs", submit_runs)
     return report
 
 

@@ -108,6 +108,7 @@ def test_what_may_be_tried_again() -> None:
         FailureKind.DATA,
         FailureKind.JUDGE,
         FailureKind.SCORER,
+        FailureKind.UNGRADED,
         FailureKind.CANCELLED,
         FailureKind.HELD,
         FailureKind.OVER_BUDGET,
