@@ -250,7 +250,13 @@ def _add_ls(command: argparse.ArgumentParser) -> None:
         "what", choices=["tasks", "task", "recipes", "templates", "runs"], help="what to list"
     )
     command.add_argument("name", nargs="?", help="the task's name (after `task`)")
-    add_output(command)
+    command.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="runs: below this folder; repeatable (default: runs, and all that were noted elsewhere)",
+    )
     add_json(command)
 
 

@@ -20,14 +20,14 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"taks": {}},
         2,
         "error: recipe.yaml:16: unknown key 'taks'. Did you mean 'tasks'? Valid keys: name, "
-        "description, profile, models, serving, generation, client, scoring, cluster, judges, "
+        "description, profile, models, serving, generation, request, reasoning, client, scoring, cluster, judges, "
         "unavailable, tasks, sweep, output, model, extends\n",
     ),
     "misspelt key": (
         {"tasks": {"addition": {"repeat": 3}}},
         2,
         "error: recipe.yaml:10 tasks.addition: unknown key 'repeat'. Did you mean 'repeats'? Valid "
-        "keys: benchmark, profile, repeats, limit, params, data, generation, serving, judge\n",
+        "keys: benchmark, profile, repeats, limit, params, data, generation, request, reasoning, serving, judge\n",
     ),
     "wrong type": (
         {"tasks": {"addition": {"repeats": "many"}}},
