@@ -1,9 +1,7 @@
 """`adapter_config`: what the launcher's proxy does to requests and answers, as settings of a recipe.
 
 Two steps, kept apart. `read_adapter` understands the launcher's flags and its list of interceptors.
-`task_settings` says it in a recipe's words: `tasks.T.request` and `tasks.T.reasoning`, where the recipe's
-schema has them, and otherwise with `generation`, which can add fields and a system message and take
-reasoning out of the content. What cannot be said is a problem that names the key.
+`task_settings` says it in a recipe's words: `tasks.T.generation`, `tasks.T.request` and `tasks.T.reasoning`.
 
 Caching, logging, statistics and reports need no setting: evalkit journals every call.
 """
@@ -13,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from evalkit.recipe.document import merge
-from evalkit.recipe.schema import Task
 from evalkit.recipe.values import SENT_AS_IS
 
 if TYPE_CHECKING:
@@ -86,15 +82,6 @@ class Adapter:
     keep_unfinished: bool | None = None
 
 
-@dataclass
-class Settings:
-    """Parts of a recipe's task, and what could not be said."""
-
-    task: dict[str, Any] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    """By key of `adapter_config`."""
-
-
 def read_adapter(layers: Layers) -> Adapter:
     """The adapter of one task, all its layers merged; marks the keys that it reads."""
     flags = {key: layers.get(*ADAPTER, key) for key in _FLAGS}
@@ -146,24 +133,14 @@ def _intercepted(layers: Layers) -> dict[str, Any]:
     return found
 
 
-def task_settings(adapter: Adapter, keys: Mapping[str, Any] = Task.model_fields) -> Settings:
-    """The adapter as settings of a task; `keys` are those that a task may have."""
-    result = Settings()
-    if "request" in keys:
-        _say_request(adapter, result)
-    else:
-        _say_generation(adapter, result)
-    if "reasoning" in keys:
-        _say_reasoning(adapter, result)
-    else:
-        _say_think_tags(adapter, result)
-    return result
+def task_settings(adapter: Adapter) -> dict[str, Any]:
+    """The adapter as settings of a task."""
+    return {**_say_request(adapter), **_say_reasoning(adapter)}
 
 
-def _say_request(adapter: Adapter, result: Settings) -> None:
+def _say_request(adapter: Adapter) -> dict[str, Any]:
     request: dict[str, Any] = {}
     sampling, free = _parted(adapter.add)
-    _generation(result, sampling)
     if free:
         request["add"] = free
     if adapter.remove:
@@ -172,23 +149,8 @@ def _say_request(adapter: Adapter, result: Settings) -> None:
         request["rename"] = dict(adapter.rename)
     if adapter.system_message is not None:
         request["system_message"] = adapter.system_message
-    if request:
-        result.task["request"] = request
-
-
-def _say_generation(adapter: Adapter, result: Settings) -> None:
-    """Fields that `generation` has a key for get it; any other is free."""
-    for key, value in (("remove", adapter.remove), ("rename", adapter.rename)):
-        if value:
-            result.problems[f"params_to_{key}"] = (
-                "this evalkit cannot change requests so far: tasks have no key 'request'"
-            )
-    generation, free = _parted(adapter.add)
-    if free:
-        generation["extra_body"] = free
-    if adapter.system_message is not None:
-        generation["system_message"] = adapter.system_message
-    _generation(result, generation)
+    said = {"generation": sampling, "request": request}
+    return {key: value for key, value in said.items() if value}
 
 
 def _parted(add: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -197,29 +159,13 @@ def _parted(add: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return sampling, {key: value for key, value in add.items() if key not in SAMPLING}
 
 
-def _say_reasoning(adapter: Adapter, result: Settings) -> None:
+def _say_reasoning(adapter: Adapter) -> dict[str, Any]:
     if adapter.strip is None:
-        return
+        return {}
     reasoning: dict[str, Any] = {"strip": adapter.strip}
     if adapter.strip:
         # Without a start the launcher keeps what has no end, as the recipe's own default does.
         asked = {"start": adapter.start, "keep_unfinished": adapter.keep_unfinished}
         reasoning |= {key: value for key, value in asked.items() if value is not None}
         reasoning["end"] = adapter.end
-    result.task["reasoning"] = reasoning
-
-
-def _say_think_tags(adapter: Adapter, result: Settings) -> None:
-    if adapter.strip is None:
-        return
-    if adapter.strip and adapter.keep_unfinished:
-        result.problems["include_if_reasoning_not_finished"] = (
-            "this evalkit takes unfinished reasoning for no answer: tasks have no key 'reasoning'"
-        )
-    tags = [adapter.start or "<think>", adapter.end]
-    _generation(result, {"think_tags": tags if adapter.strip else None})
-
-
-def _generation(result: Settings, values: dict[str, Any]) -> None:
-    if values:
-        result.task["generation"] = merge(result.task.get("generation", {}), values)
+    return {"reasoning": reasoning}

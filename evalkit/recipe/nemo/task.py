@@ -213,11 +213,8 @@ class TaskReader:
             )
         elif system is not None:
             adapter = replace(adapter, system_message=system)
-        settings = task_settings(adapter)
-        for key, value in settings.task.items():
+        for key, value in task_settings(adapter).items():
             self._put(key, value, self._layers.path(*ADAPTER))
-        for key, text in settings.problems.items():
-            self._layers.problem((*ADAPTER, key), text)
 
     def _judge(self) -> None:
         target = self._chosen.target

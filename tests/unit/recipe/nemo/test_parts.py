@@ -185,11 +185,10 @@ WHOLE = Adapter(
 )
 
 
-def test_adapter_with_request_options() -> None:
-    """Where tasks have `request` and `reasoning`, everything can be said."""
-    settings = task_settings(WHOLE, {"request": None, "reasoning": None})
-    assert settings.problems == {}
-    assert settings.task == {
+def test_adapter_in_a_recipes_words() -> None:
+    """Everything that the launcher's proxy does to requests and answers can be said."""
+    settings = task_settings(WHOLE)
+    assert settings == {
         "generation": {"top_k": 3},
         "request": {
             "add": {"chat_template_kwargs": {"x": 1}},
@@ -199,25 +198,6 @@ def test_adapter_with_request_options() -> None:
         },
         "reasoning": {"strip": True, "end": "</think>", "keep_unfinished": True},
     }
-    assert task_settings(Adapter(), {"request": None, "reasoning": None}).task == {}
-    off = task_settings(Adapter(strip=False), {"reasoning": None})
-    assert off.task == {"reasoning": {"strip": False}}
-
-
-def test_adapter_without_request_options() -> None:
-    """`generation` takes what it can, and the rest is named."""
-    settings = task_settings(WHOLE, {})
-    assert settings.task == {
-        "generation": {
-            "top_k": 3,
-            "extra_body": {"chat_template_kwargs": {"x": 1}},
-            "system_message": "brief",
-            "think_tags": ["<think>", "</think>"],
-        }
-    }
-    assert sorted(settings.problems) == [
-        "include_if_reasoning_not_finished",
-        "params_to_remove",
-        "params_to_rename",
-    ]
-    assert task_settings(Adapter(strip=False), {}).task == {"generation": {"think_tags": None}}
+    assert task_settings(Adapter()) == {}
+    off = task_settings(Adapter(strip=False))
+    assert off == {"reasoning": {"strip": False}}
