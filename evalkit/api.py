@@ -27,6 +27,7 @@ from evalkit.cluster.env import read_environment
 from evalkit.cluster.grading import Watching, grade_run
 from evalkit.cluster.prepare import plan_runs, prepare_runs
 from evalkit.cluster.runs import find_runs
+from evalkit.cluster.share import SweepRun, submit_runs
 from evalkit.cluster.status import RunStatus, run_status
 from evalkit.cluster.submit import Submission, submit_run
 from evalkit.errors import UsageError
@@ -108,8 +109,11 @@ def prepare(recipe: LoadedRecipe) -> list[Run]:
 def submit(recipe: LoadedRecipe) -> list[Run]:
     """Prepare the recipe's runs and submit what they owe. Raises also ClusterError."""
     runs = prepare(recipe)
-    for run in runs:
-        run.submit()
+    submit_runs(
+        [SweepRun(run.folder, run.plan, load_cluster(run.folder)) for run in runs],
+        clock=SYSTEM_CLOCK,
+        env=read_environment(),
+    )
     return runs
 
 
