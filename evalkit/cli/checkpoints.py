@@ -16,13 +16,16 @@ from evalkit.store.run import is_run
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from evalkit.cluster.prepare import PreparedRun
     from evalkit.cluster.submit import Submission
     from evalkit.recipe.load import LoadedRecipe
     from evalkit.recipe.schema import Cluster
     from evalkit.store.layout import RunFolder
+
+    Submit = Callable[[Sequence[tuple[RunFolder, Cluster]], int | None], list[Submission]]
 
 MOST_S = 30.0
 """Longest time between two looks."""
@@ -30,7 +33,7 @@ MOST_S = 30.0
 
 def submit_as_they_appear(
     arguments: argparse.Namespace,
-    submit: Callable[[RunFolder, Cluster, int | None], Submission],
+    submit: Submit,
 ) -> int:
     """Submit what is there, then each new checkpoint that is whole and at rest, until interrupted.
 
@@ -75,23 +78,32 @@ def _load(arguments: argparse.Namespace, told: set[str], *, first: bool) -> Load
 def _submit_new(
     arguments: argparse.Namespace,
     loaded: LoadedRecipe,
-    submit: Callable[[RunFolder, Cluster, int | None], Submission],
+    submit: Submit,
     submitted: set[Path],
     told: set[str],
 ) -> None:
+    runs: list[PreparedRun] = []
     for model in loaded.recipe.models:
         one = loaded.keep_models({model})
         if not _is_new(one, submitted) or not _is_at_rest(one, model, arguments.settle):
             continue
         try:
-            runs = recipes.prepare(arguments, one, partial(_say_once, told))
-            for run in runs:
-                submission = submit(run.folder, run.cluster, arguments.replicas)
-                submitted.add(run.folder.root)
-                line = f"{run.plan.run_id}  {run.folder.root}\n{submission.text}"
-                out().print(Text(line), soft_wrap=True)
+            runs += recipes.prepare(arguments, one, partial(_say_once, told))
         except EvalkitError as error:
             _tell(error, told)
+    if not runs:
+        return
+    try:
+        submissions = submit([(run.folder, run.cluster) for run in runs], arguments.replicas)
+    except EvalkitError as error:
+        _tell(error, told)
+        return
+    for run, submission in zip(runs, submissions, strict=True):
+        submitted.add(run.folder.root)
+        line = f"{run.plan.run_id}  {run.folder.root}\n{submission.text}"
+        out().print(Text(line), soft_wrap=True)
+        for warning in submission.warnings:
+            say(f"warning: {warning}")
 
 
 def _is_new(loaded: LoadedRecipe, submitted: set[Path]) -> bool:

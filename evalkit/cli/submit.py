@@ -33,7 +33,7 @@ def command_submit(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         from evalkit.cli.checkpoints import submit_as_they_appear
 
-        return submit_as_they_appear(arguments, _submit)
+        return submit_as_they_appear(arguments, _submit_all)
     runs = recipes.prepare(arguments)
     submissions = _submit_all([(run.folder, run.cluster) for run in runs], arguments.replicas)
     return _report([run.folder for run in runs], submissions, arguments)
@@ -55,11 +55,14 @@ def command_resume(arguments: argparse.Namespace) -> int:
 
 def command_cancel(arguments: argparse.Namespace) -> int:
     """Stop all jobs of runs; exit code 9 while something of them is left."""
-    from evalkit.cluster.cancel import cancel_run
+    from evalkit.cluster.cancel import cancel_run, fence_off
 
     env = command_environment(None)
     left: list[str] = []
-    for run in runs_of(arguments):
+    runs = runs_of(arguments)
+    for run in runs if len(runs) > 1 else ():
+        fence_off(run)  # first of all: jobs that they share are wanted by none of them any more
+    for run in runs:
         cancelled = cancel_run(run, clock=SYSTEM_CLOCK, env=env, wait_s=arguments.wait)
         out().print(Text(f"{run.root.name}: {cancelled.text}"), soft_wrap=True)
         left += cancelled.left
@@ -70,10 +73,6 @@ def command_cancel(arguments: argparse.Namespace) -> int:
             "answers no more is the administrators' to free.",
         )
     return 0
-
-
-def _submit(folder: RunFolder, cluster: Cluster, replicas: int | None) -> Submission:
-    return _submit_all([(folder, cluster)], replicas)[0]
 
 
 def _submit_all(
@@ -177,8 +176,10 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     env = command_environment(None)
     commands = SlurmCommands(env)
     documents = []
+    shares = False
     for planned in plan_runs(loaded, say):
         cluster = cluster_settings(planned.loaded, env)
+        shares = shares or cluster.share
         if arguments.replicas:
             cluster = cluster.model_copy(update={"replicas": arguments.replicas})
         plan, folder = planned.plan, planned.folder
@@ -201,6 +202,10 @@ def _dry_run(arguments: argparse.Namespace) -> int:
             out().print(Text(script.text), soft_wrap=True)
     if arguments.json:
         print_json(documents)
+    elif shares and len(documents) > 1:
+        say(
+            "note: cluster.share: one array of replicas is submitted, for all runs; each has its gather"
+        )
     return 0
 
 

@@ -15,6 +15,7 @@ decided. Nothing here looks for processes that a killed worker left: Slurm ends 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -24,13 +25,13 @@ from typing import TYPE_CHECKING
 
 from evalkit.cluster import env as environment
 from evalkit.cluster.attempts import write_attempt
-from evalkit.cluster.batch import ENDED_CODE
+from evalkit.cluster.batch import ENDED_CODE, REQUEUE_CODE
 from evalkit.cluster.contexts import remove_caches
 from evalkit.cluster.deaths import ended_without_a_word
 from evalkit.cluster.departure import Departure
 from evalkit.cluster.failures import Failure, FailureKind
 from evalkit.cluster.job import QUERY_TIMEOUT_S, current_job
-from evalkit.cluster.jobs import find_replica, whose_turn
+from evalkit.cluster.jobs import find_replica, goes_on_after, whose_turn
 from evalkit.cluster.requeue import Ending
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import JobState, job_state
@@ -56,19 +57,27 @@ def main(argv: Sequence[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     root, code = argv
     job = current_job()
-    folder = whose_turn(RunFolder(Path(root)), job.job_id)
-    departure = Departure(folder, _replica(folder, job), load_cluster(folder), job)
+    owner = RunFolder(Path(root))
+    folder = whose_turn(owner, job.job_id)
+    replica = _replica(folder, job)
+    goes_on = goes_on_after(owner, folder, job.job_id)
+    departure = Departure(folder, replica, load_cluster(folder), job, goes_on=goes_on)
     try:
-        take_leave(folder, departure, job, int(code))
+        take_leave(folder, departure, job, int(code), owner)
     except ClusterError as error:
         if not departure.is_refused:
             raise
         print(error, file=sys.stderr)  # noqa: T201 - into the job's log, where its end is looked up
+        if goes_on:  # this run is refused again when the job is back, and the next has its turn
+            return REQUEUE_CODE
     return ENDED_CODE
 
 
-def take_leave(folder: RunFolder, departure: Departure, job: JobInfo, code: int) -> None:
-    """Record how the attempt ended, and let its job go on if it may: SystemExit."""
+def take_leave(
+    folder: RunFolder, departure: Departure, job: JobInfo, code: int, owner: RunFolder
+) -> None:
+    """Record how the attempt ended, and let its job go on if it may: SystemExit. The job's files are
+    `owner`'s."""
     own = departure.own()
     if own is not None:  # its keeper may have been killed with it
         with contextlib.suppress(StoreError):
@@ -79,7 +88,7 @@ def take_leave(folder: RunFolder, departure: Departure, job: JobInfo, code: int)
     elif own is not None and (own.end is not None or own.reason is not None):
         ending = Ending(job.restart_count, (own.reason or str(own.end),))  # it was told to stop
     elif _may_go_on(job):  # else Slurm ended it, and its accounts say why
-        failure = explain_code(folder, job, code)
+        failure = explain_code(folder, job, code, owner)
         if own is None:
             spent = departure.record_failure(failure)
         else:
@@ -90,15 +99,15 @@ def take_leave(folder: RunFolder, departure: Departure, job: JobInfo, code: int)
     departure.finish(ending, spent)
 
 
-def explain_code(folder: RunFolder, job: JobInfo, code: int) -> Failure:
+def explain_code(folder: RunFolder, job: JobInfo, code: int, owner: RunFolder) -> Failure:
     """The failure of an attempt of which nothing but its exit code is known."""
-    output = folder.job_log(job.job_id)
+    output = owner.job_log(job.job_id)
     try:
         lines = last_lines(read_end(output, limit=SHOWN_BYTES))
     except OSError:
         lines = []
     node = job.nodes[0] if job.nodes else job.host
-    shown = str(output.relative_to(folder.root))
+    shown = os.path.relpath(output, folder.root)
     return Failure(FailureKind.UNKNOWN, ended_without_a_word(code), node, shown, tuple(lines))
 
 

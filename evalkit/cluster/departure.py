@@ -130,7 +130,7 @@ class Departure:
         if own is not None and own.end == "done" and not self._goes_on:
             return
         refusal = spent or refuse(self.history(), self._cluster)
-        if self.is_cancelled():
+        if self.is_cancelled() and not self._goes_on:
             self._say_cause("cancelled")
             verdict = Verdict(Action.END, "the run was cancelled")
         elif job.executor == "local":

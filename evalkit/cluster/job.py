@@ -83,11 +83,9 @@ class ReplicaJob:
     def __call__(self) -> None:
         """Work until nothing is left to lease. Exits with the worker's code when that is not 0."""
         early: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            # not to import in a handler what is being imported when it runs
-            signal.signal(number, lambda signum, _frame: early.append(signum))
         failure: BaseException | None = None
         for position, run_dir in enumerate(runs := (self.run_dir, *self.then)):
+            keep_signals(early)  # not to import in a handler what is being imported when it runs
             if self.then:
                 note_turn(RunFolder(Path(self.run_dir)), current_job_id(), Path(run_dir))
             failure = self._work_for(run_dir, early, is_last=position + 1 == len(runs)) or failure
@@ -110,6 +108,7 @@ class ReplicaJob:
                 raise
             traceback.print_exc()  # submitit would, and end with a code that says nothing
             if not is_last:
+                early += tenure.heard  # the job ends: the next run's turn is to take leave of it
                 return error
             raise SystemExit(ENDED_CODE) from None
         return None
@@ -133,8 +132,7 @@ class GatherJob:
     def __call__(self) -> None:
         """Grade and gather. Raises IncompleteError while units are missing; the job then counts as failed."""
         early: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, lambda signum, _frame: early.append(signum))
+        keep_signals(early)
         from evalkit.cluster.gathering import Gathering  # heavy: it knows this module
 
         gathering = Gathering(RunFolder(Path(self.run_dir)))
@@ -160,6 +158,12 @@ def current_job_id() -> str:
     if env.get(EXECUTOR) == "slurm":
         return slurm_id(env)
     return env.get("SUBMITIT_LOCAL_JOB_ID", "0")
+
+
+def keep_signals(kept: list[int]) -> None:
+    """Keep what tells a job to end until somebody can act on it."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda signum, _frame: kept.append(signum))
 
 
 def load_secrets(folder: RunFolder) -> None:

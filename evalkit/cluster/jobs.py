@@ -136,11 +136,26 @@ def is_wanted_elsewhere(folder: RunFolder, job: JobRecord) -> bool:
 
 def find_replica(folder: RunFolder, job_id: str) -> str | None:
     """The replica that a Slurm job or array element runs; None when it is not on record. Raises StoreError."""
+    job = _find_job(folder, job_id)
+    return None if job is None else job.replicas[job.elements.index(job_id)]
+
+
+def _find_job(folder: RunFolder, job_id: str) -> JobRecord | None:
     found = None
     for job in read_jobs(folder):  # ids start again when a controller is reset: the last one counts
         if job.executor == "slurm" and job_id in job.elements and job.replicas:
-            found = job.replicas[job.elements.index(job_id)]
+            found = job
     return found
+
+
+def goes_on_after(owner: RunFolder, folder: RunFolder, job_id: str) -> bool:
+    """Whether a job of `owner` works for other runs when it is done with this one. Raises StoreError."""
+    job = _find_job(owner, job_id)
+    if job is None or not job.shared:
+        return False
+    roots = [owner.root, *((owner.root / other).resolve() for other in job.shared)]
+    later = roots[roots.index(folder.root) + 1 :] if folder.root in roots else []
+    return any(not is_cancelled(RunFolder(root), job_id) for root in later)
 
 
 def latest_submission(records: list[JobRecord]) -> list[JobRecord]:

@@ -18,7 +18,7 @@ import psutil
 from evalkit.cluster.accounting import NO_ACCOUNTS, History, read_accounts
 from evalkit.cluster.local import START_TOLERANCE_S, find_process
 from evalkit.cluster.replica_report import ENDED
-from evalkit.cluster.slurm import JobRow, SlurmCommands
+from evalkit.cluster.slurm import JobRow, Queue, SlurmCommands
 from evalkit.cluster.states import LIVE, JobState
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def ask_all(questions: Sequence[Question], commands: SlurmCommands, *, now: floa
         return [_without_slurm(question, now) for question in questions]
     jobs = [on_slurm(question.records) for question in questions]
     queue = commands.queue(job_ids(record for records in jobs for record in records))
-    queued = [queue.of(r[0].name, min(each.time for each in r)) if r else {} for r in jobs]
+    queued = [_rows_of(queue, records) for records in jobs]
     untold = [
         [
             *(r for r in records if not rows.keys() >= {*r.elements}),
@@ -124,6 +124,15 @@ def ask_all(questions: Sequence[Question], commands: SlurmCommands, *, now: floa
             Answer(found, history, None if history.error == NO_ACCOUNTS else history.error)
         )
     return answers
+
+
+def _rows_of(queue: Queue, records: Sequence[JobRecord]) -> dict[str, JobRow]:
+    """Rows of a run's jobs. A job that it shares has another run's name."""
+    rows: dict[str, JobRow] = {}
+    for name in dict.fromkeys(record.name for record in records):
+        since = min(record.time for record in records if record.name == name)
+        rows |= queue.of(name, since)
+    return rows
 
 
 def _without_slurm(question: Question, now: float) -> Answer:

@@ -198,12 +198,12 @@ def failures_in_a_row(history: Sequence[AttemptRecord]) -> int:
 
 
 def fruitless_in_a_row(history: Sequence[AttemptRecord]) -> int:
-    """Latest attempts that kept nothing."""
+    """Latest attempts that kept nothing, though something was owed."""
     count = 0
     for record in reversed(history):
         if record.has_kept:
             break
-        count += 1
+        count += record.end != "done"
     return count
 
 

@@ -25,7 +25,13 @@ from evalkit.cluster.credentials import (
 )
 from evalkit.cluster.executor import check_folder
 from evalkit.cluster.grading import ungraded_tasks
-from evalkit.cluster.jobs import JobRecord, job_name, read_fence, read_jobs
+from evalkit.cluster.jobs import (
+    JobRecord,
+    is_wanted_elsewhere,
+    job_name,
+    read_fence,
+    read_jobs,
+)
 from evalkit.cluster.judge_check import check_judges_here, find_judges
 from evalkit.cluster.launch import LocalLaunch, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
@@ -179,7 +185,14 @@ class Submitter:
         commands = SlurmCommands(self.env)
         reports = read_reports(self.folder)
         live = live_elements(known, commands, now=self.clock.wall(), reports=reports)
-        running = tuple(job for job in known if live.intersection(job.elements))
+        fence = read_fence(self.folder).submission
+        running = tuple(
+            job
+            for job in known
+            if live.intersection(job.elements)
+            # a shared job that goes on without this run is none of its own
+            and not (job.submission <= fence and is_wanted_elsewhere(self.folder, job))
+        )
         self._refuse_ending(running)
         self._refuse_unrecorded(known, commands)
         if self.replicas is None and any(job.role == "replicas" for job in running):

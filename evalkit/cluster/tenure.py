@@ -57,6 +57,11 @@ class Tenure:
         self.is_over = False
         """What `hold` raised is the end of the job, by decision."""
 
+    @property
+    def heard(self) -> list[int]:
+        """Numbers of the signals that came."""
+        return [signal.Signals[name] for name in self._signals]
+
     def hold(self, early: Sequence[int] = ()) -> None:
         """Work until nothing is left to lease. `early`: signals that came before this call.
 

@@ -8,6 +8,7 @@ environment is an argument, and no network or data set is touched.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,19 @@ def load_recipe(  # noqa: PLR0913 - each is an argument of the command line
         for variant in find_variants(document)
     ]
     notes = None if found is None else found.notes
-    return replace(whole, variants=tuple(variants), notes=notes)
+    loaded = replace(whole, variants=tuple(variants), notes=notes)
+    _refuse_same_labels(loaded)
+    return loaded
+
+
+def _refuse_same_labels(loaded: LoadedRecipe) -> None:
+    labels = Counter(cell.label(model) for cell in loaded.cells for model in cell.recipe.models)
+    twice = next((label for label, count in labels.items() if count > 1), None)
+    if twice is not None:
+        raise RecipeError(
+            f"{loaded.path}: two runs of the sweep would be called {twice}",
+            hint="Rename a model or a variant: a run is called MODEL-VARIANT.",
+        )
 
 
 def _load(

@@ -177,7 +177,7 @@ class Cluster(Section):
     """Servers that share the run's work: tasks of one Slurm array."""
     share: bool = False
     """The runs of a sweep share their jobs: each job works for one after the other and reloads its server
-    in between. Else each run has jobs of its own."""
+    in between. Else each run has jobs of its own. `max_hours` and `max_failures` count for each run."""
     array_parallelism: int | None = Field(None, ge=1)
     """Most replicas of one submit at once."""
     nodes: int = Field(1, ge=1)

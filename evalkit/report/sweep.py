@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from filelock import SoftFileLock, Timeout
 
+from evalkit.errors import StoreError
 from evalkit.report.artifacts import read_results, render_json
 from evalkit.store.layout import RunFolder
 from evalkit.store.publish import publish
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 CELLS = "sweep.json"
 SUMMARY = "summary.json"
+LOCK_WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +44,40 @@ class Cell:
 
 def write_cells(root: Path, cells: Sequence[Cell]) -> None:
     """Add cells to those that the sweep has. Raises StoreError."""
-    known = {cell.label: cell for cell in (*read_cells(root), *cells)}
-    body = [
-        {"label": c.label, "model": c.model, "variant": c.variant or None, "step": c.step}
-        for c in known.values()
-    ]
-    publish(root / CELLS, render_json({"cells": body}))
+    lock = SoftFileLock(root / ".sweep.lock", timeout=LOCK_WAIT_S)
+    try:
+        lock.acquire()
+    except (Timeout, OSError) as error:
+        raise StoreError(
+            f"cannot lock {lock.lock_file}: {error}",
+            hint="Another evalkit may note runs of this sweep; when none runs any more, remove that file.",
+        ) from error
+    try:
+        known = {cell.label: cell for cell in (*read_cells(root), *cells)}
+        body = [
+            {"label": c.label, "model": c.model, "variant": c.variant or None, "step": c.step}
+            for c in known.values()
+        ]
+        publish(root / CELLS, render_json({"cells": body}))
+    finally:
+        lock.release()
 
 
 def read_cells(root: Path) -> list[Cell]:
-    """The cells of a sweep's folder, in their order; [] where it is none."""
+    """The cells of a sweep's folder, in their order; [] where it is none. Raises StoreError."""
     try:
         body = orjson.loads((root / CELLS).read_bytes())
         return [
             Cell(c["label"], c["model"], c.get("variant") or "", c.get("step"))
             for c in body["cells"]
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{root / CELLS} cannot be read: {error}",
+            hint="It only lists the sweep's runs: remove it, and `evalkit prepare` writes it again.",
+        ) from error
 
 
 def published(root: Path, label: str, tasks: Sequence[str]) -> dict[str, Results]:

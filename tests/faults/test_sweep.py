@@ -110,6 +110,13 @@ def test_one_run_is_cancelled(place: Place) -> None:
     assert process.is_running()
     assert ends(place)["step-1"] == [("r0.a1", "drained")]
     assert ends(place)["step-2"] == []
+    again = place.evalkit("resume", second.root)
+    assert "submitted 20 owed units" in again
+    own = [job.job_id for job in read_jobs(second) if job.role == "replicas"]
+    assert len(own) == 2
+    assert "already" not in again
+    place.evalkit("cancel", second.root)
+    assert process.is_running()
     assert "stopped process" in place.evalkit("cancel", third.root)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
