@@ -23,6 +23,7 @@ demo: ## set up, serve a tiny model with vLLM, evaluate it, show the results
 test: ## set up, check style, types and layers, then run the tests (real vLLM, real Slurm)
 	@scripts/install_system_packages
 	@$(SETUP) --extras $(TEST),cpu
+	@command -v chromium >/dev/null || $(BIN)/playwright install --with-deps chromium
 	@$(MAKE) --no-print-directory checks
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 

@@ -93,6 +93,7 @@ def test_a_checkpoint_that_cannot_be_served(place: Place) -> None:
     assert run_of(place, "step-10").results("addition").exists()
 
 
+@pytest.mark.long
 def test_one_run_is_cancelled(place: Place) -> None:
     """The job leaves it out, also while it works for it, and goes on with the others; a cancel of all ends
     the job."""
