@@ -176,10 +176,8 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     env = command_environment(None)
     commands = SlurmCommands(env)
     documents = []
-    shares = False
     for planned in plan_runs(loaded, say):
         cluster = cluster_settings(planned.loaded, env)
-        shares = shares or cluster.share
         if arguments.replicas:
             cluster = cluster.model_copy(update={"replicas": arguments.replicas})
         plan, folder = planned.plan, planned.folder
@@ -202,7 +200,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
             out().print(Text(script.text), soft_wrap=True)
     if arguments.json:
         print_json(documents)
-    elif shares and len(documents) > 1:
+    elif len(documents) > 1 and cluster_settings(loaded, env).share:
         say(
             "note: cluster.share: one array of replicas is submitted, for all runs; each has its gather"
         )
