@@ -14,10 +14,12 @@ import yaml
 import zstandard
 
 from evalkit.errors import IncompleteError, StoreError, UsageError
+from evalkit.recipe.request import Reasoning, RequestSettings
 from evalkit.report.export.kinds import KINDS, export_run
 from evalkit.report.export.options import ExportOptions, flag
-from evalkit.report.export.outgoing import masked
+from evalkit.report.export.outgoing import masked, refuse_taking_back, run_settings
 from evalkit.report.export.source import ExportedRun, load_export
+from evalkit.report.export.wandb_run import complete_there
 from evalkit.report.facts import RunFacts
 from evalkit.report.gather import gather_task
 from tests.unit.report.run_builder import Echo, PrivateEcho, TestRun, echo, make_run
@@ -237,6 +239,35 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(point.step, point.value) for point in history] == [(0, 2.0), (1, 0.0)]
     names = {each.path for each in client.list_artifacts(run.info.run_id)}
     assert names == {"echo.results.json", "echo.samples.jsonl.zst"}
+    with pytest.raises(UsageError, match="has complete results of echo, and these are partial"):
+        export_run(make_export(tmp_path / "c", left_out=2), "mlflow", options)
+    [kept] = client.search_runs([experiment.experiment_id])
+    assert (kept.data.metrics, kept.data.tags) == (run.data.metrics, run.data.tags)
+
+
+def test_wandb_takes_no_headline_back(tmp_path: Path) -> None:
+    """A partial export after a complete one is refused; the other order is not."""
+    partial, whole = make_export(tmp_path / "a", left_out=2), make_export(tmp_path / "b")
+    assert complete_there({"echo/complete": False}, partial) == []
+    complete = complete_there({"echo/complete": True}, partial)
+    with pytest.raises(UsageError, match="W&B has complete results of echo"):
+        refuse_taking_back(partial, complete, "W&B")
+    refuse_taking_back(whole, complete, "W&B")
+
+
+def test_requests_and_reasoning_are_sent_where_they_are_set(tmp_path: Path) -> None:
+    """What changed the requests is among the settings."""
+    run = make_export(tmp_path)
+    [task] = run.tasks
+    assert run_settings(run)["tasks"]["echo"]["request"] == {}
+    update = {
+        "request": RequestSettings(add={"top": 1}, remove=("seed",)),
+        "reasoning": Reasoning(strip=False),
+    }
+    changed = replace(task, plan=task.plan.model_copy(update=update))
+    sent = run_settings(replace(run, tasks=(changed,)))["tasks"]["echo"]
+    assert sent["request"] == {"add": {"top": 1}, "remove": ["seed"]}
+    assert sent["reasoning"] == {"strip": False}
 
 
 def read_sent(path: Path) -> list[dict[str, Any]]:
