@@ -55,7 +55,7 @@ def export_wandb(run: ExportedRun, dest: Path, options: ExportOptions) -> list[s
             settings=_settings(wandb, key),
         )
         with ours, tempfile.TemporaryDirectory() as folder:
-            complete = complete_there(ours.summary, run)
+            complete = _complete_there(ours.summary, run)
             if not any(task.is_partial and task.name in complete for task in run.tasks):
                 _fill(wandb, ours, run, options, Path(folder))
             offline = f"{Path(ours.dir).parent} (send it with `wandb sync`)"
@@ -69,7 +69,7 @@ def export_wandb(run: ExportedRun, dest: Path, options: ExportOptions) -> list[s
     return [where]
 
 
-def complete_there(summary: Mapping[str, Any], run: ExportedRun) -> list[str]:
+def _complete_there(summary: Mapping[str, Any], run: ExportedRun) -> list[str]:
     """The tasks that W&B has complete results of; what it has is not known offline."""
     return [task.name for task in run.tasks if summary.get(f"{task.name}/complete") is True]
 
