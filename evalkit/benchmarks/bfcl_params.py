@@ -17,6 +17,7 @@ from pydantic import field_validator, model_validator
 from evalkit.benchmarks.bfcl_backends import BackendName, recording_sha256, why_not
 from evalkit.benchmarks.bfcl_dialogue import ReasoningReplay  # noqa: TC001 - pydantic reads it
 from evalkit.benchmarks.contract import BenchmarkParams
+from evalkit.benchmarks.fields import starts_at_the_root
 from evalkit.errors import DataError
 from evalkit.scoring.bfcl_categories import CATEGORIES, GROUPS, WEB_SEARCH
 from evalkit.scoring.bfcl_simulators import VECTOR_PRELOAD
@@ -73,13 +74,9 @@ class BfclParams(BenchmarkParams):
         meant = {name for each in value for name in GROUPS.get(each, (each,))}
         return tuple(name for name in CATEGORIES if name in meant)
 
-    @field_validator("web_recording", "encoder_path", "package_path")
-    @classmethod
-    def _starts_at_the_root(cls, value: str | None) -> str | None:
-        """Solving and scoring happen elsewhere than planning: where would a relative path start?"""
-        if value is not None and not value.startswith(("/", "~")):
-            raise ValueError("the path must begin with / or ~")
-        return value
+    _starts_at_the_root = field_validator("web_recording", "encoder_path", "package_path")(
+        starts_at_the_root
+    )
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:

@@ -31,3 +31,11 @@ def require_unique_ids(samples: Sequence[Sample], where: str) -> None:
         if sample.id in seen:
             raise DataError(f"{where}: two rows have the id {sample.id!r}")
         seen.add(sample.id)
+
+
+def starts_at_the_root(path: str | None) -> str | None:
+    """A path of a recipe that is used elsewhere than where the plan is made: nothing says there where a
+    relative one would start. Raises ValueError."""
+    if path is not None and not path.startswith(("/", "~")):
+        raise ValueError("the path must begin with / or ~")
+    return path

@@ -22,7 +22,7 @@ from pydantic import field_validator
 from evalkit.benchmarks.card_sampling import CARD_SAMPLING
 from evalkit.benchmarks.contract import Benchmark, BenchmarkParams, Dataset, Sample, Score, Solution
 from evalkit.benchmarks.data import DataSource
-from evalkit.benchmarks.fields import field, require_unique_ids, text_field
+from evalkit.benchmarks.fields import field, require_unique_ids, starts_at_the_root, text_field
 from evalkit.errors import DataError, ScorerError
 from evalkit.scoring.ifbench_checkers import (
     NEEDS_TAGGER,
@@ -87,13 +87,7 @@ class IfBenchParams(BenchmarkParams):
     """Plan also where NLTK's tagger is missing: answers to `words:start_verb` then have no score, and
     the result is incomplete, until it is there."""
 
-    @field_validator("checkers_path")
-    @classmethod
-    def _starts_at_the_root(cls, value: str | None) -> str | None:
-        """Scoring happens elsewhere than planning, so nothing says where a relative path would start."""
-        if value is not None and not value.startswith(("/", "~")):
-            raise ValueError("the path must begin with / or ~")
-        return value
+    _starts_at_the_root = field_validator("checkers_path")(starts_at_the_root)
 
 
 class IfBench(Benchmark[IfBenchParams]):

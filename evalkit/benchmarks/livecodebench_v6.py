@@ -33,7 +33,7 @@ from evalkit.benchmarks.contract import (
     Score,
     Solution,
 )
-from evalkit.benchmarks.fields import require_unique_ids, text_field
+from evalkit.benchmarks.fields import require_unique_ids, starts_at_the_root, text_field
 from evalkit.benchmarks.lcb_data import (
     SOURCE,
     Problems,
@@ -106,13 +106,7 @@ class LiveCodeBenchV6Params(BenchmarkParams):
     tests: Place = "staged"
     """`staged`: the tests lie in evalkit's cache folder; `frozen`: in the run's own folder (1.4 GB)."""
 
-    @field_validator("python")
-    @classmethod
-    def _starts_at_the_root(cls, value: str | None) -> str | None:
-        """Grading happens elsewhere than planning, so nothing says where a relative path would start."""
-        if value is not None and not value.startswith(("/", "~")):
-            raise ValueError("the path must begin with / or ~")
-        return value
+    _starts_at_the_root = field_validator("python")(starts_at_the_root)
 
     @model_validator(mode="after")
     def _goes_forward(self) -> Self:

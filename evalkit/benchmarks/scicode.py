@@ -31,7 +31,7 @@ from evalkit.benchmarks.contract import (
     Score,
     Solution,
 )
-from evalkit.benchmarks.fields import require_unique_ids, text_field
+from evalkit.benchmarks.fields import require_unique_ids, starts_at_the_root, text_field
 from evalkit.benchmarks.prompt_templates import PromptTemplate, load_prompt
 from evalkit.errors import ScorerError
 from evalkit.scoring.scicode_code import assemble, extract_code
@@ -79,13 +79,7 @@ class SciCodeParams(BenchmarkParams):
     timeout_s: float = Field(30.0, ge=1, le=86_400)
     """What the program of a step may take (s): 30 behind the card, 1800 in the authors' harness."""
 
-    @field_validator("test_data", "python")
-    @classmethod
-    def _starts_at_the_root(cls, value: str | None) -> str | None:
-        """Scoring happens elsewhere than planning, so nothing says where a relative path would start."""
-        if value is not None and not value.startswith(("/", "~")):
-            raise ValueError("the path must begin with / or ~")
-        return value
+    _starts_at_the_root = field_validator("test_data", "python")(starts_at_the_root)
 
 
 class SciCode(Benchmark[SciCodeParams]):

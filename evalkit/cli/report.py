@@ -14,7 +14,13 @@ from evalkit.cli.runs import runs_named
 from evalkit.errors import UsageError
 from evalkit.report.page.markdown import render_markdown
 from evalkit.report.page.sources import read_run, run_labels
-from evalkit.report.page.views import curve_points, score_view, task_heading, task_names, task_view
+from evalkit.report.page.views import (
+    learning_curves,
+    score_view,
+    task_heading,
+    task_names,
+    task_view,
+)
 from evalkit.report.page.write import DEFAULT_MB, default_path, make_page, title_of
 from evalkit.report.rescore import rescored
 from evalkit.report.tables import row_of, show_results
@@ -153,7 +159,7 @@ def _show(runs: Sequence[RunReport]) -> None:
 
 def _show_side_by_side(runs: Sequence[RunReport], labels: Sequence[str]) -> None:
     names = task_names(runs)
-    has_steps = any(curve_points(runs, name) for name in names)
+    has_steps = any(learning_curves(runs, name) for name in names)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("model", overflow="fold")
     for head in (*(["step"] if has_steps else []), *(task_heading(runs, name) for name in names)):

@@ -33,7 +33,6 @@ NEAR_END_S = 60.0
 """A TERM so close to the time limit is of the limit: Slurm's times are whole minutes."""
 DEFAULT_WARNING_S = 180.0
 """How long before the time limit a job is warned (cluster.signal_delay_s), where nobody says."""
-LOG_BYTES = 64 * 1024
 KINDS = {
     JobState.PREEMPTED: FailureKind.PREEMPTED,
     JobState.NODE_FAIL: FailureKind.NODE_FAILURE,
@@ -210,11 +209,11 @@ def _witness(
     Slurm writes why it ended a job into the job's own output, which all its executions share.
     """
     output = folder.job_log(attempt.job_id)
-    said = [line for line in _end(output) if _is_about(line, attempt, kind)]
+    said = [line for line in logs.readable_end(output) if _is_about(line, attempt, kind)]
     if said:
         return _within(output, folder), tuple(said[-logs.LAST :])
     worker = folder.worker_log(attempt.replica, attempt.attempt)
-    lines = tuple(logs.last_lines(_end(worker)))
+    lines = tuple(logs.last_lines(logs.readable_end(worker)))
     return (_within(worker, folder) if worker.exists() else None), lines
 
 
@@ -237,7 +236,7 @@ def explain_job(row: JobRow, folder: RunFolder) -> Failure | None:
     if row.state is JobState.DONE or not row.state.is_over:
         return None
     output = folder.job_log(row.job_id)
-    lines = _end(output)
+    lines = logs.readable_end(output)
     log = _within(output, folder) if lines else None
     killed = [line for line in lines if STEP_OOM.search(line)]
     if row.state in KINDS or killed:
@@ -261,13 +260,6 @@ def _failed_job(reason: str, node: str | None, log: str | None, lines: list[str]
     if cause is not None:
         return Failure(cause.kind, reason, node, log, cause.lines)
     return Failure(FailureKind.UNKNOWN, reason, node, log, tuple(logs.find_errors(lines)))
-
-
-def _end(path: Path) -> list[str]:
-    try:
-        return logs.read_end(path, limit=LOG_BYTES)
-    except OSError:
-        return []
 
 
 def _within(path: Path, folder: RunFolder) -> str:

@@ -49,7 +49,7 @@ from evalkit.recipe.secret_text import mask
 from evalkit.recipe.serving import VllmServing
 from evalkit.recipe.yaml_text import render_yaml
 from evalkit.report.artifacts import render_json
-from evalkit.report.page.steps import find_step
+from evalkit.report.steps import find_step
 from evalkit.report.sweep import Cell, write_cells
 from evalkit.serving.hub import hub_identity
 from evalkit.serving.identity import checkpoint_identity

@@ -32,7 +32,6 @@ KINDS = {
     Outcome.JUDGE_ERROR: FailureKind.JUDGE,
 }
 GRADERS = frozenset({FailureKind.SCORER, FailureKind.JUDGE})
-LOG_BYTES = 64 * 1024
 LEAST_CHARS = 6
 """Words shorter than this are in any log."""
 OURS = re.compile(r"^.*\bstatus \d{3}: | \(after \d+ retries\)$")
@@ -112,7 +111,7 @@ def _of_grading(
     if number.isdecimal():
         node = next((r.host for r in counts.reports if r.attempt == int(number)), None)
         worker = counts.place.worker_log(replica, int(number))
-        text = _end(worker)
+        text = logs.readable_end(worker)
         lines = _traceback(text, "grade of ") or _naming(text, detail.text)
         log = str(worker.relative_to(folder.root)) if worker.exists() else None
     return UnitFailures(task, n, Failure(KINDS[outcome], detail.text or NOT_SAID, node, log, lines))
@@ -136,11 +135,11 @@ def _in_attempt(
     if not number.isdecimal():
         return Place(node)
     worker = folder.worker_log(replica, int(number))
-    lines = _traceback(_end(worker), f"of {task} failed on sample ")
+    lines = _traceback(logs.readable_end(worker), f"of {task} failed on sample ")
     if lines and kind is FailureKind.SCORER:
         return Place(node, worker, lines)
     for log in (worker, folder.server_log(replica, int(number))):
-        if lines := _naming(_end(log), detail.text):
+        if lines := _naming(logs.readable_end(log), detail.text):
             return Place(node, log, lines)
     return Place(node, worker if worker.exists() else None)
 
@@ -149,7 +148,7 @@ def _in_gather(folder: RunFolder, task: str, words: str, jobs: Iterable[JobStatu
     """The output of the gather's job where it has the words; else the result that does."""
     for job in jobs:
         log = folder.job_log(job.job_id)
-        if job.role == "gather" and (lines := _naming(_end(log), words)):
+        if job.role == "gather" and (lines := _naming(logs.readable_end(log), words)):
             return Place(job.nodes or None, log, lines)
     result = folder.results(task)
     return Place(None, result if result.exists() else None)
@@ -172,10 +171,3 @@ def _traceback(lines: Sequence[str], words: str) -> tuple[str, ...]:
     ends = (index for index, line in enumerate(rest) if NEW_RECORD.match(line))
     below = rest[: next(ends, len(rest))]
     return (first.rstrip(), *logs.last_lines(below)[1 - logs.LAST :])
-
-
-def _end(path: Path) -> list[str]:
-    try:
-        return logs.read_end(path, limit=LOG_BYTES)
-    except OSError:
-        return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evalkit.base import Frozen
+from evalkit.recipe.request import Reasoning, RequestSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,9 @@ def flat_settings(results: Results) -> dict[str, Any]:
         "samples": results.headline.n_samples,
         "not_run": list(results.not_run),
         "generation": settings.generation,
+        # results of older versions have neither: what is not said there was the default
+        "request": {**RequestSettings().model_dump(mode="json"), **settings.request},
+        "reasoning": {**Reasoning().model_dump(mode="json"), **settings.reasoning},
         "params": settings.params,
         "prompts": settings.prompts,
         "data": provenance.data.model_dump(mode="json"),

@@ -35,7 +35,7 @@ from evalkit.report.headline import (
     split_by_subset,
 )
 from evalkit.report.judging import judge_facts
-from evalkit.report.page.write import write_report
+from evalkit.report.page.write import renew_report
 from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary
 from evalkit.report.scorer import Scorer
 from evalkit.report.settings import describe_settings
@@ -46,7 +46,7 @@ from evalkit.store.publish import remove_abandoned
 from evalkit.store.union import ShardUnion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Sample
     from evalkit.plan.model import Plan, TaskPlan
@@ -117,9 +117,12 @@ def gather_run(
         if not results.complete and find_complete(folder, plan, task) is not None:
             kept.append(task.name)
     summary = write_summary(folder, plan, facts.gpu_seconds)
-    write_report(folder, plan)
     run = RunResults(tuple(gathered), summary, tuple(kept))
-    _log(folder, run, clock())
+    now = clock()
+    _log(folder, (_describe(results, results.task in run.kept) for results in run.tasks), now)
+    problem = renew_report(folder, plan)
+    if problem is not None:
+        _log(folder, (problem,), now)
     logs = folder.stdout.parent
     remove_abandoned((folder.replicas, folder.leases, folder.cluster, logs, folder.artifacts()))
     if not allow_partial:
@@ -308,12 +311,10 @@ def _describe_missing(results: Results, kept: bool) -> str:
     return f"{text}; earlier complete artifacts were left as they are" if kept else text
 
 
-def _log(folder: RunFolder, run: RunResults, now: float) -> None:
+def _log(folder: RunFolder, found: Iterable[str], now: float) -> None:
     """Append what was found to the run's log. Raises StoreError."""
     stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-    lines = [
-        f"{stamp} gather {_describe(results, results.task in run.kept)}\n" for results in run.tasks
-    ]
+    lines = [f"{stamp} gather {each}\n" for each in found]
     try:
         folder.stdout.parent.mkdir(parents=True, exist_ok=True)
         with folder.stdout.open("a", encoding="utf-8") as file:

@@ -22,6 +22,7 @@ TAIL_LINES = 25
 # vLLM prints the root cause of a failed start hundreds of lines before the end: two tracebacks of
 # two processes follow it.
 SEARCH_BYTES = 512 * 1024
+HINT_BYTES = 64 * 1024
 LINE_CHARS = 400
 # Servers print what they were doing right before an error, and its details right after it.
 BEFORE, AFTER = 1, 2
@@ -135,6 +136,14 @@ def read_end(path: Path, start: int = 0, limit: int = SEARCH_BYTES) -> list[str]
     except FileNotFoundError:
         return []
     return data.decode(errors="replace").splitlines()
+
+
+def readable_end(path: Path) -> list[str]:
+    """The last lines of a log, at most 64 KiB; [] where it cannot be read, for who wants hints alone."""
+    try:
+        return read_end(path, limit=HINT_BYTES)
+    except OSError:
+        return []
 
 
 def tail(lines: list[str], secrets: Iterable[str] = ()) -> str:

@@ -100,7 +100,7 @@ def _path(override: Override, data: Any) -> Path:
     path: list[str | int] = []
     while parts:
         if tuple(path) == TASKS:
-            index, count = _task(parts, _tasks(data), override)
+            index, count = _task(parts, task_names(data), override)
             path.append(index)
         else:
             here = _at(data, tuple(path))
@@ -155,9 +155,6 @@ def task_names(data: Any) -> list[str]:
     tasks = _at(data, TASKS)
     items = tasks if isinstance(tasks, list) else []
     return [str(item.get("name", "")) if isinstance(item, dict) else str(item) for item in items]
-
-
-_tasks = task_names
 
 
 def selected(names: Sequence[str], wanted: Sequence[str]) -> list[int]:

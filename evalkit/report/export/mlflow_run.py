@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import evalkit
 from evalkit.errors import UsageError
-from evalkit.report.export.outgoing import run_numbers, run_settings, write_results, write_samples
+from evalkit.report.export.outgoing import (
+    refuse_taking_back,
+    run_numbers,
+    run_settings,
+    write_results,
+    write_samples,
+)
 from evalkit.report.export.packages import need
 from evalkit.report.export.source import PARTIAL
 
@@ -49,6 +55,9 @@ def export_mlflow(run: ExportedRun, options: ExportOptions) -> list[str]:
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment = _experiment(client, options.project or EXPERIMENT)
         ours = _find_or_create(client, experiment, run)
+        tags = client.get_run(ours).data.tags
+        complete = [t.name for t in run.tasks if tags.get(f"evalkit.complete.{t.name}") == "true"]
+        refuse_taking_back(run, complete, f"MLflow run {ours}")
         _fill(mlflow, client, ours, run, options)
     except (mlflow.exceptions.MlflowException, OSError, ModuleNotFoundError) as error:
         raise UsageError(
@@ -82,7 +91,7 @@ def _fill(
     mlflow: ModuleType, client: Any, ours: str, run: ExportedRun, options: ExportOptions
 ) -> None:
     entities = mlflow.entities
-    params = [entities.Param(name, str(value)) for name, value in _flat(run_settings(run))]
+    params = [entities.Param(_name(name), str(value)) for name, value in _flat(run_settings(run))]
     for start in range(0, len(params), PARAMS):
         client.log_batch(ours, params=params[start : start + PARAMS])
     metrics = list(_changed(mlflow, client, ours, run))

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import zstandard
 
+from evalkit.errors import UsageError
 from evalkit.recipe.secret_text import mask
 from evalkit.report.artifacts import ZSTD_LEVEL
 from evalkit.store.records import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from evalkit.report.export.source import ExportedRun, ExportedTask
@@ -86,6 +87,8 @@ def run_settings(run: ExportedRun) -> dict[str, Any]:
             "n_samples": task.plan.n_samples,
             "fingerprint": task.plan.fingerprint,
             "generation": task.plan.generation.model_dump(mode="json", exclude_none=True),
+            "request": task.plan.request.model_dump(mode="json", exclude_defaults=True),
+            "reasoning": task.plan.reasoning.model_dump(mode="json", exclude_defaults=True),
         }
         for task in run.tasks
     }
@@ -95,6 +98,20 @@ def run_settings(run: ExportedRun) -> dict[str, Any]:
         | {"fingerprint": plan.fingerprint, "tasks": tasks}
     )
     return settings
+
+
+def refuse_taking_back(run: ExportedRun, complete: Iterable[str], where: str) -> None:
+    """Raises UsageError where a task would be sent as partial that is complete there: a service keeps the
+    numbers it has, so the old headline would stand beside the new counts as if it were of them."""
+    known = set(complete)
+    names = [task.name for task in run.tasks if task.is_partial and task.name in known]
+    if names:
+        raise UsageError(
+            f"{where} has complete results of {', '.join(names)}, and these are partial: the numbers "
+            "there would not be of them",
+            hint="Nothing was changed. Finish the run (`evalkit resume`), leave the task out with -t, or "
+            "delete the run there first.",
+        )
 
 
 def run_numbers(run: ExportedRun) -> dict[str, float]:

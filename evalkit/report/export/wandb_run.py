@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import UsageError
-from evalkit.report.export.outgoing import run_numbers, run_settings, write_results, write_samples
+from evalkit.report.export.outgoing import (
+    refuse_taking_back,
+    run_numbers,
+    run_settings,
+    write_results,
+    write_samples,
+)
 from evalkit.report.export.packages import need
 from evalkit.report.export.source import PARTIAL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
     from evalkit.report.export.options import ExportOptions
@@ -48,7 +55,9 @@ def export_wandb(run: ExportedRun, dest: Path, options: ExportOptions) -> list[s
             settings=_settings(wandb, key),
         )
         with ours, tempfile.TemporaryDirectory() as folder:
-            _fill(wandb, ours, run, options, Path(folder))
+            complete = _complete_there(ours.summary, run)
+            if not any(task.is_partial and task.name in complete for task in run.tasks):
+                _fill(wandb, ours, run, options, Path(folder))
             offline = f"{Path(ours.dir).parent} (send it with `wandb sync`)"
             where = offline if options.offline else str(ours.url)
     except (wandb.errors.Error, OSError) as error:
@@ -56,7 +65,13 @@ def export_wandb(run: ExportedRun, dest: Path, options: ExportOptions) -> list[s
             f"W&B: {error}",
             hint="Check the key, the project and the network, or write the files with --offline.",
         ) from error
+    refuse_taking_back(run, complete, where)  # not above: W&B would mark its run as failed
     return [where]
+
+
+def _complete_there(summary: Mapping[str, Any], run: ExportedRun) -> list[str]:
+    """The tasks that W&B has complete results of; what it has is not known offline."""
+    return [task.name for task in run.tasks if summary.get(f"{task.name}/complete") is True]
 
 
 def _key(options: ExportOptions) -> str | None:

@@ -19,8 +19,8 @@ from evalkit.report.page.speed import run_span, time_plots
 from evalkit.report.page.views import (
     ScoreView,
     TaskView,
-    curve_points,
     find_differences,
+    learning_curves,
     score_points,
     score_view,
     task_heading,
@@ -129,7 +129,7 @@ def page_view(runs: Sequence[RunReport], title: str, groups: Sequence[Group]) ->
     points = score_points(runs, names)
     columns = [_column(run, label, names) for run, label in zip(runs, labels, strict=True)]
     several = len(runs) > 1
-    curves = {name: curve_points(runs, name) for name in names} if several else {}
+    curves = {name: learning_curves(runs, name) for name in names} if several else {}
     differing = [(name, ", ".join(find_differences(runs, name))) for name in names]
     restricted = {t.plan.name for run in runs for t in run.tasks if t.is_restricted}
     return PageView(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from evalkit.report.page.sources import run_labels
 from evalkit.report.page.views import (
-    curve_points,
     find_differences,
+    learning_curves,
     score_view,
     task_heading,
     task_names,
@@ -78,7 +78,7 @@ def _span(score: ScoreView) -> str:
 
 def _side_by_side(runs: Sequence[RunReport], labels: Sequence[str]) -> list[str]:
     names = task_names(runs)
-    has_steps = any(curve_points(runs, name) for name in names)
+    has_steps = any(learning_curves(runs, name) for name in names)
     rows = []
     for run, label in zip(runs, labels, strict=True):
         step = [] if not has_steps else ["-" if run.step is None else f"{run.step:,}"]

@@ -21,6 +21,8 @@ ROW = 26.0
 LABEL = 120.0
 """Width of the names beside it."""
 LABEL_LETTERS = 18
+LEGEND_ROW = 16.0
+LEGEND_LETTERS = 54
 OUTCOMES = ("ok", "truncated", "empty", "context_overflow", "refused")
 """The model's own outcomes, in the order they are stacked; failures of ours come behind them."""
 
@@ -48,6 +50,15 @@ class CurvePoint:
     low: float | None
     high: float | None
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The scores of one variant over training steps."""
+
+    label: str
+    """What sets it apart from the others; empty where there is one variant."""
+    points: Sequence[CurvePoint]
 
 
 def score_plot(points: Sequence[ScorePoint]) -> Markup:
@@ -89,16 +100,15 @@ def _score(point: ScorePoint, y: float, px: Callable[[float], float]) -> Markup:
     return Markup("").join(parts)
 
 
-def curve_plot(task: str, points: Sequence[CurvePoint]) -> Markup:
-    """The learning curve of one task: its score over training steps, with intervals."""
-    ordered = sorted(points, key=lambda point: point.step)
-    values = [v for p in ordered for v in (p.value, p.low, p.high) if v is not None]
+def curve_plot(task: str, curves: Sequence[Curve]) -> Markup:
+    """The learning curves of one task: its score over training steps, with intervals, a line and a row of
+    the legend for each variant."""
+    points = [point for curve in curves for point in curve.points]
+    values = [v for p in points for v in (p.value, p.low, p.high) if v is not None]
+    steps = [point.step for point in points]
     y = linear_ticks(max(0.0, min(values)), min(100.0, max(values)))
-    x = linear_ticks(
-        0.0 if ordered[0].step < ordered[-1].step / 3 else ordered[0].step, ordered[-1].step
-    )
+    x = linear_ticks(0.0 if min(steps) < max(steps) / 3 else min(steps), max(steps))
     frame = Frame((x[0], x[-1]), (y[0], y[-1]))
-    places = [(frame.px(p.step), frame.py(p.value)) for p in ordered]
     parts = [
         svg.axes(
             frame,
@@ -106,15 +116,30 @@ def curve_plot(task: str, points: Sequence[CurvePoint]) -> Markup:
             [Tick(at, f"{at:g}") for at in y],
             x_name="training step",
             y_name="score, percent",
-        ),
-        svg.line(places, "line c0"),
+        )
     ]
+    height = frame.height
+    for number, curve in enumerate(curves):
+        parts += _curve(frame, number, curve)
+        if curve.label:
+            parts.append(svg.mark(svg.LEFT, height + 8, number, curve.label))
+            label = _shortened(curve.label, LEGEND_LETTERS)
+            parts.append(svg.text(svg.LEFT + 10, height + 12, label, "tick"))
+            height += LEGEND_ROW
+    return svg.plot(f"Score of {task} over training steps", height, parts)
+
+
+def _curve(frame: Frame, number: int, curve: Curve) -> list[Markup]:
+    css = f"c{number % COLOURS}"
+    ordered = sorted(curve.points, key=lambda point: point.step)
+    places = [(frame.px(p.step), frame.py(p.value)) for p in ordered]
+    parts = [svg.line(places, f"line {css}")]
     for point, (at, height) in zip(ordered, places, strict=True):
         if point.low is not None and point.high is not None:
             ends = (at, frame.py(point.low)), (at, frame.py(point.high))
-            parts.append(svg.whisker(*ends, "whisker c0"))
-        parts.append(svg.mark(at, height, 0, point.title))
-    return svg.plot(f"Score of {task} over training steps", frame.height, parts)
+            parts.append(svg.whisker(*ends, f"whisker {css}"))
+        parts.append(svg.mark(at, height, number, point.title))
+    return parts
 
 
 def histogram_plot(
@@ -220,9 +245,5 @@ def outcome_class(outcome: str) -> str:
     return f"o-{outcome}" if outcome in OUTCOMES else "o-ours"
 
 
-def _shortened(name: str) -> str:
-    return (
-        name
-        if len(name) <= LABEL_LETTERS
-        else f"{name[: LABEL_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
-    )
+def _shortened(name: str, letters: int = LABEL_LETTERS) -> str:
+    return name if len(name) <= letters else f"{name[: letters - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.errors import StoreError, UsageError
 from evalkit.report.artifacts import read_results
-from evalkit.report.page.steps import find_step
+from evalkit.report.steps import find_step
 from evalkit.report.traffic import Traffic
 from evalkit.serving.telemetry import read_telemetry
 

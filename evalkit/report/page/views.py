@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evalkit.plan.fingerprint import flatten
-from evalkit.report.page.plots import CurvePoint, ScorePoint
+from evalkit.report.page.plots import Curve, CurvePoint, ScorePoint
 from evalkit.report.tables import UNKNOWN, row_of
 
 if TYPE_CHECKING:
@@ -196,9 +196,41 @@ def _point(number: int, run: RunReport, results: Results) -> ScorePoint:
     return ScorePoint(results.task, number, row.percent, low, high, title)
 
 
-def curve_points(runs: Sequence[RunReport], name: str) -> list[CurvePoint]:
-    """The points of a task's learning curve: complete results of runs whose step is known; fewer than
-    two steps are no curve."""
+def learning_curves(runs: Sequence[RunReport], name: str) -> list[Curve]:
+    """The learning curves of a task, one for each way in which it was measured: a line through different
+    settings would show as progress what they did. Complete results of runs whose step is known are their
+    points; fewer than two steps are no curve."""
+    variants: dict[str, list[RunReport]] = {}
+    for run in runs:
+        task = run.task(name)
+        if task is not None and run.step is not None:
+            variants.setdefault(repr(_variant(task)), []).append(run)
+    differing = find_differences([run for found in variants.values() for run in found], name)
+    curves = [
+        Curve(_label(found[0], name, differing), _points(found, name))
+        for found in variants.values()
+    ]
+    return [curve for curve in curves if len({point.step for point in curve.points}) > 1]
+
+
+def _variant(task: TaskReport) -> list[tuple[str, object]]:
+    """How a task was measured, whatever its model."""
+    return sorted((k, v) for k, v in _identity(task).items() if not k.startswith(MODELS))
+
+
+def _label(run: RunReport, name: str, keys: Sequence[str]) -> str:
+    """A variant by the values of these keys; checksums come last, for they tell a person least."""
+    task = run.task(name)
+    identity = {} if task is None else _identity(task)
+    checksums = [key for key in keys if key.endswith("sha256")]
+    said = [
+        *(f"{k} {identity[k]}" if k in identity else f"no {k}" for k in keys if k not in checksums),
+        *(f"{key} {str(identity.get(key, UNKNOWN))[:8]}" for key in checksums),
+    ]
+    return ", ".join(said)
+
+
+def _points(runs: Sequence[RunReport], name: str) -> list[CurvePoint]:
     points = []
     for run in runs:
         task = run.task(name)
@@ -211,4 +243,4 @@ def curve_points(runs: Sequence[RunReport], name: str) -> list[CurvePoint]:
         score = score_view(task.results)
         title = f"{run.plan.model.name}: {score.value}, {score.span}"
         points.append(CurvePoint(run.step, row.percent, low, high, title))
-    return points if len({point.step for point in points}) > 1 else []
+    return points

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from evalkit.errors import UsageError
+from evalkit.errors import EvalkitError, UsageError
 from evalkit.report.page.html import render_html
 from evalkit.report.page.selection import select
 from evalkit.report.page.sources import read_run
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from evalkit.report.page.sources import RunReport
     from evalkit.report.page.units import Group
     from evalkit.store.layout import RunFolder
+
+log = logging.getLogger("evalkit.report")
 
 MEGABYTE = 1_000_000
 DEFAULT_MB = 16
@@ -53,6 +56,26 @@ def make_page(
 def write_report(folder: RunFolder, plan: Plan) -> None:
     """Publish `report.html` over the published results of all tasks. Raises StoreError."""
     publish(folder.report, make_page([read_run(folder, plan)], plan.run).content)
+
+
+def renew_report(folder: RunFolder, plan: Plan) -> str | None:
+    """Publish the page anew; says why there is none.
+
+    A page is read from results and shows nothing that they do not have, so one that cannot be made, such
+    as over a task whose plug-in is not installed here, fails no gather. The old one goes then: it would
+    show other numbers than the results beside it.
+    """
+    try:
+        write_report(folder, plan)
+    except EvalkitError as error:
+        problem = f"there is no {folder.report.name}: {error.message}"
+        try:
+            folder.report.unlink(missing_ok=True)
+        except OSError as reason:
+            problem = f"{folder.report.name} is an old one: {error.message} ({reason.strerror})"
+        log.warning("%s; `evalkit report %s` makes it", problem, folder.root)
+        return problem
+    return None
 
 
 def title_of(runs: Sequence[RunReport]) -> str:

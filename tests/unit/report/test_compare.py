@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evalkit.report.compare import REGRESSION, UNTESTED, Rules, compare_runs
+from evalkit.report.differences import flat_settings, setting_differences
 from evalkit.report.scored import Unscored
 from evalkit.report.statistics import Interval
 from tests.unit.report.scored_builder import Halves, Tasks, loaded
@@ -186,6 +187,47 @@ def test_no_common_sample(tasks: Tasks) -> None:
         only(compare(tasks.scored(rows(3)), second)).reason
         == "of 0 common samples: nothing to compare"
     )
+
+
+TOLD_OTHERWISE = {
+    "differs_from_profile": "says what generation, request, reasoning and params say",
+    "identity": "is made of the others",
+    "fingerprint": "hashes identity",
+    "plan_fingerprint": "is every run's own",
+}
+"""Settings that a comparison does not list, and why."""
+
+
+def test_every_setting_is_compared(tasks: Tasks) -> None:
+    """A field that is added to the results either shows where it differs, or is named above."""
+    flat = flat_settings(tasks.results)
+    settings = tasks.results.settings
+    marks = {
+        "profile": "custom",
+        "served_model_name": "else",
+        "grader": "g",
+        "requests_sha256": "r",
+        "judge": {"identity": {"x": 1}, "deployment": {"served_model_name": "gpt"}},
+    }
+    for name in type(settings).model_fields:
+        value = marks.get(name, {"mark": "m"})
+        changed = settings.model_copy(update={name: value})
+        shows = flat_settings(tasks.results.model_copy(update={"settings": changed})) != flat
+        assert shows == (name not in TOLD_OTHERWISE), name
+
+
+def test_what_old_results_do_not_say_was_the_default(tasks: Tasks) -> None:
+    """Results of before there were adapters compare equal to those of runs without any."""
+    settings = tasks.results.settings
+    old = settings.model_copy(update={"request": {}, "reasoning": {}})
+    new = tasks.results.model_copy(update={"settings": old})
+    assert flat_settings(new) == flat_settings(tasks.results)
+    added = old.model_copy(update={"request": {"add": {"top": 1}}, "reasoning": {"strip": False}})
+    pairs = {"t": (new, new.model_copy(update={"settings": added}))}
+    assert sorted((d.key, d.first, d.second) for d in setting_differences(pairs)) == [
+        ("reasoning.strip", True, False),
+        ("request.add.top", None, 1),
+    ]
 
 
 def test_settings_that_differ(tasks: Tasks) -> None:

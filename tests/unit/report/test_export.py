@@ -6,7 +6,8 @@ import csv
 import struct
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from unittest.mock import MagicMock
 
 import orjson
 import pytest
@@ -14,9 +15,11 @@ import yaml
 import zstandard
 
 from evalkit.errors import IncompleteError, StoreError, UsageError
+from evalkit.recipe.request import Reasoning, RequestSettings
+from evalkit.report.export import wandb_run
 from evalkit.report.export.kinds import KINDS, export_run
 from evalkit.report.export.options import ExportOptions, flag
-from evalkit.report.export.outgoing import masked
+from evalkit.report.export.outgoing import masked, run_settings
 from evalkit.report.export.source import ExportedRun, load_export
 from evalkit.report.facts import RunFacts
 from evalkit.report.gather import gather_task
@@ -237,6 +240,57 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(point.step, point.value) for point in history] == [(0, 2.0), (1, 0.0)]
     names = {each.path for each in client.list_artifacts(run.info.run_id)}
     assert names == {"echo.results.json", "echo.samples.jsonl.zst"}
+    with pytest.raises(UsageError, match="has complete results of echo, and these are partial"):
+        export_run(make_export(tmp_path / "c", left_out=2), "mlflow", options)
+    [kept] = client.search_runs([experiment.experiment_id])
+    assert (kept.data.metrics, kept.data.tags) == (run.data.metrics, run.data.tags)
+
+
+def test_wandb_takes_no_headline_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partial export after a complete one is refused and changes nothing; its W&B run ends well."""
+    ended: list[object] = []
+
+    class Known:
+        """A run as W&B hands it out again."""
+
+        url, dir, tags = "https://wandb.example/run", "d", ()
+        summary: ClassVar[dict[str, Any]] = {}
+        log_artifact = staticmethod(lambda _artifact: None)
+
+        def __enter__(self) -> Known:
+            return self
+
+        def __exit__(self, kind: object, *_: object) -> None:
+            ended.append(kind)
+
+    wandb = MagicMock()
+    wandb.init.return_value = Known()
+    wandb.errors.Error = RuntimeError
+    monkeypatch.setattr(wandb_run, "need", lambda *_: wandb)
+    partial, whole = make_export(tmp_path / "a", left_out=2), make_export(tmp_path / "b")
+    for run in (partial, whole):
+        export(run, "wandb", tmp_path / "out")
+    before = dict(Known.summary)
+    assert (before["echo/headline"], before["echo/complete"]) == (0.625, True)
+    with pytest.raises(UsageError, match="has complete results of echo, and these are partial"):
+        export(partial, "wandb", tmp_path / "out")
+    assert Known.summary == before
+    assert ended == [None, None, None]
+
+
+def test_requests_and_reasoning_are_sent_where_they_are_set(tmp_path: Path) -> None:
+    """What changed the requests is among the settings."""
+    run = make_export(tmp_path)
+    [task] = run.tasks
+    assert run_settings(run)["tasks"]["echo"]["request"] == {}
+    update = {
+        "request": RequestSettings(add={"top": 1}, remove=("seed",)),
+        "reasoning": Reasoning(strip=False),
+    }
+    changed = replace(task, plan=task.plan.model_copy(update=update))
+    sent = run_settings(replace(run, tasks=(changed,)))["tasks"]["echo"]
+    assert sent["request"] == {"add": {"top": 1}, "remove": ["seed"]}
+    assert sent["reasoning"] == {"strip": False}
 
 
 def read_sent(path: Path) -> list[dict[str, Any]]:

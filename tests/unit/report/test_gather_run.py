@@ -8,7 +8,7 @@ import pytest
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze, write_frozen
 from evalkit.benchmarks.registry import make_benchmark
-from evalkit.errors import IncompleteError, PlanError, UsageError
+from evalkit.errors import IncompleteError, PlanError, RecipeError, UsageError
 from evalkit.recipe.schema import DataOverride
 from evalkit.report.gather import RunResults, gather_run
 from evalkit.report.results import Results, Summary
@@ -81,6 +81,30 @@ def test_all_tasks_make_a_summary_and_a_log(tmp_path: Path) -> None:
         "2023-11-14T22:13:20+00:00 gather open: complete, pass@1[avg-of-2] correct 100.00 %",
         "2023-11-14T22:13:20+00:00 gather choice: complete, pass@1[avg-of-2] correct 100.00 %",
     ]
+
+
+def test_a_page_that_cannot_be_made_fails_no_gather(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Results and log are there, the log says why there is no page, and the old page is gone."""
+    from evalkit.report.page import sources
+
+    def not_installed(name: str) -> None:
+        raise RecipeError(f"there is no benchmark {name!r}")
+
+    run = make_addition_run(tmp_path)
+    write_task(run, 0)
+    gather(run, allow_partial=True)
+    assert run.folder.report.exists()
+    write_task(run, 1)
+    monkeypatch.setattr(sources, "benchmark_class", not_installed)
+    assert gather(run).complete
+    assert orjson.loads(run.folder.summary.read_bytes())["complete"]
+    assert not run.folder.report.exists()
+    *_, choice, page = run.folder.stdout.read_text().splitlines()
+    assert "gather choice: complete" in choice
+    assert "gather there is no report.html: there is no benchmark 'addition'" in page
+    assert "there is no report.html" in caplog.text
 
 
 def test_a_gap_raises_after_the_artifacts_are_written(tmp_path: Path) -> None:

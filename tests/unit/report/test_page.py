@@ -16,9 +16,9 @@ from evalkit.report.page.markdown import render_markdown
 from evalkit.report.page.plots import Series, outcome_bar, time_plot
 from evalkit.report.page.sources import GpuUse, RunReport, read_run
 from evalkit.report.page.speed import time_plots
-from evalkit.report.page.steps import find_step
-from evalkit.report.page.views import curve_points, find_differences
+from evalkit.report.page.views import find_differences, learning_curves
 from evalkit.report.page.write import default_path, make_page, title_of
+from evalkit.report.steps import find_step
 from tests.unit.report.page_builder import HOSTILE, START, make_report, with_units
 from tests.unit.report.run_builder import make_run
 
@@ -184,7 +184,36 @@ def test_runs_stand_side_by_side_with_a_curve_where_steps_are_known(tmp_path: Pa
     assert "echo (card)" in text
     assert "Learning curves" in text
     assert "Learning curves" not in Reader(page_of(*sweep(tmp_path / "b", "x", "y"))).text
-    assert [p.step for p in curve_points(runs, "echo")] == [1000, 2000]
+    [curve] = learning_curves(runs, "echo")
+    assert (curve.label, [p.step for p in curve.points]) == ("", [1000, 2000])
+
+
+def test_each_variant_has_a_curve_of_its_own(tmp_path: Path) -> None:
+    """Two settings at two steps each are two lines with a legend, never one line through both; a variant
+    with one step is none."""
+
+    def vary(run: RunReport, seed: int) -> RunReport:
+        [task] = run.tasks
+        plan = task.plan.model_copy(
+            update={
+                "identity": {**task.plan.identity, "seed": seed, "requests_sha256": str(seed) * 64}
+            }
+        )
+        return replace(run, tasks=(replace(task, plan=plan),))
+
+    first, second = sweep(tmp_path, "m-step-1000", "m-step-2000")
+    runs = [vary(run, seed) for run in (first, second) for seed in (7, 8)]
+    curves = learning_curves([*runs, vary(first, 9)], "echo")
+    assert [(c.label, [p.step for p in c.points]) for c in curves] == [
+        ("seed 7, requests_sha256 77777777", [1000, 2000]),
+        ("seed 8, requests_sha256 88888888", [1000, 2000]),
+    ]
+    page = page_of(*runs).decode()
+    assert "seed 7, requests_sha256 77777777</text>" in page
+    assert "seed 8, requests_sha256 88888888</text>" in page
+    lines = re.findall(r'class="line (c\d)" points="([^"]+)"', page)
+    assert [css for css, _ in lines][:2] == ["c0", "c1"]
+    assert {len(places.split()) for _, places in lines[:2]} == {2}
 
 
 def test_an_incomplete_run_is_no_point_of_a_curve(tmp_path: Path) -> None:
@@ -193,7 +222,7 @@ def test_an_incomplete_run_is_no_point_of_a_curve(tmp_path: Path) -> None:
         make_report(tmp_path / "a", name="step-1"),
         make_report(tmp_path / "b", name="step-2", missing=1),
     ]
-    assert curve_points(runs, "echo") == []
+    assert learning_curves(runs, "echo") == []
 
 
 def test_runs_that_were_not_measured_alike_are_told_apart(tmp_path: Path) -> None:
