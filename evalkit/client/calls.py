@@ -92,6 +92,8 @@ class CallClient:
     def __init__(self, target: Target, settings: Client, clock: Clock) -> None:
         self._target = target
         self._policy = RetryPolicy(settings.max_retries, settings.retry_budget_s)
+        # Beside the pace, which counts requests: a call keeps its slot while it waits for its next try,
+        # so that in an outage the calls behind it do not begin to spend their own retries.
         self._slots = asyncio.Semaphore(settings.parallelism)
         self._clock = clock
         self._failures_in_a_row = 0

@@ -44,6 +44,10 @@ EPOCH_S = 1e9
 _DURATION = re.compile(
     r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?"
 )
+_UNIT_WORDS = re.compile(r"(?:days?|hours?|minutes?|min|seconds?|secs?)$")
+_WAIT_WORDS = re.compile(
+    r"\b(?:re-?try|try again) (?:again )?(?:in|after) ([\d.]*\d *[a-z][a-z0-9.]*)", re.IGNORECASE
+)
 _UNITS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
 
 
@@ -79,18 +83,36 @@ def wait_asked(headers: Mapping[str, str], body: bytes, now: float) -> float | N
     estimated = error.get("estimated_time")
     if isinstance(estimated, int | float) and not isinstance(estimated, bool):
         return max(0.0, float(estimated))
-    return None
+    return wait_in_words(str(error.get("message", "")))
 
 
-def is_used_up(status: int, body: bytes) -> bool:
-    """Whether credits or a quota are used up, which waiting does not bring back."""
+def wait_in_words(message: str) -> float | None:
+    """Seconds of `Please retry in 34.07s.` or `try again in 20 seconds`; null where no words say it."""
+    found = _WAIT_WORDS.search(message)
+    if found is None:
+        return None
+    text = found[1].lower().rstrip(".").replace(" ", "")
+    return parse_duration(_UNIT_WORDS.sub(lambda unit: unit[0][0], text))
+
+
+def is_used_up(status: int, body: bytes, *, asks_to_wait: bool = False) -> bool:
+    """Whether credits or a quota are used up, which waiting does not bring back.
+
+    Some speak of a quota per minute where they mean a rate: a 429 that names a wait, in its words or
+    elsewhere (`asks_to_wait`), is told by its code alone.
+    """
     if status == 402:
         return True
     if status not in (TOO_MANY, 403):
         return False
     error = _error_in(body)
     named = {str(error.get(key)).lower() for key in ("code", "type", "status")}
-    return bool(named & USED_UP) or bool(USED_UP_WORDS.search(str(error.get("message", ""))))
+    if named & USED_UP:
+        return True
+    message = str(error.get("message", ""))
+    if status == TOO_MANY and (asks_to_wait or wait_in_words(message) is not None):
+        return False
+    return bool(USED_UP_WORDS.search(message))
 
 
 def status_within(body: bytes) -> int | None:

@@ -215,7 +215,8 @@ def parse_event(data: bytes, hide: Callable[[bytes], bytes]) -> dict[str, Any]:
 def refused(url: str, refusal: Refusal, now: float) -> Exception:
     """What a status other than 200 means; `now` is in seconds since 1970."""
     status, body, headers = refusal
-    if is_used_up(status, body):
+    after_s = wait_asked(headers, body, now)
+    if is_used_up(status, body, asks_to_wait=bool(after_s)):
         return EndpointError(
             f"{url} has no credits or quota left for this key (status {status}): "
             f"{error_message(body)[0]}",
@@ -223,7 +224,6 @@ def refused(url: str, refusal: Refusal, now: float) -> Exception:
         )
     if is_retried(status):
         message = f"status {status}: {error_message(body)[0]}"
-        after_s = wait_asked(headers, body, now)
         limited = status == TOO_MANY or (status in OVERLOADED and after_s is not None)
         return PassingFaultError(message, status=status, retry_after_s=after_s, limited=limited)
     models_own = overflow_reply(status, body) or filtered_reply(status, body)

@@ -58,6 +58,11 @@ class HostedJudge:
         return f"judges.{self.plan.model.name}"
 
     @property
+    def trial(self) -> tuple[JudgePlan, ExternalServing, Mapping[str, Any]]:
+        """All that a trial of it depends on, the environment aside."""
+        return self.plan, self.serving, self.overrides
+
+    @property
     def text(self) -> str:
         """Who it is, for a message."""
         model = self.plan.deployment.served_model_name
@@ -74,9 +79,15 @@ def find_judges(folder: RunFolder, plan: Plan, tasks: Iterable[TaskPlan]) -> lis
         if not isinstance(serving, ExternalServing):
             continue
         overrides = benchmark_for(task).judge_overrides()
-        judge = HostedJudge(task.name, task.judge, serving, overrides)
-        known = [(each.plan, each.overrides) for each in found]
-        if (judge.plan, judge.overrides) not in known:
+        found.append(HostedJudge(task.name, task.judge, serving, overrides))
+    return distinct(found)
+
+
+def distinct(judges: Iterable[HostedJudge]) -> list[HostedJudge]:
+    """Without those that would be asked the same in the same way: runs of a sweep share theirs."""
+    found: list[HostedJudge] = []
+    for judge in judges:
+        if judge.trial not in [each.trial for each in found]:
             found.append(judge)
     return found
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
-    from evalkit.report.aggregate import RepeatScores
 
     Give: TypeAlias = "Callable[[UnitScore], None]"
 
@@ -100,12 +99,20 @@ class _Waiting:
         """Nothing yet, and no process."""
         return cls(benchmark, Scorer(benchmark, parallel=True, workers=1, deadline_s=DEADLINE_S))
 
-    def score(self, items: list[tuple[Sample, Solution]]) -> list[RepeatScores | ScorerError]:
-        """In the process. Raises ScorerError where there can be none."""
+    def unit_scores(self, items: list[tuple[Sample, Solution]]) -> list[UnitScore | None]:
+        """From the process; null for a unit without one. Raises ScorerError where there can be none."""
         if not self.is_started:
             self.scorer.__enter__()
             self.is_started = True
-        return self.scorer.score(items)
+        return [
+            None if isinstance(found, ScorerError) else of_values(self.benchmark, found.values)
+            for found in self.scorer.score(items)
+        ]
+
+    def give_up(self) -> None:
+        """Ask no more."""
+        self.is_given_up = True
+        self.items.clear()
 
 
 class ScoresBeside:
@@ -139,17 +146,19 @@ class ScoresBeside:
         taken = [waiting.items.popleft() for _ in range(min(BATCH, len(waiting.items)))]
         items = [(sample, solution) for sample, solution, _ in taken]
         try:
-            scores = await asyncio.to_thread(waiting.score, items)
+            scores = await asyncio.to_thread(waiting.unit_scores, items)
         except ScorerError as error:
             log.warning("no running score of %s: %s", waiting.benchmark.name, error)
-            waiting.is_given_up = True
-            waiting.items.clear()
+            waiting.give_up()
+            return
+        except Exception:
+            # No room for a process, or a plug-in's fault: the work goes on without, and the gather tells.
+            log.exception("no running score of %s", waiting.benchmark.name)
+            waiting.give_up()
             return
         for (_, _, give), score in zip(taken, scores, strict=True):
-            if not isinstance(score, ScorerError):
-                found = of_values(waiting.benchmark, score.values)
-                if found is not None:
-                    give(found)
+            if score is not None:
+                give(score)
 
     def close(self) -> None:
         """End the processes at once, whatever they are at."""

@@ -32,7 +32,7 @@ from evalkit.cluster.jobs import (
     read_fence,
     read_jobs,
 )
-from evalkit.cluster.judge_check import check_judges_here, find_judges
+from evalkit.cluster.judge_check import check_judges_here, distinct, find_judges
 from evalkit.cluster.launch import LocalLaunch, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.order import Member, Order
@@ -290,10 +290,10 @@ def send(
         then=tuple(Member(each.folder, each.plan, owing.number) for each, owing in rest),
     )
     secrets = [collect_secrets(each.plan, each.env) for each, _ in parts]
-    silent: tuple[str, ...] = ()
-    for each, _ in parts:
-        judges = find_judges(each.folder, each.plan, each.plan.tasks)
-        silent += tuple(check_judges_here(judges, each.env))
+    judges = [
+        judge for each, _ in parts for judge in find_judges(each.folder, each.plan, each.plan.tasks)
+    ]
+    silent = check_judges_here(distinct(judges), first.env)
     launch, left_out = _prepare_launch(order, first)
     for (each, owing), own in zip(parts, secrets, strict=True):
         if own:
@@ -313,7 +313,7 @@ def send(
     if left_out:
         said = f"left out {', '.join(left_out)}: attempts failed there repeatedly"
         warnings = (*warnings, said)
-    return launch, (*_dropped(first.env), *dict.fromkeys(silent), *warnings)
+    return launch, (*_dropped(first.env), *silent, *warnings)
 
 
 def _prepare_launch(

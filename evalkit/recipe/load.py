@@ -7,7 +7,6 @@ environment is an argument, and no network or data set is touched.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from evalkit.recipe.shape import recipe_shape
 from evalkit.recipe.shorthand import expand
 from evalkit.recipe.sweep import expand_patterns, find_variants, without_sweep
 from evalkit.recipe.target import lay_target
+from evalkit.recipe.values import as_name
 from evalkit.shipped import shipped_recipes
 
 if TYPE_CHECKING:
@@ -228,5 +228,5 @@ def _refuse_options(nemo: NemoOptions | None, path: Path) -> None:
 
 def _named(document: Document, path: Path) -> Document:
     """With a name; by default the file's, without what a name may not hold."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "recipe"
+    name = as_name(path.stem, "recipe")
     return document.over(Document({"name": name})) if not document.data.get("name") else document

@@ -16,6 +16,7 @@ from evalkit.errors import RecipeError
 from evalkit.recipe.document import Document, Path
 from evalkit.recipe.references import Substitution
 from evalkit.recipe.sweep import WILDCARD
+from evalkit.recipe.values import as_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +70,7 @@ def model_name(source: str) -> str:
     characters."""
     parts = [part for part in source.split("/") if part and not WILDCARD.search(part)]
     last = parts[-1] if parts else ""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip("._-")[:100] or "model"
+    return as_name(last, "model")
 
 
 def _source(text: str, base: File, env: Mapping[str, str]) -> dict[str, str]:

@@ -6,12 +6,12 @@ that is not about the target is refused, and models and serving of the recipe ar
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from evalkit.errors import RecipeError
 from evalkit.recipe.document import Document
 from evalkit.recipe.files import find_file, moved, read_file
+from evalkit.recipe.values import as_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +44,6 @@ def lay_target(document: Document, file: str | Path, kind: Kind, base: Path) -> 
     replaced = {"models", "serving"} & data.keys()
     kept = {key: value for key, value in document.data.items() if key not in replaced}
     result = layer.over(Document(kept, document.sources, document.selects))
-    name = f"{own}-{_stem(read.path)}"
+    name = f"{own}-{as_name(read.path.stem, 'target')}"
     named = Document({"output": {"name": name}}, {("output", "name"): f"--serving {file}"})
     return result if (data.get("output") or {}).get("name") else named.over(result)
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-") or "target"

@@ -6,6 +6,7 @@ request body refuses what evalkit sends itself. What a recipe is made of is in `
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
@@ -78,8 +79,14 @@ EnvName: TypeAlias = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), Words("the name of an environment variable")
 ]
 SecretName: TypeAlias = Annotated[EnvName, AfterValidator(_not_a_key)]
+MAX_NAME = 100
 Name: TypeAlias = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100),
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME),
     Words("a name of letters, digits, '.', '_' and '-' that starts with a letter or digit"),
 ]
+
+
+def as_name(text: str, default: str) -> str:
+    """A `Name` close to a text: what it may not hold becomes `-`; `default` where nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:MAX_NAME] or default

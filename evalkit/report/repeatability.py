@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from evalkit.report.aggregate import LEVEL
 from evalkit.report.paired import POWER
-from evalkit.report.statistics import Interval
+from evalkit.report.statistics import Interval, sample_variance
 from evalkit.report.student import t_quantile, t_tail
 
 
@@ -85,7 +85,7 @@ def within_variance(rows: Sequence[Row], strata: Mapping[str, float] | None = No
         if k == 1:
             variance += scale * _bound(part)
             continue
-        each = [_variance(row.scores) for row in part]
+        each = [sample_variance(row.scores) for row in part]
         # a sample with one odd answer of k: that none was seen does not prove that there is none
         variance += scale * max(math.fsum(each), 1 / k)
         squares += scale**2 * max(math.fsum(v * v for v in each), 1 / k**2) / (k - 1)
@@ -141,8 +141,3 @@ def _bound(rows: Sequence[Row]) -> float:
     p = (math.fsum(row.scores[0] for row in rows) + 1) / (total + 2)
     squares = math.fsum(row.weight**2 for row in rows)
     return (squares - (1 - 2 * p) ** 2 * total**2 / len(rows)) / 4
-
-
-def _variance(scores: Sequence[float]) -> float:
-    centre = math.fsum(scores) / len(scores)
-    return math.fsum((score - centre) ** 2 for score in scores) / (len(scores) - 1)

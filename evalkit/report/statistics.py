@@ -92,7 +92,7 @@ def run_means(scores: Scores, weights: Sequence[float] | None = None) -> list[fl
 def std_dev_across_runs(scores: Scores, weights: Sequence[float] | None = None) -> float:
     """Standard deviation of the k run means, k >= 2, divisor k - 1."""
     _need_repeats(scores)
-    return math.sqrt(_variance(run_means(scores, weights)))
+    return math.sqrt(sample_variance(run_means(scores, weights)))
 
 
 def std_err_across_runs(scores: Scores, weights: Sequence[float] | None = None) -> float:
@@ -103,7 +103,7 @@ def std_err_across_runs(scores: Scores, weights: Sequence[float] | None = None) 
 def avg_sample_std_dev(scores: Scores) -> float:
     """Mean over items of the standard deviation within an item, k >= 2, divisor k - 1."""
     _need_repeats(scores)
-    return mean([math.sqrt(_variance(row)) for row in scores])
+    return mean([math.sqrt(sample_variance(row)) for row in scores])
 
 
 def se_items_clustered(
@@ -135,7 +135,7 @@ def se_sampling_fixed_items(scores: Scores, weights: Sequence[float] | None = No
     v_i is the variance within item i (divisor k - 1), so k >= 2; for k = 1 use `se_binomial_upper`.
     """
     k = _need_repeats(scores)
-    variances = math.fsum(_variance(row) for row in scores)
+    variances = math.fsum(sample_variance(row) for row in scores)
     return math.sqrt(variances / k) / _total_weight(scores, weights)
 
 
@@ -196,7 +196,7 @@ def _sums_by(labels: Sequence[Hashable], values: Sequence[float]) -> list[float]
     return [math.fsum(group) for group in groups.values()]
 
 
-def _variance(values: Sequence[float]) -> float:
+def sample_variance(values: Sequence[float]) -> float:
     """Sample variance, divisor n - 1. The library's is exact and thirty times slower."""
     centre = mean(values)
     return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)

@@ -13,6 +13,7 @@ are known: `running`, `waiting` (requests in the engine), `kv_cache` (share in u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from typing import TYPE_CHECKING, Any
@@ -176,9 +177,12 @@ async def _output_of(command: tuple[str, ...], env: Mapping[str, str]) -> str:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), GPU_TIMEOUT_S)
+        # not wait_for, which may answer a cancel with a result that came at the same moment
+        async with asyncio.timeout(GPU_TIMEOUT_S):
+            output, _ = await process.communicate()
     except (TimeoutError, asyncio.CancelledError):
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            process.kill()
         raise
     if process.returncode:
         raise ValueError(f"nvidia-smi ends with exit code {process.returncode}")

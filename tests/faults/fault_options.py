@@ -186,6 +186,9 @@ def write_vllm(folder: Path) -> None:
     (package / "entrypoints/scale_out/api_router.py").write_text('"/inference/v1/abort_requests"\n')
     for made in (package, *(p for p in package.rglob("*") if p.is_dir())):
         (made / "__init__.py").touch()
+    # what is looked for in a version that gives up requests with their tokens
+    routes = package / "entrypoints" / "scale_out" / "abort.py"
+    routes.write_text('PATH = "/inference/v1/abort_requests"\n')
     metadata = folder / f"vllm-{VLLM_VERSION}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(

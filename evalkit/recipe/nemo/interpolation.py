@@ -51,7 +51,7 @@ class Interpolation:
             shown = "" if result is None else str(result)
             text = text[: found.start()] + shown + text[found.end() :]
         if START in text:
-            self._problem(path, f"a reference that is not closed; those that are read: {FORMS}")
+            self.problem(path, f"a reference that is not closed; those that are read: {FORMS}")
         return text
 
     def _one(self, expression: str, path: Path, chain: tuple[str, ...]) -> Any:
@@ -63,17 +63,17 @@ class Interpolation:
         if resolver == "select_not_null":
             candidates = (self._argument(each.strip(), path, chain) for each in rest.split(","))
             return next((each for each in candidates if each not in (None, MISSING)), None)
-        self._problem(path, f"there is no resolver '{resolver}'; references that are read: {FORMS}")
+        self.problem(path, f"there is no resolver '{resolver}'; references that are read: {FORMS}")
         return None
 
     def _key(self, name: str, path: Path, chain: tuple[str, ...]) -> Any:
         if name in chain:
-            self._problem(path, f"refers to itself: {' -> '.join((*chain, name))}")
+            self.problem(path, f"refers to itself: {' -> '.join((*chain, name))}")
             return None
         found = self._find(name)
         if found is None:
             near = nearest(name, [dotted(each) for each in _paths(self.data)])
-            self._problem(path, f"${{{name}}}: there is no such key. {near}".strip())
+            self.problem(path, f"${{{name}}}: there is no such key. {near}".strip())
             return None
         return self.value(found[0], path, (*chain, name))
 
@@ -98,10 +98,11 @@ class Interpolation:
         name, comma, default = text.partition(",")
         value = self.env.get(name.strip(), default if comma else None)
         if value is None:
-            self._problem(path, f"the environment variable {name.strip()} is not set")
+            self.problem(path, f"the environment variable {name.strip()} is not set")
         return value
 
-    def _problem(self, path: Path, text: str) -> None:
+    def problem(self, path: Path, text: str) -> None:
+        """A problem of a key; the same one is told once."""
         problem = Problem(path, text)
         if problem not in self.problems:
             self.problems.append(problem)

@@ -90,9 +90,7 @@ class Source:
 
     def problem(self, path: Path, text: str) -> None:
         """A problem of a key; the same one is told once."""
-        problem = Problem(path, text)
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self._references.problem(path, text)
 
     def unread(self, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
         """Keys with values that the file gave and nobody read; `is_ours` chooses among them."""

@@ -17,6 +17,8 @@ from evalkit.client.limits import (
     status_within,
     wait_asked,
 )
+from evalkit.client.transport import PassingFaultError, Refusal, refused
+from evalkit.errors import EndpointError
 
 NOW = 1_790_000_000.0
 
@@ -61,6 +63,11 @@ def test_retry_after(value: str | None, expected: float | None) -> None:
         ({"ratelimit-reset": "55"}, {}, 55.0),
         ({}, {"error": "Model x is currently loading", "estimated_time": 20.5}, 20.5),
         ({}, {"error": {"metadata": {"headers": {"X-RateLimit-Reset": "9"}}}}, 9.0),
+        ({}, {"error": {"message": "Please retry in 34.07s."}}, 34.07),
+        ({}, {"error": {"message": "Please try again in 6m0s. Visit us."}}, 360.0),
+        ({}, {"error": "Try again in 20 seconds"}, 20.0),
+        ({}, {"error": "Retry after 2 minutes."}, 120.0),
+        ({}, {"error": "Retry after 2 moons"}, None),
     ],
 )
 def test_how_long_to_wait(
@@ -80,11 +87,36 @@ def test_how_long_to_wait(
         (403, {"message": "Your input was flagged"}, False),
         (400, {"message": "insufficient credits"}, False),
         (429, "quota exhausted", True),
+        (429, "You exceeded your current quota. Please retry in 34.07s.", False),
+        (429, {"message": "quota exhausted, try again in 2 minutes"}, False),
+        (429, {"message": "Please retry in 34s", "code": "insufficient_quota"}, True),
+        (403, "Quota exhausted. Please retry in 34s.", True),
     ],
 )
 def test_used_up_is_not_too_fast(status: int, error: Any, expected: bool) -> None:
     """Credits that are gone do not come back by waiting."""
     assert is_used_up(status, orjson.dumps({"error": error})) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "is_limit"),
+    [
+        ({}, None, False),
+        ({"Retry-After": "0"}, None, False),
+        ({"Retry-After": "34"}, None, True),
+        ({"Retry-After": "34"}, "insufficient_quota", False),
+    ],
+)
+def test_quota_that_comes_back_is_a_limit(
+    headers: dict[str, str], code: str | None, is_limit: bool
+) -> None:
+    """Words about a quota decide only where no wait is named; a code decides in any case."""
+    error = {"message": "You exceeded your current quota", "code": code}
+    refusal = Refusal(429, orjson.dumps({"error": error}), headers)
+    found = refused("http://x", refusal, NOW)
+    assert isinstance(found, PassingFaultError if is_limit else EndpointError)
+    if isinstance(found, PassingFaultError):
+        assert (found.limited, found.retry_after_s) == (True, 34.0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,7 +13,13 @@ from evalkit.benchmarks.registry import make_benchmark
 from evalkit.client.trial import Patience
 from evalkit.cluster import judge_check
 from evalkit.cluster.failures import is_retryable
-from evalkit.cluster.judge_check import HostedJudge, check_judges, check_judges_here, find_judges
+from evalkit.cluster.judge_check import (
+    HostedJudge,
+    check_judges,
+    check_judges_here,
+    distinct,
+    find_judges,
+)
 from evalkit.errors import EndpointError, FailureKind
 from evalkit.plan.build import plan_deployment, plan_judge
 from evalkit.plan.model import ModelIdentity
@@ -185,6 +192,18 @@ def test_judges_that_are_needed(tmp_path: Path) -> None:
     found = find_judges(RunFolder(tmp_path), plan, plan.tasks)
     assert {judge.plan.generation.top_p for judge in found} == {None, 0.5}
     assert len(found) == 2
+
+
+def test_runs_share_a_judge() -> None:
+    """Forty checkpoints with one judge are one trial; another address, setting or form is another."""
+    [judge] = hosted("http://h/v1")
+    others = [
+        *hosted("http://h/v1", {"response_format": {}}),
+        *hosted("http://i/v1"),
+        *hosted("http://h/v1", check_models=True),
+    ]
+    many = [*hosted("http://h/v1") * 40, *others, replace(judge, task="another")]
+    assert distinct(many) == [judge, *others]
 
 
 def test_official_judge_is_tried_with_its_form() -> None:

@@ -132,6 +132,36 @@ async def test_the_server_is_recorded_without_gpus(
     assert caplog.text.count("GPUs are not recorded any more") == (0 if env else 1)
 
 
+async def test_a_cancel_ends_it_whatever_the_driver_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its process has ended as it was to be killed."""
+    asked = asyncio.Event()
+    endless = asyncio.Event()
+
+    class Process:
+        async def communicate(self) -> tuple[bytes, bytes]:
+            asked.set()
+            await endless.wait()
+            return b"", b""
+
+        def kill(self) -> None:
+            raise ProcessLookupError
+
+    async def start(*_: object, **__: object) -> Process:
+        return Process()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    program = tmp_path / "nvidia-smi"
+    program.touch(0o755)
+    telemetry = Telemetry(tmp_path / "t", {"PATH": str(tmp_path)}, lambda: 5.0)
+    task = asyncio.create_task(telemetry.record(Endpoint("http://h/v1", "m"), 0, every_s=0.01))
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=5.0)
+    assert task.cancelled()
+
+
 async def test_a_full_disk_costs_lines_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from evalkit.benchmarks.contract import BenchmarkParams, Sample, Score, Solution
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.cluster import running_score
 from evalkit.cluster.running_score import ScoreBudget, ScoresBeside, UnitScore
+from evalkit.report.aggregate import RepeatScores
 from tests.unit.report.run_builder import Echo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pytest
 
 SAMPLE = Sample("s", target="42")
 ANSWER = Solution("\\boxed{42}")
@@ -88,13 +90,23 @@ async def test_slow_scorers_run_beside_the_work() -> None:
     beside.put(benchmark, SAMPLE, ANSWER, give)  # after the end, it is not kept
 
 
-async def test_no_process_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["__enter__", "score"])
+@pytest.mark.parametrize(
+    "error", [running_score.ScorerError("no process"), OSError(11, "no fork"), MemoryError()]
+)
+async def test_no_process_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+    error: Exception,
+) -> None:
     """Where the scorer's process cannot be had, there is no running score, and nothing else."""
 
     def refuse(*_: object, **__: object) -> Any:
-        raise running_score.ScorerError("no process here")
+        raise error
 
-    monkeypatch.setattr(running_score.Scorer, "__enter__", refuse)
+    monkeypatch.setattr(running_score.Scorer, "__enter__", lambda scorer: scorer)
+    monkeypatch.setattr(running_score.Scorer, place, refuse)
     benchmark, beside, scores = make_benchmark("aime2025", {}, "card"), ScoresBeside(), []
     running = asyncio.create_task(beside.run())
     beside.put(benchmark, SAMPLE, ANSWER, scores.append)
@@ -103,6 +115,29 @@ async def test_no_process_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None
         await asyncio.sleep(0)
     assert scores == []
     assert not running.done()
+    beside.put(benchmark, SAMPLE, ANSWER, scores.append)
+    assert not waiting.items
+    assert caplog.text.count("no running score of aime2025") == 1
+    running.cancel()
+    beside.close()
+
+
+async def test_score_without_its_weight_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plug-in that forgets what its score is a share of loses its running score, and the log says why."""
+    benchmark, beside, scores = make_benchmark("aime2025", {}, "card"), ScoresBeside(), []
+    monkeypatch.setattr(type(benchmark), "score_weights", {benchmark.metric: "parts"})
+    monkeypatch.setattr(running_score.Scorer, "__enter__", lambda scorer: scorer)
+    found = RepeatScores("42", {benchmark.metric: 1.0})
+    monkeypatch.setattr(running_score.Scorer, "score", lambda *_: [found])
+    running = asyncio.create_task(beside.run())
+    beside.put(benchmark, SAMPLE, ANSWER, scores.append)
+    while not beside._waiting[benchmark.name].is_given_up:
+        await asyncio.sleep(0)
+    assert scores == []
+    assert not running.done()
+    assert "KeyError: 'parts'" in caplog.text
     running.cancel()
     beside.close()
 
