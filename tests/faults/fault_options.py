@@ -182,8 +182,6 @@ def write_vllm(folder: Path) -> None:
         path = package / "entrypoints" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(VLLM_MAIN if path.name != "__init__.py" else "")
-    # by this order evalkit knows a vLLM that can end a request and give its tokens
-    (package / "entrypoints/scale_out/api_router.py").write_text('"/inference/v1/abort_requests"\n')
     for made in (package, *(p for p in package.rglob("*") if p.is_dir())):
         (made / "__init__.py").touch()
     # what is looked for in a version that gives up requests with their tokens
