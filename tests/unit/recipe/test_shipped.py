@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from evalkit.recipe.load import load_recipe
 from evalkit.recipe.resolve import resolve_generation, resolve_serving
 from evalkit.recipe.template import load_template
 from evalkit.shipped import package_folder, shipped_files, shipped_recipes, shipped_templates
+from tests.unit.vectors import SHARED
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+BASE = "local_nvidia-nemotron-3-nano-30b-a3b-base.yaml"
 
 
 def test_checkout() -> None:
@@ -114,3 +118,12 @@ def test_nano_nvfp4_differs_in_the_checkpoint_alone() -> None:
     assert recipe.client.parallelism == 32
     same = ("serving", "generation", "tasks", "judges", "profile", "scoring")
     assert [getattr(recipe, key) for key in same] == [getattr(plain, key) for key in same]
+
+
+def test_nano_base_names_the_published_tasks() -> None:
+    """All 16, in their order, none of which can be run so far."""
+    published = yaml.safe_load((SHARED / "nemo_recipes" / "nemotron" / BASE).read_text())
+    recipe = load_recipe("nano-base", env={}).recipe
+    assert list(recipe.unavailable) == [task["name"] for task in published["evaluation"]["tasks"]]
+    assert len(recipe.unavailable) == 16
+    assert recipe.tasks == {}
