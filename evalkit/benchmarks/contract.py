@@ -272,6 +272,10 @@ class Benchmark(ABC, Generic[P]):
         """How many calls a `solve` of the sample makes, where that is known: for people who plan."""
         return 1 if self.single_call else None
 
+    def lacks(self) -> str | None:
+        """What grading will miss, where that is known beforehand: a sentence for people who plan."""
+        return None
+
     def parts(self, sample: Sample) -> Mapping[str, int]:
         """What a `solve` of the sample consists of where the number of its calls is not known, such as
         `{"dialogues": 1}`: for people who plan."""

@@ -33,7 +33,7 @@ from evalkit.benchmarks.contract import (
 )
 from evalkit.benchmarks.fields import require_unique_ids, starts_at_the_root, text_field
 from evalkit.benchmarks.prompt_templates import PromptTemplate, load_prompt
-from evalkit.errors import ScorerError
+from evalkit.errors import DataError, ScorerError
 from evalkit.scoring.scicode_code import assemble, extract_code
 from evalkit.scoring.scicode_environment import (
     PRELOAD,
@@ -107,7 +107,13 @@ class SciCode(Benchmark[SciCodeParams]):
     expected_tokens = 40_000
 
     def load(self, access: DataAccess) -> Dataset:
-        """One sample per problem, in file order. Raises DataError for rows that are not SciCode's."""
+        """One sample per problem, in file order. Raises DataError for rows that are not SciCode's, and for
+        a file of targets that is named and is not that of the authors."""
+        if self.params.test_data is not None:
+            try:
+                require_test_data(self._test_data())
+            except ScorerError as error:
+                raise DataError(error.message, hint=error.hint) from error
         template = load_prompt(self.params.prompt, access.base)
         template.require("problem_steps_str", "next_step_str", "dependencies")
         data = scicode_data.read_problems(access, self.licence)
@@ -117,6 +123,12 @@ class SciCode(Benchmark[SciCodeParams]):
         ]
         require_unique_ids(samples, self.name)
         return Dataset(samples, data.provenance, {template.name: template.sha256})
+
+    def lacks(self) -> str | None:
+        """The authors' file of targets, where none is given."""
+        if self.params.test_data is not None:
+            return None
+        return "without params.test_data everything is generated and nothing is scored"
 
     def n_calls(self, sample: Sample) -> int:
         """One for each step that is not given."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Submit = Callable[[Sequence[tuple[RunFolder, Cluster]], int | None], list[Submission]]
 
+SETTLE_S = 60.0
 MOST_S = 30.0
 """Longest time between two looks."""
 
@@ -40,6 +41,7 @@ def submit_as_they_appear(
     A checkpoint that cannot be evaluated is told once and looked at again; the others go on. Raises
     UsageError for a recipe without a wildcard, EvalkitError where the recipe itself is wrong.
     """
+    settle_s = _settle(arguments)
     told: set[str] = set()
     submitted: set[Path] = set()
     first = True
@@ -51,10 +53,14 @@ def submit_as_they_appear(
             say("watching for checkpoints; stop with Ctrl-C, nothing that is submitted is lost")
         first = False
         try:
-            time.sleep(min(MOST_S, max(1.0, arguments.settle)))
+            time.sleep(min(MOST_S, max(1.0, settle_s)))
         except KeyboardInterrupt:
             say("not watching any more")
             return 0
+
+
+def _settle(arguments: argparse.Namespace) -> float:
+    return SETTLE_S if arguments.settle is None else float(arguments.settle)
 
 
 def _load(arguments: argparse.Namespace, told: set[str], *, first: bool) -> LoadedRecipe | None:
@@ -85,7 +91,7 @@ def _submit_new(
     runs: list[PreparedRun] = []
     for model in loaded.recipe.models:
         one = loaded.keep_models({model})
-        if not _is_new(one, submitted) or not _is_at_rest(one, model, arguments.settle):
+        if not _is_new(one, submitted) or not _is_at_rest(one, model, _settle(arguments)):
             continue
         try:
             runs += recipes.prepare(arguments, one, partial(_say_once, told))

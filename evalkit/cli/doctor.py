@@ -14,7 +14,7 @@ from rich.text import Text
 from evalkit.cli.console import err, out, print_json
 from evalkit.cli.env import command_environment
 from evalkit.errors import EvalkitError, RecipeError, UsageError
-from evalkit.recipe.yaml_text import parse_scalar
+from evalkit.recipe.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +40,9 @@ class Check:
 
 def command_doctor(arguments: argparse.Namespace) -> int:
     """Exit code 1 when something is broken."""
+    if arguments.gold is None and (arguments.data or arguments.param):
+        name = "--data" if arguments.data else "--param"
+        raise UsageError(f"{name} has no effect without --gold", hint="Add --gold TASK.")
     if arguments.gold is not None:
         return _gold(arguments)
     checks = list(_checks())
@@ -145,11 +148,11 @@ def _shipped() -> Iterator[Check]:
 
 
 def parse_param(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, the value as an unquoted scalar of YAML. Raises UsageError."""
+    """KEY=VALUE, the value in YAML as for `-o`. Raises UsageError, RecipeError."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise UsageError(f"--param {text}: expected KEY=VALUE")
-    return key, parse_scalar(value)
+    return key, parse_yaml(value, f"--param {key}").data if value.strip() else ""
 
 
 def _gold(arguments: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def command_ls(arguments: argparse.Namespace) -> int:
     """List one kind of thing."""
+    _check(arguments)
     if arguments.what == "task":
         if arguments.name is None:
             raise UsageError("ls task needs a name", hint=f"Tasks: {', '.join(benchmark_names())}.")
@@ -41,6 +42,20 @@ def command_ls(arguments: argparse.Namespace) -> int:
     names = list(listing[0]) if listing else []
     out().print(_table(names, [[str(row[n]) for n in names] for row in listing]))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """No argument without effect. Raises UsageError."""
+    if arguments.name is not None and arguments.what != "task":
+        raise UsageError(
+            f"ls {arguments.what} takes no name",
+            hint=f"`evalkit ls task {arguments.name}` takes one.",
+        )
+    if arguments.output and arguments.what != "runs":
+        raise UsageError(f"--output has no effect with ls {arguments.what}")
+    for folder in arguments.output:
+        if not Path(folder).expanduser().is_dir():
+            raise UsageError(f"--output {folder}: there is no such folder")
 
 
 def describe_task(name: str) -> dict[str, Any]:

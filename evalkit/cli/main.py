@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells report it."""
+PIPE_CLOSED = 141
+"""Exit code after SIGPIPE, likewise."""
 MODULES = {
     "submit": "submit",
     "run": "run",
@@ -39,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = build_parser().parse_args(argv)
     module = import_module(f"evalkit.cli.{MODULES[arguments.command]}")
-    code: int = 0
     try:
-        code = getattr(module, f"command_{arguments.command}")(arguments)
+        code: int = getattr(module, f"command_{arguments.command}")(arguments)
         sys.stdout.flush()
     except EvalkitError as error:
         from evalkit.cli.console import show_error
@@ -52,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted; nothing already done is lost\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe went away (`evalkit logs | head`): not an error of ours.
+        # The reader of a pipe went away (`evalkit logs | head`): the code is a shell's for that, for what
+        # the command would have said of its work nobody knows.
         from evalkit.cli.console import drop_output
 
         drop_output()
+        return PIPE_CLOSED
     return code

@@ -162,7 +162,6 @@ def _add_submit(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--settle",
         type=seconds,
-        default=60.0,
         metavar="S",
         help="with --watch: seconds that a checkpoint must not have changed for (default: 60)",
     )

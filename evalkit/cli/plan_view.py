@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from evalkit.benchmarks.registry import benchmark_class
+from evalkit.benchmarks.registry import benchmark_class, make_benchmark
 from evalkit.cli.console import out, unavailable_lines
 from evalkit.client.continuable import find_obstacles
 from evalkit.client.request import fixed_fields
@@ -19,6 +19,7 @@ from evalkit.serving.vllm import can_load_plugin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evalkit.benchmarks.contract import Benchmark
     from evalkit.plan.model import Plan, TaskPlan
 
 
@@ -78,7 +79,9 @@ def plan_notes(plan: Plan) -> list[str]:
         for task in plan.tasks
         if task.parts
     ]
-    return [*notes, *(note for task in plan.tasks if (note := grading_note(task)))]
+    notes += [note for task in plan.tasks if (note := grading_note(task))]
+    lacking = ((task.name, _benchmark(task).lacks()) for task in plan.tasks)
+    return [*notes, *(f"{name}: {text}" for name, text in lacking if text)]
 
 
 def plan_total(plan: Plan) -> str:
@@ -95,6 +98,10 @@ def _listed(parts: Mapping[str, int]) -> str:
     """`3,641 single calls, 1,465 dialogues and 111 conversations`."""
     items = [f"{count:,} {name}" for name, count in parts.items()]
     return " and ".join([", ".join(items[:-1]), items[-1]] if items[1:] else items)
+
+
+def _benchmark(task: TaskPlan) -> Benchmark[Any]:
+    return make_benchmark(task.benchmark, task.params, task.profile)
 
 
 def grading_note(task: TaskPlan) -> str | None:

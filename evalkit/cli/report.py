@@ -40,6 +40,7 @@ def command_report(arguments: argparse.Namespace) -> int:
     """Write or print the report; nothing is gathered, scored or generated."""
     _check(arguments)
     runs = _read(arguments)
+    _check_place(arguments)
     match arguments.format:
         case "html":
             _write_page(arguments, runs)
@@ -67,7 +68,10 @@ def _check(arguments: argparse.Namespace) -> None:
                 f"{name} has no effect with --format {arguments.format}",
                 hint="--max-mb and --include-restricted are for html, --out for html and markdown.",
             )
-    if is_page and arguments.task and arguments.out is None:
+
+
+def _check_place(arguments: argparse.Namespace) -> None:
+    if arguments.format == "html" and arguments.task and arguments.out is None:
         raise UsageError(
             "a page of some tasks needs --out FILE", hint="report.html is that of the whole run."
         )

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 def command_submit(arguments: argparse.Namespace) -> int:
     """Prepare and submit; what is done already is not done again."""
+    if arguments.settle is not None and not arguments.watch:
+        raise UsageError(
+            "--settle has no effect without --watch", hint="Leave it out, or add --watch."
+        )
     if arguments.dry_run:
         return _dry_run(arguments)
     if arguments.watch:

@@ -38,6 +38,7 @@ class Patience:
     """After failures that may pass."""
 
 
+LIMITS = ("max_tokens", "max_completion_tokens")
 OURS = Patience(connect_s=600.0, answer_s=600.0, retries=3)
 """The first request of a large model may compile kernels for minutes."""
 
@@ -66,10 +67,16 @@ async def send_trial(
     try:
         if stream:
             async with _make_client(target, patience) as client:
-                return await _first_chunk(client, asked, target)
+                if await _has_first_chunk(client, asked):
+                    return Answered(200, b"")
+            # one token is enough to know an endpoint that streams nothing
+            extra |= {name: 1 for name in LIMITS if name in extra} or {LIMITS[0]: 1}
+            extra["stream"] = False
         bodies: list[bytes] = []
         async with _make_client(target, patience, bodies) as client:
             await client.chat.completions.create(**asked)
+        if stream:
+            _check_answer(bodies[-1], target)
         return Answered(200, bodies[-1])
     except openai.APIStatusError as error:
         # its words may hold the key
@@ -80,14 +87,29 @@ async def send_trial(
         raise EndpointError(target.hide(str(error))) from None
 
 
-async def _first_chunk(
-    client: openai.AsyncOpenAI, asked: Mapping[str, Any], target: Target
-) -> Answered:
+async def _has_first_chunk(client: openai.AsyncOpenAI, asked: Mapping[str, Any]) -> bool:
     stream = await client.chat.completions.create(**asked, stream=True)
     async with stream:
         async for _ in stream:
-            return Answered(200, b"")
-    raise EndpointError(f"{target.base_url} answered with an empty stream")
+            return True
+    return False
+
+
+def _check_answer(body: bytes, target: Target) -> None:
+    """Raise EndpointError for a 200 that is no answer of a chat endpoint."""
+    shown = target.hide_in(body[:200]).decode("utf-8", "replace")
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise EndpointError(
+            f"{target.base_url} answered 200 with what is no JSON: {shown!r}",
+            hint="Is that the base URL of an OpenAI-compatible API, up to and including its /v1?",
+        ) from None
+    if not isinstance(answer, dict) or not answer.get("choices"):
+        raise EndpointError(
+            f"{target.base_url} answered 200 without an answer: {shown!r}",
+            hint="Check the model id, and what the endpoint says.",
+        )
 
 
 def _make_client(

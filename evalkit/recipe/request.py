@@ -91,8 +91,11 @@ class Reasoning(Section):
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
-        if not self.strip and (given := self.model_fields_set - {"strip"}):
-            raise ValueError(f"{min(given)} has no effect with strip: false")
+        # by value: a plan that is read back holds all of them
+        if not self.strip:
+            for name in ("start", "end", "keep_unfinished"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} has no effect with strip: false")
         return self
 
 

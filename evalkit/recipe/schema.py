@@ -245,9 +245,7 @@ class Scoring(Section):
 class Sweep(Section):
     """Several runs of one recipe, side by side."""
 
-    matrix: dict[Text, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
-        default_factory=dict
-    )
+    matrix: dict[Text, tuple[Any, ...]] = Field(default_factory=dict)
     """Values by key, as in `-o`: a run for each combination."""
     variants: dict[Name, dict[Text, Any]] = Field(default_factory=dict)
     """Overrides by key, by the name of the run that they make; each with each combination of `matrix`."""

@@ -181,8 +181,11 @@ def _combinations(matrix: Any, document: Document) -> list[Variant]:
     short = _short_names([*matrix])
     columns = []
     for key, values in matrix.items():
-        if not isinstance(values, list) or not values:
+        if not isinstance(values, list):
             return []  # its type is told by the schema
+        if not values:
+            place = document.where(("sweep", "matrix", key)) or "sweep"
+            raise RecipeError(f"{place} sweep.matrix.{key}: give at least one value")
         columns.append([(key, value) for value in values])
     return [
         Variant(

@@ -6,6 +6,7 @@ that is not about the target is refused, and models and serving of the recipe ar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evalkit.errors import RecipeError
@@ -28,6 +29,7 @@ def lay_target(document: Document, file: str | Path, kind: Kind, base: Path) -> 
     The run is named after recipe and file where neither names it. Raises RecipeError for a file that
     says anything else.
     """
+    kind = replace(kind, noun="file for --serving", shipped={})
     read = read_file(find_file(file, kind), kind)
     target = read.document
     for key in target.data:

@@ -82,6 +82,8 @@ class RunComparison(Frozen):
     run: str
     run_id: str | None
     settings: tuple[SettingDifference, ...]
+    settings_of: int
+    """Tasks whose settings are known of both; the others were not gathered."""
     tasks: tuple[TaskComparison, ...]
 
 
@@ -123,6 +125,7 @@ def compare_runs(runs: Sequence[LoadedRun], rules: Rules) -> Comparison:
                 run=other.label,
                 run_id=other.run_id,
                 settings=setting_differences(_results(first, other)),
+                settings_of=len(_results(first, other)),
                 tasks=tuple(next(done) for _ in names),
             )
             for other, names in named

@@ -101,8 +101,18 @@ def _legend(found: Comparison, letters: Sequence[str]) -> Table:
 
 def _settings(found: Comparison, letters: Sequence[str]) -> Iterator[RenderableType]:
     for letter, run in zip(letters, found.runs, strict=True):
+        if not run.settings_of:
+            yield Text(
+                f"settings of A and {letter} are not known: no task of both was gathered", "yellow"
+            )
+            continue
         if not run.settings:
-            yield Text(f"no settings differ between A and {letter}")
+            of = (
+                ""
+                if run.settings_of == len(run.tasks)
+                else f", in the {run.settings_of} tasks of both"
+            )
+            yield Text(f"no settings differ between A and {letter}{of}")
             continue
         yield Text(f"settings that differ between A and {letter}", "bold")
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)

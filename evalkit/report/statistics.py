@@ -168,7 +168,8 @@ def wilson_interval(p: float, n: float, level: float = 0.95) -> Interval:
     z = _quantile(level)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # rounding may put a bound on the wrong side of a score that is 0 or 1
+    return Interval(min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
 
 
 def normal_interval(p: float, standard_error: float, level: float = 0.95) -> Interval:

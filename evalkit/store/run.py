@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import orjson
 from pydantic import ValidationError
 
-from evalkit.errors import StoreError, UsageError
+from evalkit.errors import PlanError, StoreError, UsageError
 from evalkit.plan.model import PLAN_VERSION, Plan
 from evalkit.recipe.schema import Cluster
 from evalkit.store.publish import publish, publish_once
@@ -88,9 +88,8 @@ def _read_plan(path: Path, hint: str) -> Plan | None:
             )
         return Plan.model_validate_json(content)
     except (orjson.JSONDecodeError, AttributeError, ValidationError) as error:
-        raise StoreError(
-            f"{path} is not a plan: {str(error).splitlines()[0]}", hint=hint
-        ) from error
+        said = "; ".join(line.strip() for line in str(error).splitlines()[:4])
+        raise StoreError(f"{path} is not a plan: {said}", hint=hint) from error
 
 
 def check_creatable(folder: RunFolder) -> None:
@@ -117,11 +116,18 @@ def check_creatable(folder: RunFolder) -> None:
 def create_run(folder: RunFolder, plan: Plan, texts: Mapping[Path, bytes]) -> bool:
     """Write `texts` (by path in the run folder), then the plan; False when a plan is there.
 
-    Raises StoreError.
+    Raises StoreError; PlanError, and nothing is written, for a plan that could not be read back.
     """
-    for path, content in texts.items():
-        publish(path, content)
-    return publish_once(folder.plan, plan.model_dump_json(indent=1).encode() + b"\n")
+    content = plan.model_dump_json(indent=1).encode() + b"\n"
+    try:
+        Plan.model_validate_json(content)
+    except ValidationError as error:
+        raise PlanError(
+            f"this plan could not be read back, so it is not written: {error}"
+        ) from error
+    for path, text in texts.items():
+        publish(path, text)
+    return publish_once(folder.plan, content)
 
 
 def save_cluster(folder: RunFolder, cluster: Cluster) -> None:

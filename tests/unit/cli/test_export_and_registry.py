@@ -93,7 +93,9 @@ def test_runs_are_listed_from_anywhere(shell: Shell, run: RunFolder) -> None:
     both = listed(shell, "--output", "runs", "--output", "elsewhere")
     assert [each["run"] for each in both] == ["here", "test"]
     assert "addition 100.00" in shell("ls", "runs").out
-    assert "no runs in" in shell("ls", "runs", "--output", "nowhere").out
+    assert "no such folder" in shell("ls", "runs", "--output", "nowhere").err
+    (shell.folder / "empty").mkdir()
+    assert "no runs in" in shell("ls", "runs", "--output", "empty").out
 
 
 def test_a_run_that_is_heard_is_running(shell: Shell, run: RunFolder) -> None:

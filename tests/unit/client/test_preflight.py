@@ -106,8 +106,44 @@ async def test_answer_without_a_chunk() -> None:
         return web.Response(text="data: [DONE]\n\n", content_type="text/event-stream")
 
     async with serve(empty) as url:
-        with pytest.raises(EndpointError, match=f"{url} answered with an empty stream"):
+        with pytest.raises(EndpointError, match=f"{url} answered 200 with what is no JSON: 'data"):
             await try_it(url)
+
+
+async def test_endpoint_that_does_not_stream() -> None:
+    """Whole answers are as good: units are asked for without a stream. One token is enough to see it."""
+    asked: list[dict[str, Any]] = []
+
+    async def whole(request: web.Request) -> web.StreamResponse:
+        asked.append(await request.json())
+        message = {"role": "assistant", "content": "3"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return web.json_response({"id": "1", "object": "chat.completion", "choices": [choice]})
+
+    async with serve(whole) as url:
+        await try_it(url, max_tokens=100)
+    assert [body["stream"] for body in asked] == [True, False]
+    assert asked[1]["max_completion_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ('{"error": {"message": "Provider returned error"}}', "application/json", "Provider"),
+        ("<html>Please log in</html>", "text/html", "Please log in"),
+    ],
+)
+async def test_success_that_is_none(text: str, kind: str, said: str) -> None:
+    """An error, or a page for people, with status 200 is shown as it is."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text, content_type=kind)
+
+    async with serve(answer) as url:
+        with pytest.raises(EndpointError) as caught:
+            await try_it(url)
+    assert "answered 200 with" in str(caught.value)
+    assert said in str(caught.value)
 
 
 async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evalkit.errors import PlanError
 from evalkit.plan.build import MAX_SHARDS, MIN_SHARDS, SHARD_TOKENS, shard_count
 from evalkit.plan.model import Plan, Shard, UnitKey
+from evalkit.recipe.request import Reasoning
 from evalkit.recipe.schema import Client, Generation, Scoring
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
 from tests.builders import make_inputs, make_plan, make_prepared, make_recipe, units_of
@@ -208,3 +209,20 @@ def test_plan_on_disk() -> None:
 def test_recipe_of_the_tests() -> None:
     """The builder's recipe takes changes like any other."""
     assert make_recipe(tasks={"a": {"limit": 3}}).tasks["a"].limit == 3
+
+
+@given(
+    st.booleans(),
+    st.sampled_from([None, "<think>", "<t>"]),
+    st.sampled_from(["</think>", "</t>"]),
+    st.booleans(),
+)
+def test_plans_are_read_back(
+    strip: bool, start: str | None, end: str, keep_unfinished: bool
+) -> None:
+    """Whatever a recipe may say of requests and reasoning: all values are in the file, defaults too."""
+    said: dict[str, Any] = {"strip": strip}
+    if strip:
+        said |= {"start": start, "end": end, "keep_unfinished": keep_unfinished}
+    plan = make_plan(make_prepared(reasoning=Reasoning(**said)))
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan

@@ -131,7 +131,7 @@ def test_keys_are_as_short_as_they_may_be(tmp_path: Path) -> None:
         ({"matrix": {"output.name": ["a"]}}, "output.name cannot vary within a recipe"),
         ({"matrix": {"models.m.id": ["a"]}}, "models.m.id cannot vary"),
         ({"matrix": {"profile": ["card", "card"]}}, "two variants would be called 'profile=card'"),
-        ({"matrix": {"profile": []}}, "sweep.matrix.profile"),
+        ({"matrix": {"profile": []}}, "sweep.matrix.profile: give at least one value"),
         ({"matrix": {"profile": "card"}}, "sweep.matrix.profile"),
         ({"matrix": {"profile": ["best"]}}, "profile: expected one of"),
         ({"grid": {}}, "unknown key 'grid'"),
