@@ -21,12 +21,17 @@ from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import Plan
     from evalkit.recipe.schema import Profile
+    from evalkit.report.results import Results
     from evalkit.store.layout import RunFolder
+
+
+SUSPICIOUS = 0.5
+"""Share of answers with one outcome of the model's own from which on the score is worth a look."""
 
 
 def command_gather(arguments: argparse.Namespace) -> int:
@@ -124,6 +129,9 @@ def show_run(folder: RunFolder, results: RunResults) -> None:
         units = "unit" if continued == 1 else "units"
         text = f"{continued:,} {units} went on where an interruption had stopped them: "
         out().print(Text(f"{text}{saved:,} tokens were saved"), soft_wrap=True)
+    for task in results.tasks:
+        for note in suspicions(task):
+            say(f"note: {task.task}: {note}")
     problems = list(dict.fromkeys(problem for task in results.tasks for problem in task.problems))
     if problems:
         lines = "line or file" if len(problems) == 1 else "lines or files"
@@ -132,6 +140,21 @@ def show_run(folder: RunFolder, results: RunResults) -> None:
             f"first: {problems[0]}"
         )
     out().print(Text(f"artifacts: {folder.artifacts()}"), soft_wrap=True)
+
+
+def suspicions(results: Results) -> Iterator[str]:
+    """What makes a score worth a look, though it counts: outcomes that are the model's own in name."""
+    scored = results.counts.scored
+    outcomes = results.counts.by_outcome
+    hints = {
+        "empty": "does the reasoning parser fit the model, and is max_tokens enough for its reasoning",
+        "truncated": "is max_tokens, or the server's context, enough for this model",
+        "refused": "what does the endpoint say: samples.jsonl.zst has its words",
+    }
+    for outcome, question in hints.items():
+        share = outcomes.get(outcome, 0) / scored if scored else 0.0
+        if share >= SUSPICIOUS:
+            yield f"{share:.0%} of the answers are {outcome}: {question}?"
 
 
 def results_json(results: RunResults) -> list[dict[str, Any]]:
