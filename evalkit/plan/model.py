@@ -21,7 +21,7 @@ from evalkit.recipe.serving import AnyServing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
 
 
 class UnitKey(NamedTuple):
@@ -182,7 +182,7 @@ class TaskPlan(Frozen):
 class Plan(Frozen):
     """One model through one recipe."""
 
-    version: Literal[1] = PLAN_VERSION
+    version: Literal[2] = PLAN_VERSION
     run: str
     """Name of the run."""
     recipe: str

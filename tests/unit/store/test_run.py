@@ -58,7 +58,7 @@ def test_folder_without_a_run(tmp_path: Path) -> None:
         load_plan(RunFolder(tmp_path / "file"))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2}', b"null"])
 def test_damaged_plan(tmp_path: Path, content: bytes) -> None:
     """A plan that is none is named, and never replaced."""
     folder = RunFolder(tmp_path)
@@ -69,12 +69,12 @@ def test_damaged_plan(tmp_path: Path, content: bytes) -> None:
 
 
 def test_plan_of_another_version(tmp_path: Path) -> None:
-    """A plan of a later version names both versions."""
+    """A plan of another version names both versions."""
     folder = RunFolder(tmp_path)
     create_run(folder, make_plan(), {})
     raw = orjson.loads(folder.plan.read_bytes())
-    folder.plan.write_bytes(orjson.dumps(raw | {"version": 2}))
-    with pytest.raises(StoreError, match="has version 2, this evalkit reads 1"):
+    folder.plan.write_bytes(orjson.dumps(raw | {"version": 1}))
+    with pytest.raises(StoreError, match="has version 1, this evalkit reads 2"):
         load_plan(folder)
 
 
