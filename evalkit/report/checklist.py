@@ -79,9 +79,7 @@ def check_run(card: Card, results: Sequence[Results], client: Client) -> Iterato
     )
     facts = server_facts(results[0])
     said = ", ".join(
-        f"{key} {_fact(value)}"
-        for key, value in facts.items()
-        if key in ("kind", "version")
+        f"{key} {_fact(value)}" for key, value in facts.items() if key in ("kind", "version")
     )
     yield Check(
         name="server",
