@@ -137,16 +137,21 @@ def check_task(card: Card, results: Results, missing_files: Sequence[str]) -> It
 def other_judge(wanted: str | None, results: Results) -> str | None:
     """The judge that is not the card's; null where it is, or the card names none.
 
-    A hosted model may have its owner before its name and the day of a snapshot behind it. What a run served
-    itself is another model, whatever it is called.
+    A hosted model may have its owner before its name, and the day of a snapshot behind it where the other
+    one names none. What a run served itself is another model, whatever it is called.
     """
     if wanted is None:
         return None
     found = _judge_name(results)
-    name = SNAPSHOT.sub("", found.rpartition("/")[2])
-    if name in (wanted, SNAPSHOT.sub("", wanted.rpartition("/")[2])) and not _own_judge(results):
-        return None
-    return f"{found}, served by the run" if _own_judge(results) else found
+    if _own_judge(results):
+        return f"{found}, served by the run"
+    one, two = _without_owner(found), _without_owner(wanted)
+    may_be = one == two or SNAPSHOT.sub("", one) == two or one == SNAPSHOT.sub("", two)
+    return None if may_be else found
+
+
+def _without_owner(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _judge(wanted: str | None, results: Results) -> Check:
@@ -158,8 +163,8 @@ def _judge(wanted: str | None, results: Results) -> Check:
     elif other is not None:
         state = "differs"
         text = f"{other} (card {wanted}): its score is not compared with the card's"
-    elif SNAPSHOT.search(found) and found.rpartition("/")[2] != wanted:
-        state, text = "unknown", f"the snapshot {found} (card {wanted}, which may be another one)"
+    elif _without_owner(found) != _without_owner(wanted):
+        state, text = "unknown", f"{found} (card {wanted}, which may be another snapshot)"
     return Check(name="judge", state=state, task=results.task, text=text)
 
 
@@ -170,7 +175,7 @@ def _judge_name(results: Results) -> str:
 
 def _own_judge(results: Results) -> bool:
     serving = ((results.settings.judge or {}).get("deployment") or {}).get("serving") or {}
-    return serving.get("kind", "external") != "external"
+    return bool(serving.get("kind", "external") != "external")
 
 
 def _data(results: Results, known: Sequence[str]) -> Check:

@@ -103,7 +103,7 @@ class Source:
 
     def is_missing(self, *path: str | int) -> bool:
         """Whether the key's value is left to the file's user."""
-        return self._raw(path) == MISSING
+        return bool(self._raw(path) == MISSING)
 
     def problem(self, path: Path, text: str) -> None:
         """A problem of a key; the same one is told once."""

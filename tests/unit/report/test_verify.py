@@ -322,6 +322,19 @@ def test_judge(
         assert "(card gpt): its score is not compared" in of(found, "judge").text
 
 
+def test_snapshots_of_a_judge(tasks: Tasks) -> None:
+    """Another one than the card's is another judge; a name without a day may be it."""
+
+    def state(name: str) -> str:
+        judge = {"deployment": {"served_model_name": name, "serving": {"kind": "external"}}}
+        settings = tasks.results.settings.model_copy(update={"judge": judge})
+        card = make_card(t={"value": 75.0, "judge": "gpt-2024-08-06"})
+        return of(verify(card, t=made(tasks, 20, settings=settings)), "judge").state
+
+    names = ("o/gpt-2024-08-06", "gpt", "gpt-2024-11-20")
+    assert [state(name) for name in names] == ["same", "unknown", "differs"]
+
+
 def test_thinking_that_the_request_switches_off(tasks: Tasks) -> None:
     """`request.add` is merged into the body after what the sampling says."""
     before = tasks.results.settings
