@@ -70,6 +70,16 @@ def points(text: str) -> float:
     return value
 
 
+def points_apart(text: str) -> float:
+    """A number of percentage points that two scores can differ by."""
+    value = points(text)
+    if value == 0.0:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no difference: it must be above 0, at most 100 points"
+        )
+    return value
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -20,7 +20,7 @@ def command_convert(arguments: argparse.Namespace) -> int:
     target = None if arguments.output is None else Path(arguments.output)
     if target is not None and target.exists():
         raise UsageError(f"{target} is there already", hint="Remove it, or name another file.")
-    loaded = recipes.load(arguments, tell=False)
+    loaded = recipes.load(arguments, tell=False, only_shows=True)
     if loaded.notes is None:
         raise UsageError(
             f"{loaded.path} is a recipe already",
@@ -30,7 +30,13 @@ def command_convert(arguments: argparse.Namespace) -> int:
     text = render_recipe(loaded, loaded.notes, folder)
     if arguments.json:
         notes = [
-            {"key": n.key, "place": n.place, "text": n.text, "has_effect": n.has_effect}
+            {
+                "key": n.key,
+                "place": n.place,
+                "text": n.text,
+                "has_effect": n.has_effect,
+                "is_missing": n.is_missing,
+            }
             for n in loaded.notes
         ]
         print_json({"recipe": loaded.raw, "notes": notes})
@@ -38,6 +44,11 @@ def command_convert(arguments: argparse.Namespace) -> int:
         print(text, end="")
     if target is not None:
         _write(target, text)
+        missing = [note.key for note in loaded.notes if note.is_missing]
+        first = (
+            f"Fill in what it leaves to you ({', '.join(missing)}), then run" if missing else "Run"
+        )
+        say(f"written: {target}. {first} it with: evalkit submit {target}")
     return 0
 
 
@@ -46,4 +57,3 @@ def _write(target: Path, text: str) -> None:
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
-    say(f"written: {target}. Run it with: evalkit submit {target}")

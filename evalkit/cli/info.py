@@ -65,7 +65,7 @@ def _show_recipe(arguments: argparse.Namespace) -> int:
     from evalkit.cluster.resolved import describe
 
     arguments.recipe = arguments.what
-    loaded = recipes.load(arguments)
+    loaded = recipes.load(arguments, only_shows=True)
     resolved = describe(loaded, command_environment(None))
     if arguments.json:
         print_json({"recipe": resolved, "sources": dict(loaded.sources)})

@@ -123,7 +123,8 @@ def _add_nemo(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--skip-unsupported",
         action="store_true",
-        help="launcher files: go on without tasks that evalkit has not got; plan and results name them",
+        help="launcher files: go on without tasks that evalkit has not got; plan and results name them "
+        "(info and convert always do)",
     )
     command.add_argument(
         "--lenient",

@@ -22,10 +22,12 @@ DOTENV = ".env"
 """Read for files of the NeMo Evaluator launcher, as the launcher does."""
 
 
-def load(arguments: argparse.Namespace, *, tell: bool = True) -> LoadedRecipe:
+def load(
+    arguments: argparse.Namespace, *, tell: bool = True, only_shows: bool = False
+) -> LoadedRecipe:
     """The recipe of `RECIPE -o ... -t ... --limit ...`. Raises RecipeError.
 
-    With `tell` it is said of a launcher file that it was read, and what a person must know of it.
+    `only_shows` is for commands that run nothing (`NemoOptions`). With `tell` it is said of a launcher file that it was read, and what a person must know of it.
     """
     from evalkit.recipe.load import is_nemo_file, load_recipe
     from evalkit.recipe.nemo.read import NemoOptions
@@ -40,7 +42,7 @@ def load(arguments: argparse.Namespace, *, tell: bool = True) -> LoadedRecipe:
         tasks=arguments.task,
         limit=arguments.limit,
         env=command_environment(env_file),
-        nemo=NemoOptions(arguments.skip_unsupported, arguments.lenient),
+        nemo=NemoOptions(arguments.skip_unsupported, arguments.lenient, only_shows),
     )
     if tell and loaded.notes is not None:
         _say_notes(loaded, loaded.notes)
@@ -52,10 +54,11 @@ def _say_notes(loaded: LoadedRecipe, notes: Sequence[Note]) -> None:
     for note in notes:
         if note.important:
             say(f"note: {note.sentence()}")
-    ignored = sum(not note.has_effect for note in notes)
+    kept = [note for note in notes if not note.is_missing]
+    ignored = sum(not note.has_effect for note in kept)
     say(
         f"{loaded.path}: read as a configuration of the NeMo Evaluator launcher. Keys without effect: "
-        f"{ignored}, with another meaning: {len(notes) - ignored}; `evalkit convert` lists them"
+        f"{ignored}, with another meaning: {len(kept) - ignored}; `evalkit convert` lists them"
     )
 
 

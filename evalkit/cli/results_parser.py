@@ -12,6 +12,7 @@ from evalkit.cli.arguments import (
     add_tasks,
     natural,
     points,
+    points_apart,
     share,
 )
 from evalkit.report.export.kinds import KINDS
@@ -95,7 +96,7 @@ def add_verify(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--detect",
-        type=points,
+        type=points_apart,
         default=3.0,
         metavar="PT",
         help="say how many repeats would find a difference of so many points (default: 3)",

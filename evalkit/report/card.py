@@ -47,7 +47,7 @@ class CardBenchmark(Section):
     data: tuple[Text, ...] = ()
     """sha256 of the data it may have been."""
     judge: Text | None = None
-    """Model id of the judge."""
+    """Model id of the judge. A score by another one is not compared with `value`."""
     band: float | None = Field(None, gt=0)
     """Points around `value` within which a rerun is usually accepted."""
     notes: tuple[Text, ...] = ()

@@ -6,6 +6,7 @@ as equal. What moves no score is a note.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evalkit.base import Frozen
@@ -37,6 +38,8 @@ ORDER = (
     "card's notes",
 )
 """Names of all checks, as they are shown."""
+SNAPSHOT = re.compile(r"-\d{4}-?\d\d-?\d\d$")
+"""The day at the end of a hosted model's name."""
 State: TypeAlias = Literal["same", "differs", "unknown", "note"]
 
 
@@ -75,7 +78,9 @@ def check_run(card: Card, results: Sequence[Results], client: Client) -> Iterato
         "the card gives none",
     )
     facts = server_facts(results[0])
-    said = ", ".join(f"{key} {value}" for key, value in facts.items() if key in ("kind", "version"))
+    said = ", ".join(
+        f"{key} {_fact(value)}" for key, value in facts.items() if key in ("kind", "version")
+    )
     yield Check(
         name="server",
         state="unknown",
@@ -119,8 +124,7 @@ def check_task(card: Card, results: Results, missing_files: Sequence[str]) -> It
     if card.reasoning is not None:
         yield _reasoning(card, results)
     if entry.judge is not None or settings.judge is not None:
-        judge = settings.judge and settings.judge["deployment"]["served_model_name"]
-        yield compared("judge", judge, entry.judge)
+        yield _judge(entry.judge, results)
     repeats = results.headline.repeats
     state: State = "same" if repeats == entry.repeats else "note"
     yield check(
@@ -128,6 +132,50 @@ def check_task(card: Card, results: Results, missing_files: Sequence[str]) -> It
     )
     yield _artifacts(results, missing_files)
     yield from (check("card's notes", "unknown", note) for note in entry.notes)
+
+
+def other_judge(wanted: str | None, results: Results) -> str | None:
+    """The judge that is not the card's; null where it is, or the card names none.
+
+    A hosted model may have its owner before its name, and the day of a snapshot behind it where the other
+    one names none. What a run served itself is another model, whatever it is called.
+    """
+    if wanted is None:
+        return None
+    found = _judge_name(results)
+    if _own_judge(results):
+        return f"{found}, served by the run"
+    one, two = _without_owner(found), _without_owner(wanted)
+    may_be = one == two or SNAPSHOT.sub("", one) == two or one == SNAPSHOT.sub("", two)
+    return None if may_be else found
+
+
+def _without_owner(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _judge(wanted: str | None, results: Results) -> Check:
+    found, other = _judge_name(results), other_judge(wanted, results)
+    state: State = "same"
+    text = found
+    if wanted is None:
+        state, text = "unknown", f"{found} here; the card gives none"
+    elif other is not None:
+        state = "differs"
+        text = f"{other} (card {wanted}): its score is not compared with the card's"
+    elif _without_owner(found) != _without_owner(wanted):
+        state, text = "unknown", f"{found} (card {wanted}, which may be another snapshot)"
+    return Check(name="judge", state=state, task=results.task, text=text)
+
+
+def _judge_name(results: Results) -> str:
+    judge = results.settings.judge
+    return "none" if judge is None else str(judge["deployment"]["served_model_name"])
+
+
+def _own_judge(results: Results) -> bool:
+    serving = ((results.settings.judge or {}).get("deployment") or {}).get("serving") or {}
+    return bool(serving.get("kind", "external") != "external")
 
 
 def _data(results: Results, known: Sequence[str]) -> Check:
@@ -176,8 +224,7 @@ def _further(card: Card, results: Results) -> Iterator[Check]:
 def _reasoning(card: Card, results: Results) -> Check:
     """Whether the server takes reasoning out of the answers, as far as its settings tell."""
     serving = results.settings.serving
-    extra = results.settings.generation.get("extra_body", {}).get("chat_template_kwargs", {})
-    off = extra.get("enable_thinking") is False
+    off = _template_settings(results).get("enable_thinking") is False
     if off or card.reasoning == "none":
         same = off == (card.reasoning == "none")
         text = "switched off" if off else "on"
@@ -189,6 +236,17 @@ def _reasoning(card: Card, results: Results) -> Check:
         state, text = ("differs", "no reasoning_parser") if parser is None else ("same", parser)
     shown = "" if state == "same" else f" (card: {card.reasoning})"
     return Check(name="reasoning", state=state, task=results.task, text=f"{text}{shown}")
+
+
+def _template_settings(results: Results) -> dict[str, Any]:
+    """What the chat template was told: fields of the sampling, then what `request` changes in the body."""
+    name = "chat_template_kwargs"
+    request = results.settings.request
+    sent = results.settings.generation.get("extra_body", {}).get(name)
+    layers = (None if name in request.get("remove", ()) else sent, request.get("add", {}).get(name))
+    return {
+        key: value for layer in layers if isinstance(layer, dict) for key, value in layer.items()
+    }
 
 
 def _artifacts(results: Results, missing_files: Sequence[str]) -> Check:
@@ -204,6 +262,13 @@ def _artifacts(results: Results, missing_files: Sequence[str]) -> Check:
     return Check(
         name="artifacts", state="differs" if found else "same", task=results.task, text=text
     )
+
+
+def _fact(value: Any) -> str:
+    """What servers said of themselves: several differ, and some say nothing."""
+    if isinstance(value, list):
+        return " or ".join(map(_fact, value))
+    return "unknown" if value is None else str(value)
 
 
 def _shown(value: Any) -> str:

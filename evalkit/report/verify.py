@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from evalkit.base import Frozen
 from evalkit.report.aggregate import LEVEL
-from evalkit.report.checklist import Check, check_run, check_task
+from evalkit.report.checklist import Check, check_run, check_task, other_judge
 from evalkit.report.paired import holm
 from evalkit.report.repeatability import (
     Agreement,
@@ -180,11 +180,13 @@ def _decide(
 
 
 def _incomparable(entry: CardBenchmark, task: ScoredTask) -> str | None:
-    """Why these are not the card's samples, or not its metric."""
+    """Why these are not the card's samples, or not its metric: a judge is a part of that."""
     headline = task.results.headline
     if headline.metric != entry.metric:
         left = f": {', '.join(task.results.not_run)} not run" if task.results.not_run else ""
         return f"the metric is {headline.metric}, the card's is {entry.metric}{left}"
+    if judge := other_judge(entry.judge, task.results):
+        return f"the judge is {judge}, the card's is {entry.judge}"
     parts = round(math.fsum(sample.weight for sample in task.samples.values()))
     for what, found, wanted in (
         ("samples", headline.n_samples, entry.samples),

@@ -27,7 +27,12 @@ TYPES = ("none", *VLLM, *COMMANDS)
 ENDPOINT: Path = ("target", "api_endpoint")
 CHAT = "/chat/completions"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+TO_FILL_IN = re.compile(r"<[^<>]+>")
+"""How files of 2025 write a value that is left to their user."""
 SHELL = re.compile(r"[$`|&;<>\n]")
+LEFT = "MISSING"
+"""Stands for a name or a folder that the file leaves to its user, where a recipe cannot be without."""
+LEFT_URL = "http://missing.invalid"
 SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
@@ -91,7 +96,9 @@ def endpoint_url(source: Source, path: Path, value: Any) -> str | None:
     """A URL as evalkit takes it, up to the version; a problem and null for what is none."""
     url = "" if value is None else str(value).strip().rstrip("/")
     if not re.match(r"https?://[^\s/]", url):
-        if value is not None:
+        if source.only_shows and TO_FILL_IN.fullmatch(url):
+            source.missing(path, f"a URL is required in place of {url}")
+        elif value is not None:
             source.problem(
                 path, f"expected a URL with http:// or https://, found {found_value(value)}"
             )
@@ -120,12 +127,12 @@ def _hosted(source: Source) -> Served:
     url = endpoint_url(source, (*ENDPOINT, "url"), source.get(*ENDPOINT, "url"))
     model = source.get(*ENDPOINT, "model_id")
     key = key_variable(source, (*ENDPOINT, "api_key_name"), source.get(*ENDPOINT, "api_key_name"))
-    serving: dict[str, Any] = {"kind": "external", "base_url": url or "http://unknown"}
+    serving: dict[str, Any] = {"kind": "external", "base_url": url or LEFT_URL}
     if key is not None:
         serving["api_key_env"] = key
     if source.get(*ENDPOINT, "type") not in (None, "chat"):
         source.problem((*ENDPOINT, "type"), "evalkit asks chat endpoints alone")
-    return Served({"id": str(model)}, serving, ENDPOINT)
+    return Served({"id": LEFT if model is None else str(model)}, serving, ENDPOINT)
 
 
 def _model(source: Source, root: Path) -> dict[str, Any]:
@@ -137,11 +144,14 @@ def _model(source: Source, root: Path) -> dict[str, Any]:
         source.problem(
             (*root, "checkpoint_path"), "give one of checkpoint_path and hf_model_handle, not both"
         )
-    if path is None and hub is None and source.peek(*root, "checkpoint_path") != MISSING:
+    is_left = any(source.is_missing(*root, key) for key in ("checkpoint_path", "hf_model_handle"))
+    if path is None and hub is None and not is_left:
         source.problem(
             (*root, "checkpoint_path"), "give one of checkpoint_path and hf_model_handle"
         )
-    return {"hub": str(hub)} if hub is not None else {"path": str(path)}
+    if hub is not None:
+        return {"hub": str(hub)}
+    return {"path": f"/{LEFT}" if path is None else str(path)}
 
 
 def _own_command(source: Source, root: Path) -> bool:
@@ -219,7 +229,7 @@ def _command(source: Source, root: Path) -> dict[str, Any]:
     if health not in (None, "/health"):
         serving["health_path"] = str(health)
     serving["gpus"] = _gpus(source, root)
-    if "{port}" not in text:
+    if "{port}" not in text and not source.is_missing(*root, "command"):
         source.problem(
             (*root, "command"),
             "names no port. evalkit tells servers theirs: write ${deployment.port} in it",

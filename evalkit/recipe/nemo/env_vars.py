@@ -1,7 +1,7 @@
 """Variables of a launcher file: `host:NAME`, `lit:TEXT`, `runtime:NAME`.
 
-Only names are kept. What is `host:` must be set where the file is loaded, so that a run does not find
-out hours later; a name without a prefix, as in files of 2025, is taken for `host:`.
+Only names are kept. What is `host:` must be set where the file is loaded to be run, so that a run does not
+find out hours later; a name without a prefix, as in files of 2025, is taken for `host:`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from evalkit.recipe.nemo.interpolation import MISSING
 from evalkit.recipe.secret_text import is_key_like, is_random_looking
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def read_variables(source: Source, *sections: Path) -> dict[str, Variable]:
         if not isinstance(values, dict):
             continue
         for name, value in values.items():
+            if value == MISSING:
+                source.get(*path, name)
+                continue
             variable = _read(source, (*path, name), value)
             if variable is not None:
                 found[name] = variable
@@ -56,7 +60,9 @@ def read_variables(source: Source, *sections: Path) -> dict[str, Variable]:
 
 
 def check_host(source: Source, variables: dict[str, Variable]) -> None:
-    """Every `host:` variable is set here, or a problem that names it."""
+    """Every `host:` variable is set here, or a problem that names it; a file that is shown needs none."""
+    if source.only_shows:
+        return
     for variable in variables.values():
         if variable.kind == "host" and variable.text not in source.env:
             source.problem(

@@ -33,6 +33,8 @@ PLAIN = (
 def read_execution(source: Source, draft: Draft, served: Served) -> None:
     """Cluster, output folder and start deadline."""
     kind = source.get("execution", "type")
+    if source.is_missing("execution", "type"):
+        return
     if kind not in TYPES:
         source.problem(
             ("execution", "type"),

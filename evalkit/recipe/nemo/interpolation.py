@@ -16,7 +16,7 @@ from evalkit.recipe.problems import Problem, nearest
 from evalkit.recipe.yaml_text import parse_scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 DOTTED = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)+|[a-z_]+")
@@ -32,6 +32,8 @@ class Interpolation:
     data: Any
     env: Mapping[str, str]
     problems: list[Problem] = field(default_factory=list)
+    on_unset: Callable[[Path, str], None] | None = None
+    """Told of variables that are not set, which are problems else."""
 
     def value(self, value: Any, path: Path, chain: tuple[str, ...] = ()) -> Any:
         """The value that stands at `path`, with every reference in it resolved."""
@@ -98,7 +100,8 @@ class Interpolation:
         name, comma, default = text.partition(",")
         value = self.env.get(name.strip(), default if comma else None)
         if value is None:
-            self.problem(path, f"the environment variable {name.strip()} is not set")
+            tell = self.on_unset or self.problem
+            tell(path, f"the environment variable {name.strip()} is not set")
         return value
 
     def problem(self, path: Path, text: str) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evalkit.recipe.nemo.deployment import endpoint_url, key_variable, read_deployment
+from evalkit.recipe.nemo.deployment import (
+    LEFT,
+    LEFT_URL,
+    endpoint_url,
+    key_variable,
+    read_deployment,
+)
 from evalkit.recipe.nemo.ns_args import parse_args
 from evalkit.recipe.shorthand import model_name
 
@@ -32,9 +38,13 @@ def judge_of(
 ) -> str | None:
     """The name of the judge of a task, put into the recipe; null where the file names none."""
     url = layers.get(*JUDGE, "url") or target.judge.get("url")
+    if url is None and source.is_missing(*layers.path(*JUDGE, "url")):
+        url = LEFT_URL
     if url is None:
         return None
     model = layers.text(*JUDGE, "model_id") or target.judge.get("model_id")
+    if model is None and source.is_missing(*layers.path(*JUDGE, "model_id")):
+        model = LEFT
     if model is None:
         layers.problem((*JUDGE, "model_id"), "a judge with a url needs a model_id")
         return None
@@ -64,7 +74,7 @@ def _hosted(
 ) -> dict[str, Any]:
     path = layers.path(*JUDGE, "url")
     serving: dict[str, Any] = {"kind": "external"}
-    serving["base_url"] = endpoint_url(source, path, url) or "http://unknown"
+    serving["base_url"] = endpoint_url(source, path, url) or LEFT_URL
     key = _key(source, layers, variables)
     if key is not None:
         serving["api_key_env"] = key

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from evalkit.recipe.document import Document
     from evalkit.recipe.document import Path as Key
 
+LIST = "interceptors"
 ARGS = ("nemo_evaluator_config", "config", "params", "extra", "args")
 
 
@@ -40,6 +41,9 @@ class NemoOptions:
     """Go on without the tasks that evalkit has not got; they are named in plan and results."""
     lenient: bool = False
     """Take `config:` and `target:` of a task for what they were meant to be."""
+    only_shows: bool = False
+    """Nothing will be run: tasks that evalkit has not got, values that the file leaves to its user (`???`)
+    and variables that are not set are named, and refuse nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ def read_nemo(
     errors, odd = key_problems(document)
     if errors:
         raise recipe_error(errors, document, origin)
-    source, draft = Source(document, env), Draft()
-    chosen = _choose(source, draft, tasks, options)
+    source, draft = Source(document, env, only_shows=options.only_shows), Draft()
+    chosen, left = _choose(source, draft, tasks, options)
     indices = {each.index for each in chosen}
     for problem in odd:
         if _is_ours(problem.path, indices):
@@ -86,6 +90,7 @@ def read_nemo(
         draft.put(("unavailable",), draft.unavailable, document.where(("evaluation", "tasks")))
     if source.problems:
         raise recipe_error(source.problems, document, origin)
+    _note_left(source, left, has_tasks=bool(chosen))
     _note_unread(source, indices)
     return NemoRecipe(draft.document(), _in_order(source.notes))
 
@@ -105,14 +110,16 @@ def run_folder(own: Document, origin: str, env: Mapping[str, str]) -> Path | Non
 
 def _choose(
     source: Source, draft: Draft, tasks: Sequence[str], options: NemoOptions
-) -> list[Chosen]:
-    """The selected tasks that evalkit has; the others are in the draft, or the error that names them."""
+) -> tuple[list[Chosen], dict[int, str]]:
+    """The selected tasks that evalkit has, and the labels of the others by position: they are in the draft,
+    or in the error that names them."""
     written = task_names(source.document.data)
     if not written:
         source.problem(("evaluation", "tasks"), "the file has no task")
     names = [understand(name) for name in written]
     labels = _labels(names)
-    chosen = []
+    chosen: list[Chosen] = []
+    left: dict[int, str] = {}
     for index in selected(written, tasks):
         name, path = names[index], ("evaluation", "tasks", index, "name")
         if not name.harnesses:
@@ -126,12 +133,13 @@ def _choose(
             chosen.append(Chosen(index, labels[index], name.target))
         else:
             draft.unavailable[labels[index]] = str(reason)
-    if draft.unavailable and not options.skip_unsupported:
+            left[index] = labels[index]
+    if draft.unavailable and not (options.skip_unsupported or options.only_shows):
         raise RecipeError(
             _not_available(draft.unavailable),
             hint=_what_to_do(chosen),
         )
-    return chosen
+    return chosen, left
 
 
 def _why_not(source: Source, index: int, name: TaskName) -> str | None:
@@ -159,8 +167,8 @@ def _not_available(unavailable: Mapping[str, str]) -> str:
 def _what_to_do(chosen: Sequence[Chosen]) -> str:
     if not chosen:
         return (
-            "None of the selected tasks can be run. `evalkit convert FILE --skip-unsupported` shows what "
-            "the file is as a recipe."
+            "None of the selected tasks can be run. `evalkit convert FILE` shows what the file is as a "
+            "recipe."
         )
     some = " -t ".join(each.label for each in chosen[:3])
     return (
@@ -174,6 +182,24 @@ def _is_ours(path: Key, indices: set[int]) -> bool:
     if path[:2] == ("evaluation", "tasks"):
         return len(path) > 2 and path[2] in indices
     return bool(indices) or path[:2] != GLOBAL
+
+
+def _note_left(source: Source, left: Mapping[int, str], *, has_tasks: bool) -> None:
+    """Notes about the keys of tasks that are not available; of all tasks', where there is no other."""
+    for path in source.unread(lambda path: path[:2] in (("evaluation", "tasks"), GLOBAL)):
+        if path[:2] == GLOBAL:
+            if left and not has_tasks:
+                source.ignore(path, "not taken over: no task of the file is available")
+        elif path[2] in left and path[3:] != ("name",):
+            key = _whole_interceptor(path)
+            item = source.peek(*key)
+            what = f"{item.get('name')} is " if key != path and isinstance(item, dict) else ""
+            source.ignore(key, f"{what}not taken over: task {left[int(path[2])]} is not available")
+
+
+def _whole_interceptor(path: Key) -> Key:
+    """The entry of an adapter's list that a key belongs to; else the key."""
+    return path[: path.index(LIST) + 2] if LIST in path[:-1] else path
 
 
 def _note_unread(source: Source, indices: set[int]) -> None:

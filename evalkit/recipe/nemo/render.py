@@ -27,10 +27,13 @@ def render_recipe(loaded: LoadedRecipe, notes: Sequence[Note], folder: Path) -> 
     """The text of a recipe that lies in `folder` and means what the launcher file does."""
     document = moved(Document(loaded.raw), loaded.base, folder)
     data = {key: document.data[key] for key in ORDER if key in document.data}
+    missing = [note for note in notes if note.is_missing]
+    rest = [note for note in notes if not note.is_missing]
     lines = [
         f"# {loaded.path.name} of the NeMo Evaluator launcher, as a recipe (evalkit convert).",
-        *_comments("Keys that mean something else here:", (n for n in notes if n.has_effect)),
-        *_comments("Keys without effect here:", (n for n in notes if not n.has_effect)),
+        *_comments("Values to fill in; they are left out here, or MISSING:", missing),
+        *_comments("Keys that mean something else here:", (n for n in rest if n.has_effect)),
+        *_comments("Keys without effect here:", (n for n in rest if not n.has_effect)),
     ]
     return "\n".join([*lines, "", render_yaml(data)])
 

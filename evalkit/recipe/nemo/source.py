@@ -32,6 +32,8 @@ class Note:
     has_effect: bool = True
     important: bool = False
     """A person must know it before the numbers are used."""
+    is_missing: bool = False
+    """The file leaves its value to its user."""
 
     @property
     def key(self) -> str:
@@ -40,25 +42,31 @@ class Note:
 
     def sentence(self) -> str:
         """`nano.yaml:31 execution.mounts: ...`"""
-        text = self.text if self.has_effect else f"no effect: {self.text}"
+        text = self.text if self.has_effect or self.is_missing else f"no effect: {self.text}"
         return f"{self.place} {self.key}: {text}"
 
 
 class Source:
     """One composed configuration; collects problems and notes while it is read."""
 
-    def __init__(self, document: Document, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, document: Document, env: Mapping[str, str], *, only_shows: bool = False
+    ) -> None:
         self.document = document
         self.env = env
+        self.only_shows = only_shows
+        """Nothing is run: what the file leaves to its user is a note, and no problem."""
         self.problems: list[Problem] = []
         self.notes: list[Note] = []
         self._used: set[Path] = set()
-        self._references = Interpolation(document.data, env, self.problems)
+        self._references = Interpolation(
+            document.data, env, self.problems, self.missing if only_shows else None
+        )
 
     def get(self, *path: str | int, default: Any = None) -> Any:
         """The value at a path with its references resolved, and the key marked as read.
 
-        A `???` is a problem, told once, and read as null.
+        A `???` is a problem, told once (where the file is only shown, a note), and read as null.
         """
         value = self._raw(path)
         if value is ABSENT:
@@ -88,6 +96,15 @@ class Source:
         note = Note(path, self._place(path), reason, has_effect=False, important=important)
         self._add(note)
 
+    def missing(self, path: Path, text: str) -> None:
+        """Say that the key's value is left to the file's user; only where the file is shown."""
+        place = self._place(path)
+        self._add(Note(path, place, text, has_effect=False, important=True, is_missing=True))
+
+    def is_missing(self, *path: str | int) -> bool:
+        """Whether the key's value is left to the file's user."""
+        return bool(self._raw(path) == MISSING)
+
     def problem(self, path: Path, text: str) -> None:
         """A problem of a key; the same one is told once."""
         self._references.problem(path, text)
@@ -105,7 +122,7 @@ class Source:
 
     def fork(self, data: Any) -> Source:
         """The same configuration with other values; problems and marks are shared."""
-        other = Source(Document(data, self.document.sources), self.env)
+        other = Source(Document(data, self.document.sources), self.env, only_shows=self.only_shows)
         other.problems, other.notes, other._used = self.problems, self.notes, self._used
         other._references.problems = self.problems
         return other
@@ -136,7 +153,8 @@ class Source:
         if isinstance(value, list):
             return [self._without_missing(each, (*path, i)) for i, each in enumerate(value)]
         if value == MISSING:
-            self.problem(
+            tell = self.missing if self.only_shows else self.problem
+            tell(
                 path,
                 f"a value is required. Set it in the file, or with -o {dotted(path)}=VALUE",
             )

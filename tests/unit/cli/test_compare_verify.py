@@ -177,6 +177,7 @@ def test_a_headline_that_its_samples_do_not_make(runs: Shell) -> None:
         (("compare", "old", "new", "--alpha", "5"), "5 does not lie between 0 and 1"),
         (("compare", "old", "new", "--margin", "-1"), "not a number of points"),
         (("compare", "old", "new", "--margin", "nan"), "not a number of points"),
+        (("verify", "old", "--card", "nemotron-3-nano", "--detect", "0"), "it must be above 0"),
         (("verify", "old", "--card", "no-such"), "there is no card 'no-such'"),
         (("verify", "old", "--card", "nemotron-3-nano", "-t", "x"), "has no benchmark 'x'"),
     ],

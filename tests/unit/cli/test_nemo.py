@@ -18,6 +18,9 @@ INSTRUCT = NEMO / "nemotron" / "local_nvidia_nemotron_3_nano_30b_a3b.yaml"
 TOOLS = NEMO / "nemotron" / "local_nvidia_nemotron_3_nano_30b_a3_tools.yaml"
 BASE = NEMO / "nemotron" / "local_nvidia-nemotron-3-nano-30b-a3b-base.yaml"
 NVFP4 = NEMO / "nemotron" / "slurm_nvidia_nemotron_3_nano_30b_a3b_nvfp4.yaml"
+FILES = sorted(
+    p for part in ("nemotron", "examples", "history") for p in (NEMO / part).glob("*.yaml")
+)
 GOLDEN = Path(__file__).with_name("converted.yaml")
 DATA = ["-o", f"ns_aime2025.data.path={SHARED / 'aime2025' / 'aime2025.jsonl'}"]
 SKIP = "--skip-unsupported"
@@ -104,7 +107,7 @@ def test_unsupported_tasks_stop_the_command(shell: Shell) -> None:
 
 def test_a_file_without_a_task_of_ours(shell: Shell) -> None:
     """It is shown, and cannot be planned: each of the 16 tasks is named."""
-    assert shell("info", str(BASE), SKIP).code == 0
+    assert shell("info", str(BASE)).code == 0
     said = shell("submit", str(BASE), SKIP, "--dry-run")
     assert said.code == 4
     assert "nothing can be run" in said.err
@@ -115,12 +118,59 @@ def test_dotenv(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """`.env` beside the command is read for launcher files, `--env-file` instead of it; what is set wins."""
     for name in ("HF_HOME", "HF_TOKEN"):
         monkeypatch.delenv(name)
-    assert "HF_HOME is not set" in shell("info", str(TOOLS)).err
+    dry = ("submit", str(TOOLS), "--dry-run")
+    assert "HF_HOME is not set" in shell(*dry).err
     (shell.folder / ".env").write_text("HF_HOME=/h\nHF_TOKEN=t\nNGC_API_KEY=other\n")
     (shell.folder / "other.env").write_text("HF_HOME=/h\n")
-    assert "HF_TOKEN is not set" in shell("info", str(TOOLS), "--env-file", "other.env").err
+    assert "HF_TOKEN is not set" in shell(*dry, "--env-file", "other.env").err
     monkeypatch.delenv("HF_HOME")
-    assert shell("info", str(TOOLS)).code == 0
+    assert "is not set" not in shell(*dry).err
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.name != "slurm_nim.yaml"], ids=lambda p: p.name
+)
+def test_every_file_is_shown_as_it_is(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    """Without a variable, a value or an option: converting and showing run nothing, and so refuse nothing."""
+    for name in ENV:
+        monkeypatch.delenv(name, raising=False)
+    assert shell("info", str(path)).code == 0
+    assert shell("convert", str(path), "--output", "converted.yaml").code == 0
+    assert shell("info", "converted.yaml").code == 0
+
+
+def test_values_to_fill_in_are_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the selected tasks alone; a run wants them still, and what stands for them answers nothing."""
+    monkeypatch.delenv("JUDGE_API_KEY")
+    judge = f"evaluation.tasks.5.{URL.partition('=')[0]}"
+    said = shell("convert", str(NVFP4), "--output", "all.yaml")
+    assert f"(execution.account, execution.output_dir, {judge}), then run it" in said.err
+    text = (shell.folder / "all.yaml").read_text("utf-8")
+    assert "base_url: http://missing.invalid" in text
+    assert "api_key_env: JUDGE_API_KEY" in text
+    assert f"#   line 114, {judge}: a value is required." in text
+    said = shell("convert", str(NVFP4), "-t", "ns_aime2025", "--json")
+    missing = [n["key"] for n in orjson.loads(said.out)["notes"] if n["is_missing"]]
+    assert missing == ["execution.account", "execution.output_dir"]
+    assert "execution.account: a value is required" in shell("info", str(NVFP4)).err
+    refused = shell("submit", str(NVFP4), SKIP, "--dry-run")
+    assert refused.code == 2
+    assert "execution.account: a value is required" in refused.err
+    assert "JUDGE_API_KEY is not set" in refused.err
+
+
+def test_keys_of_a_task_that_is_not_available_are_named(shell: Shell) -> None:
+    """Each interceptor by its name, as any other key: nothing of a file is dropped without a word."""
+    said = shell("convert", str(NEMO / "examples" / "local_advanced_adapters.yaml"), "--json")
+    notes = {n["key"].rpartition("config.")[2]: n["text"] for n in orjson.loads(said.out)["notes"]}
+    end = "not taken over: task mgsm is not available"
+    assert notes["params.parallelism"] == end
+    for index, name in ((0, "payload_modifier"), (1, "system_message"), (3, "caching")):
+        assert notes[f"adapter_config.interceptors.{index}".partition("config.")[2]] == (
+            f"{name} is {end}"
+        )
 
 
 def test_convert_refuses(shell: Shell) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.recipe.schema import Client
 from evalkit.report.card import Card
-from evalkit.report.results import Difference
+from evalkit.report.results import Difference, ServerFacts
 from evalkit.report.verify import OTHER_SETTINGS, verify_run
 from tests.unit.report.scored_builder import Halves, Tasks, loaded
 
@@ -296,14 +296,68 @@ def test_reasoning(
     assert of(verify(card, t=made(tasks, 20, settings=settings)), "reasoning").state == state
 
 
-def test_judge(tasks: Tasks) -> None:
-    """By its model id."""
-    judge = {"deployment": {"served_model_name": "other"}}
+@pytest.mark.parametrize(
+    ("name", "kind", "state", "reason"),
+    [
+        ("gpt", "external", "same", None),
+        ("owner/gpt", "external", "same", None),
+        ("gpt-2024-08-06", "external", "unknown", None),
+        ("gpt-mini", "external", "differs", "the judge is gpt-mini, the card's is gpt"),
+        ("gpt", "vllm", "differs", "the judge is gpt, served by the run, the card's is gpt"),
+        (None, None, "differs", "the judge is none, the card's is gpt"),
+    ],
+)
+def test_judge(
+    tasks: Tasks, name: str | None, kind: str | None, state: str, reason: str | None
+) -> None:
+    """By its model id; a score that another one made is not the card's, and nothing is said of it."""
+    judge = name and {"deployment": {"served_model_name": name, "serving": {"kind": kind}}}
     settings = tasks.results.settings.model_copy(update={"judge": judge})
-    found = verify(
-        make_card(t={"value": 75.0, "judge": "gpt"}), t=made(tasks, 20, settings=settings)
+    card = make_card(t={"value": 75.0, "judge": "gpt"})
+    found = verify(card, t=made(tasks, 20, settings=settings))
+    assert of(found, "judge").state == state
+    assert task_of(found).reason == reason
+    assert found.verdict == ("consistent" if reason is None else "undecided")
+    if state == "differs":
+        assert "(card gpt): its score is not compared" in of(found, "judge").text
+
+
+def test_snapshots_of_a_judge(tasks: Tasks) -> None:
+    """Another one than the card's is another judge; a name without a day may be it."""
+
+    def state(name: str) -> str:
+        judge = {"deployment": {"served_model_name": name, "serving": {"kind": "external"}}}
+        settings = tasks.results.settings.model_copy(update={"judge": judge})
+        card = make_card(t={"value": 75.0, "judge": "gpt-2024-08-06"})
+        return of(verify(card, t=made(tasks, 20, settings=settings)), "judge").state
+
+    names = ("o/gpt-2024-08-06", "gpt", "gpt-2024-11-20")
+    assert [state(name) for name in names] == ["same", "unknown", "differs"]
+
+
+def test_thinking_that_the_request_switches_off(tasks: Tasks) -> None:
+    """`request.add` is merged into the body after what the sampling says."""
+    before = tasks.results.settings
+    said = {"chat_template_kwargs": {"enable_thinking": True, "other": 1}}
+    settings = before.model_copy(
+        update={
+            "serving": {"kind": "vllm", "reasoning_parser": "x"},
+            "generation": {**before.generation, "extra_body": said},
+            "request": {"add": {"chat_template_kwargs": {"enable_thinking": False}}},
+        }
     )
-    assert of(found, "judge").text == "other (card gpt)"
+    card = make_card().model_copy(update={"reasoning": "apart"})
+    found = of(verify(card, t=made(tasks, 20, settings=settings)), "reasoning")
+    assert (found.state, found.text) == ("differs", "switched off (card: apart)")
+
+
+def test_a_version_that_nobody_told_is_unknown(tasks: Tasks) -> None:
+    """Not the word for nothing in Python."""
+    provenance = tasks.results.provenance
+    server = ServerFacts(replica="0", attempt=0, facts={"kind": "vllm", "version": None})
+    task = made(tasks, 20, provenance=provenance.model_copy(update={"servers": (server,)}))
+    text = of(verify(make_card(), t=task), "server").text
+    assert text == "kind vllm, version unknown here; the card gives none"
 
 
 def test_altered_data(tasks: Tasks) -> None:
