@@ -88,16 +88,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_recipe(command: argparse.ArgumentParser) -> None:
+def _add_recipe(command: argparse.ArgumentParser, *, only_shows: bool = False) -> None:
     command.add_argument(
         "recipe",
         metavar="RECIPE",
         help="recipe file, a shipped recipe's name, or a file of the NeMo Evaluator launcher",
     )
-    _add_recipe_options(command)
+    _add_recipe_options(command, only_shows=only_shows)
 
 
-def _add_recipe_options(command: argparse.ArgumentParser) -> None:
+def _add_recipe_options(command: argparse.ArgumentParser, *, only_shows: bool = False) -> None:
+    """`only_shows`: nothing is left out of what is shown, so there is nothing to skip."""
     command.add_argument(
         "-o",
         "--override",
@@ -114,18 +115,24 @@ def _add_recipe_options(command: argparse.ArgumentParser) -> None:
     )
     add_tasks(command)
     _add_nemo(command)
+    if only_shows:
+        command.set_defaults(skip_unsupported=False)
+    else:
+        _add_skip(command)
     command.add_argument("--limit", type=positive, metavar="N", help="at most N samples per task")
     add_env_file(command)
     add_json(command)
 
 
-def _add_nemo(command: argparse.ArgumentParser) -> None:
+def _add_skip(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--skip-unsupported",
         action="store_true",
-        help="launcher files: go on without tasks that evalkit has not got; plan and results name them "
-        "(info and convert always do)",
+        help="launcher files: go on without tasks that evalkit has not got; plan and results name them",
     )
+
+
+def _add_nemo(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lenient",
         action="store_true",
@@ -134,7 +141,7 @@ def _add_nemo(command: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(command: argparse.ArgumentParser) -> None:
-    _add_recipe(command)
+    _add_recipe(command, only_shows=True)
     command.add_argument(
         "--output", metavar="FILE", help="write the recipe there, and not over another file"
     )
@@ -242,7 +249,7 @@ def _add_info(command: argparse.ArgumentParser) -> None:
         help="run folder, run name, run id (or its beginning); or recipe file, or a shipped recipe's name",
     )
     add_output(command)
-    _add_recipe_options(command)
+    _add_recipe_options(command, only_shows=True)
 
 
 def _add_ls(command: argparse.ArgumentParser) -> None:

@@ -186,7 +186,7 @@ def test_convert_refuses(shell: Shell) -> None:
 
 def test_convert_as_json(shell: Shell) -> None:
     """The recipe and the notes as data."""
-    found = orjson.loads(shell("convert", str(INSTRUCT), SKIP, *JUDGE, "--json").out)
+    found = orjson.loads(shell("convert", str(INSTRUCT), *JUDGE, "--json").out)
     assert len(found["recipe"]["tasks"]) == 8
     note = next(n for n in found["notes"] if n["key"].endswith("request_timeout"))
     assert (note["has_effect"], note["place"]) == (False, f"{INSTRUCT}:44")
