@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup_env --venv $(VENV)
 # What the tests need, without a server.
 TEST := test,bfcl,bfcl-web,ifbench,livecodebench,scicode
-# Half of the tests wait for Slurm: beside them the others run.
-SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder
+# A third of the tests wait for Slurm and a third for vLLM: beside them the others run.
+SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
 # Python without the ending that ruff looks for.
 SCRIPTS := scripts/setup_env scripts/slurm_dev_cluster
 
