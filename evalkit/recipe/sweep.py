@@ -59,7 +59,7 @@ def expand_patterns(raw: Document, resolved: Document, base: Path) -> tuple[Docu
     patterns = {
         name: text
         for name, entry in (models.items() if isinstance(models, dict) else ())
-        if isinstance(text := get(entry, ("path",)), str) and WILDCARD.search(text)
+        if isinstance(text := get(entry, ("path",)), str) and _is_pattern(text, base)
     }
     names = [name for name in models if name not in patterns] if patterns else []
     families: list[str] = []
@@ -110,6 +110,16 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts `step-900` before `step-1000`."""
     parts = re.split(r"(\d+)", text)
     return tuple((1, int(p), p) if p.isdigit() else (0, 0, p) for p in parts)
+
+
+def _is_pattern(text: str, base: Path) -> bool:
+    """Whether a path has a wildcard, and is not the name of a folder that has one in it."""
+    if not WILDCARD.search(text):
+        return False
+    try:
+        return not (base / Path(text).expanduser()).is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return True
 
 
 def _matches(name: str, pattern: str, base: Path, place: str | None) -> list[tuple[str, str]]:

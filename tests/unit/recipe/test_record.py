@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.recipe.load import LoadedRecipe, load_recipe
+from evalkit.recipe.sweep import WILDCARD
 from evalkit.recipe.values import SENT_BY_US
 from evalkit.recipe.yaml_text import render_yaml
 from evalkit.shipped import shipped_recipes
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
-TEXTS = st.text(max_size=12) | st.sampled_from(["${env:X}", "$${env:Y:-z}", "10:00", "on", "0"])
+# A reference that is not well formed is refused, wherever it stands.
+TEXTS = st.text(max_size=12).filter(lambda text: "${" not in text) | st.sampled_from(
+    ["${env:X}", "$${env:Y:-z}", "10:00", "on", "0"]
+)
+PATHS = TEXTS.filter(lambda text: not WILDCARD.search(text))  # a pattern must match something
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
@@ -55,7 +60,7 @@ RECIPES = st.fixed_dictionaries(
         "name": NAMES,
         "description": TEXTS,
         "models": st.dictionaries(
-            NAMES, st.fixed_dictionaries({"path": TEXTS}), min_size=1, max_size=2
+            NAMES, st.fixed_dictionaries({"path": PATHS}), min_size=1, max_size=2
         ),
         "tasks": st.dictionaries(NAMES, TASK, min_size=1, max_size=3),
         "serving": SERVING,

@@ -74,6 +74,14 @@ def test_one_match_is_a_sweep_all_the_same(tmp_path: Path) -> None:
     assert labels(load(tmp_path, models={"m": {"path": "./run/step-1"}})) == [""]
 
 
+def test_a_folder_whose_name_has_a_wildcard(tmp_path: Path) -> None:
+    """It is that folder, and nothing else."""
+    checkpoints(tmp_path / "run", "step-[1]", "step-1")
+    loaded = load(tmp_path, models={"m": {"path": "./run/step-[1]"}})
+    assert loaded.recipe.models["m"].path == "./run/step-[1]"
+    assert loaded.families == frozenset()
+
+
 def test_nothing_matches(tmp_path: Path) -> None:
     """What was looked for, and where."""
     with pytest.raises(RecipeError, match=r"models\.m\.path: no checkpoint matches \./run/step-\*"):
