@@ -49,7 +49,7 @@ def plan_mmlu_pro(data: str) -> dict[str, Any]:
     """Load, render, freeze and plan all of MMLU-Pro."""
     import yaml
 
-    from evalkit.cluster.prepare import plan_runs
+    from evalkit.cluster.planning import plan_runs
     from evalkit.recipe.load import load_recipe
 
     with tempfile.TemporaryDirectory() as folder:

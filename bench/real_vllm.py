@@ -26,7 +26,7 @@ import psutil
 from bench.machine import ROOT, describe, measure
 from bench.runs import addition_recipe, prepare, this_job, work
 from evalkit.benchmarks.frozen import load_frozen
-from evalkit.cluster.prepare import plan_runs
+from evalkit.cluster.planning import plan_runs
 from evalkit.recipe.load import load_recipe
 from evalkit.serving.deployment import ServerContext, make_deployment
 from evalkit.store.layout import RunFolder

@@ -25,7 +25,8 @@ from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.cancel import Cancelled, cancel_run
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.grading import Watching, grade_run
-from evalkit.cluster.prepare import plan_runs, prepare_runs
+from evalkit.cluster.planning import plan_runs
+from evalkit.cluster.prepare import prepare_runs
 from evalkit.cluster.runs import find_runs
 from evalkit.cluster.share import SweepRun, submit_runs
 from evalkit.cluster.status import RunStatus, run_status

@@ -114,14 +114,14 @@ def _submit_new(
 
 def _is_new(loaded: LoadedRecipe, submitted: set[Path]) -> bool:
     """Whether a run of it was not submitted by us yet: one that others began is continued once."""
-    from evalkit.cluster.prepare import run_folders
+    from evalkit.cluster.planning import run_folders
 
     return any(folder.root not in submitted for folder in run_folders(loaded))
 
 
 def _is_at_rest(loaded: LoadedRecipe, model: str, settle_s: float) -> bool:
     """Whether nothing in a checkpoint was written lately. One that has a run is not asked."""
-    from evalkit.cluster.prepare import run_folders
+    from evalkit.cluster.planning import run_folders
 
     if all(is_run(folder) for folder in run_folders(loaded)):
         return True

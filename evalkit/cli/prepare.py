@@ -32,7 +32,7 @@ def command_prepare(arguments: argparse.Namespace) -> int:
 
 def show_plans(arguments: argparse.Namespace) -> int:
     """Show what would be prepared; nothing is written."""
-    from evalkit.cluster.prepare import plan_runs
+    from evalkit.cluster.planning import plan_runs
 
     planned = plan_runs(recipes.load(arguments), say)
     if arguments.json:

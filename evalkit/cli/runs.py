@@ -36,7 +36,7 @@ def label_of(folder: RunFolder, output: Path) -> str:
 
 
 def _runs_of_recipe(path: str) -> list[RunFolder]:
-    from evalkit.cluster.prepare import run_folders
+    from evalkit.cluster.planning import run_folders
     from evalkit.cluster.runs import runs_below
     from evalkit.recipe.load import load_recipe, nemo_run_folder
 

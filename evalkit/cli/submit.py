@@ -172,7 +172,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     """Everything a submit would send, exactly; nothing is written."""
     from evalkit.cli.plan_view import plan_json, show_plan
     from evalkit.cluster.executor import replica_gpus
-    from evalkit.cluster.prepare import plan_runs
+    from evalkit.cluster.planning import plan_runs
     from evalkit.cluster.resolved import cluster_settings
     from evalkit.cluster.slurm import SlurmCommands
 

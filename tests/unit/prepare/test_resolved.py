@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from evalkit.benchmarks.data import DataAccess, DataSource
-from evalkit.cluster.prepare import plan_runs
+from evalkit.cluster.planning import plan_runs
 from evalkit.cluster.resolved import cluster_settings, describe
 from evalkit.errors import RecipeError
 from evalkit.recipe.load import LoadedRecipe, load_recipe

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evalkit.cluster.prepare import plan_runs
+from evalkit.cluster.planning import plan_runs
 from evalkit.errors import RecipeError
 from evalkit.plan.fingerprint import differences
 from evalkit.recipe.load import LoadedRecipe, load_recipe
