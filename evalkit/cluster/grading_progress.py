@@ -17,18 +17,15 @@ import psutil
 
 from evalkit.benchmarks.registry import benchmark_class, benchmark_for
 from evalkit.cluster.local import START_TOLERANCE_S
-from evalkit.cluster.progress import OpenJournal, UnitDetail, is_header
+from evalkit.cluster.progress import OpenJournal, OpenJournals, UnitDetail
 from evalkit.cluster.replica_report import ENDED, read_reports_by_file
 from evalkit.errors import EvalkitError
-from evalkit.store.codec import CorruptLineError, decode, unit_key, unseal
+from evalkit.store.codec import decode
 from evalkit.store.gradings import grading_plan, read_graded, scored_as
-from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.records import GradingRecord
-from evalkit.store.union import attempt_order, list_journals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.cluster.progress import Signature
@@ -60,57 +57,25 @@ class GradingCounts:
 
 
 @dataclass(slots=True)
-class OpenGradings:
+class OpenGradings(OpenJournals):
     """The counts of a shard without a marker, kept up to date."""
 
-    plan: Plan
-    """What journals of the grading are of."""
-    shard: Shard
-    planned: frozenset[UnitKey]
-    suffices: Callable[[Any], bool]
-    journals: dict[str, OpenJournal] = field(default_factory=dict)
+    suffices: Callable[[Any], bool] = field(kw_only=True)
     graded: set[UnitKey] = field(default_factory=set)
     errors: dict[UnitKey, Outcome] = field(default_factory=dict)
     details: dict[str, UnitDetail] = field(default_factory=dict)
 
-    def update(self, place: RunFolder) -> None:
-        """Read what is new; everything again when a journal shrank or vanished."""
-        paths = {path.name: path for path in list_journals(place, self.shard)}
-        if not self._read_new(paths):
-            for known in (self.journals, self.graded, self.errors, self.details):
-                known.clear()
-            self._read_new(paths)
+    def _forget(self) -> None:
+        for known in (self.graded, self.errors, self.details):
+            known.clear()
 
-    def _read_new(self, paths: dict[str, Path]) -> bool:
-        if not self.journals.keys() <= paths.keys():
-            return False
-        for name, path in paths.items():
-            if name not in self.journals:
-                rank = attempt_order(name.removesuffix(JOURNAL_SUFFIX))
-                self.journals[name] = OpenJournal(path, rank)
-            journal = self.journals[name]
-            if (lines := journal.new_lines()) is None:
-                return False
-            for line in lines:
-                self._take(journal, line)
-        return True
-
-    def _take(self, journal: OpenJournal, line: bytes) -> None:
-        try:
-            payload = unseal(line)
-            if journal.is_ours is None:
-                journal.is_ours = is_header(payload, self.plan, self.shard)
-            elif journal.is_ours and (key := unit_key(payload)) in self.planned:
-                self._count(key, decode(payload), journal.path)
-        except (CorruptLineError, KeyError):
-            journal.is_ours = bool(journal.is_ours)  # what is skipped is named by a gather
-
-    def _count(self, key: UnitKey, record: object, path: Path) -> None:
+    def _count(self, key: UnitKey, payload: dict[str, Any], journal: OpenJournal) -> None:
+        record = decode(payload)
         if not isinstance(record, GradingRecord):
             return
         if not record.outcome.is_models_own:
             words = (record.detail or "").partition("\n")[0]
-            self.details[str(record.outcome)] = UnitDetail(words, path.stem)
+            self.details[str(record.outcome)] = UnitDetail(words, journal.path.stem)
             if key not in self.graded:
                 self.errors[key] = record.outcome
         elif self.suffices(record.found):
@@ -198,7 +163,7 @@ class GradingReader:
         state = self._open.get(shard)
         if state is None:
             planned = frozenset(task.units(shard))
-            state = OpenGradings(known.plan, shard, planned, known.benchmark.suffices)
+            state = OpenGradings(known.plan, shard, planned, suffices=known.benchmark.suffices)
             self._open[shard] = state
         state.update(known.place)
         counts.graded += len(state.graded)

@@ -8,6 +8,7 @@ reads only the lines that came since. Nothing is written.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -97,32 +98,32 @@ class OpenJournal:
 
 
 @dataclass(slots=True)
-class OpenShard:
-    """The counts of a shard without a marker, kept up to date."""
+class OpenJournals(ABC):
+    """Journals of a shard without a marker, of which only what is new is read."""
 
     plan: Plan
+    """What its journals are of."""
     shard: Shard
-    single_call: bool
     planned: frozenset[UnitKey]
     journals: dict[str, OpenJournal] = field(default_factory=dict)
-    finished: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
-    errors: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    """Of the units in `finished` and `errors`."""
-    details: dict[str, UnitDetail] = field(default_factory=dict)
     is_damaged: bool = False
     """A line was refused: calls of finished units may be lost, which only a whole reading tells."""
 
     def update(self, folder: RunFolder) -> None:
-        """Read what is new; everything again when a journal shrank or vanished."""
+        """Read what is new; everything again when a journal shrank or vanished. Raises StoreError."""
         paths = {path.name: path for path in list_journals(folder, self.shard)}
         if not self._read_new(paths):
             self.journals.clear()
-            self.finished.clear()
-            self.errors.clear()
-            self.outcomes.clear()
-            self.details.clear()
+            self._forget()
             self._read_new(paths)
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Count from nothing again."""
+
+    @abstractmethod
+    def _count(self, key: UnitKey, payload: dict[str, Any], journal: OpenJournal) -> None:
+        """Count one record of a planned unit."""
 
     def _read_new(self, paths: dict[str, Path]) -> bool:
         if not self.journals.keys() <= paths.keys():
@@ -140,7 +141,7 @@ class OpenShard:
         return True
 
     def _take(self, journal: OpenJournal, line: bytes) -> None:
-        """Count one line as `ShardUnion` would; what it skips is skipped, and named by a gather."""
+        """Count one line as a whole reading would; what it skips is skipped, and named by a gather."""
         try:
             payload = unseal(line)
             if journal.is_ours is None:
@@ -150,6 +151,22 @@ class OpenShard:
         except (CorruptLineError, KeyError):
             journal.is_ours = bool(journal.is_ours)
             self.is_damaged = True
+
+
+@dataclass(slots=True)
+class OpenShard(OpenJournals):
+    """The counts of a shard without a marker, kept up to date."""
+
+    single_call: bool = field(kw_only=True)
+    finished: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
+    errors: dict[UnitKey, tuple[Rank, Outcome]] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Of the units in `finished` and `errors`."""
+    details: dict[str, UnitDetail] = field(default_factory=dict)
+
+    def _forget(self) -> None:
+        for known in (self.finished, self.errors, self.outcomes, self.details):
+            known.clear()
 
     def _count(self, key: UnitKey, payload: dict[str, Any], journal: OpenJournal) -> None:
         record, rank = decode(payload), journal.rank
@@ -236,7 +253,9 @@ class ProgressReader:
         state = self._open.get(shard)
         if state is None:
             single_call = benchmark_class(task.benchmark).single_call
-            state = OpenShard(self._plan, shard, single_call, frozenset(task.units(shard)))
+            state = OpenShard(
+                self._plan, shard, frozenset(task.units(shard)), single_call=single_call
+            )
             self._open[shard] = state
         state.update(self._folder)
         outcomes, done = state.outcomes, len(state.finished)

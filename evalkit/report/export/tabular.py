@@ -78,8 +78,7 @@ def export_parquet(run: ExportedRun, dest: Path) -> list[Path]:
     return written
 
 
-def describe(task: ExportedTask) -> dict[str, Any]:
-    """What a file of one task's samples is of."""
+def _named(task: ExportedTask) -> dict[str, Any]:
     results = task.results
     return {
         "run_id": results.run_id,
@@ -88,6 +87,13 @@ def describe(task: ExportedTask) -> dict[str, Any]:
         "task": task.name,
         "benchmark": results.benchmark,
         "benchmark_version": results.benchmark_version,
+    }
+
+
+def describe(task: ExportedTask) -> dict[str, Any]:
+    """What a file of one task's samples is of."""
+    results = task.results
+    return _named(task) | {
         "fingerprint": results.settings.fingerprint,
         "complete": results.complete,
         "mark": task.mark,
@@ -127,13 +133,7 @@ def _headline_row(task: ExportedTask) -> dict[str, Any]:
 
 def _row(task: ExportedTask) -> dict[str, Any]:
     results = task.results
-    return {
-        "run_id": results.run_id,
-        "run": results.run,
-        "model": results.provenance.model.name,
-        "task": task.name,
-        "benchmark": results.benchmark,
-        "benchmark_version": results.benchmark_version,
+    return _named(task) | {
         "profile": results.settings.profile,
         "complete": results.complete,
         "n_samples": results.headline.n_samples,
