@@ -169,11 +169,11 @@ def _gold(arguments: argparse.Namespace) -> int:
     try:
         dataset = benchmark.load(DataAccess(arguments.gold, override, Path()))
     except EvalkitError as error:
+        if arguments.data is not None or not (benchmark.source.hub or benchmark.source.url):
+            raise  # its own hint says what is missing
         raise RecipeError(
             error.message,
-            hint=f"Give a local copy with --data PATH ({benchmark.source.formats})."
-            if arguments.data is None
-            else error.hint,
+            hint=f"Give a local copy with --data PATH ({benchmark.source.formats}).",
         ) from error
 
     def grade(items: Sequence[tuple[Sample, Solution]]) -> list[Solution | ScorerError]:
