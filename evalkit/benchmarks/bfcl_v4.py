@@ -148,7 +148,7 @@ class BfclV4(Benchmark[BfclParams]):
         """Single calls, dialogues, and conversations that write a memory."""
         return parts_of(sample)
 
-    def n_parts(self, sample: Sample) -> float:
+    def known_weight(self, sample: Sample) -> float:
         """Its entries: one, or a scenario's questions."""
         return float(len(sample.target)) if sample.subset in MEMORY else 1.0
 

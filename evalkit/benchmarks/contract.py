@@ -297,7 +297,7 @@ class Benchmark(ABC, Generic[P]):
         them, too."""
         return {}
 
-    def n_parts(self, sample: Sample) -> float | None:
+    def known_weight(self, sample: Sample) -> float | None:
         """What the score that `score_weights` names for `metric` will be for a sample, where that is
         known before it is answered: bounds of a task with missing samples rest on it."""
         return None

@@ -134,7 +134,7 @@ class SciCode(Benchmark[SciCodeParams]):
         """One for each step that is not given."""
         return sum(step["prefilled"] is None for step in sample.data["steps"])
 
-    def n_parts(self, sample: Sample) -> float:
+    def known_weight(self, sample: Sample) -> float:
         """Its scored steps: those that are not given."""
         return float(self.n_calls(sample))
 

@@ -219,7 +219,7 @@ def _make_results(
     rows: list[SampleScores] = []
     if aggregate is None or benchmark.subsets:
         weight = benchmark.score_weights.get(task.metric)
-        rows = list_samples(found.samples, found.scores, weight, benchmark.n_parts)
+        rows = list_samples(found.samples, found.scores, weight, benchmark.known_weight)
     subsets = split_by_subset(rows) if benchmark.subsets else {}
     totals = {name: count_parts(part) for name, part in subsets.items()}
     metric, of = next(iter(benchmark.subset_weights(totals).items()), (task.metric, None))

@@ -118,7 +118,7 @@ def _limit(benchmark: Benchmark[Any], sample: Sample, score: RepeatScores | Scor
     if weight is None:
         return 1.0
     if isinstance(score, ScorerError):
-        return benchmark.n_parts(sample) or 1.0
+        return benchmark.known_weight(sample) or 1.0
     return score.values[weight]
 
 

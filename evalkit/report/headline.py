@@ -63,7 +63,7 @@ def list_samples(
     samples: Sequence[Sample],
     scores: Sequence[RepeatScores | None],
     weight: str | None,
-    n_parts: Callable[[Sample], float | None],
+    known_weight: Callable[[Sample], float | None],
 ) -> list[SampleScores]:
     """The scores (by sample, then repeat) of each sample. `weight` names the score that counts parts
     (none without); a sample without any score has the number of parts that the benchmark tells."""
@@ -74,7 +74,7 @@ def list_samples(
         limit: float | None = 1.0
         if weight is not None:
             seen = next((score.values[weight] for score in row if score is not None), None)
-            limit = n_parts(sample) if seen is None else seen
+            limit = known_weight(sample) if seen is None else seen
         found.append(SampleScores(row, limit, sample.subset))
     return found
 

@@ -117,7 +117,7 @@ def score_unit(benchmark: Benchmark[Any], sample: Sample, solution: Solution) ->
             raise ScorerError(
                 f"the grader of {benchmark.name} gave sample {sample.id} {name} = {value}"
             )
-    weight, expected = benchmark.score_weights.get(benchmark.metric), benchmark.n_parts(sample)
+    weight, expected = benchmark.score_weights.get(benchmark.metric), benchmark.known_weight(sample)
     if weight is not None and expected is not None and score.values.get(weight) != expected:
         raise ScorerError(
             f"the grader of {benchmark.name} gave sample {sample.id} {weight} = "

@@ -158,7 +158,7 @@ def test_every_problem_is_asked_from_frozen_samples(card: Dataset) -> None:
         n_calls += len(asked)
         assert asked[0] == sample.messages[0]["content"]
         assert len(asked) == len(replies) == len(solution.data["code"])
-        assert len(asked) == make().n_parts(sample)
+        assert len(asked) == make().known_weight(sample)
         assert solution.outcome is Outcome.OK
     assert n_calls == 338
 

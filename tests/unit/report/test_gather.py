@@ -153,13 +153,13 @@ class Parts(Echo):
     score_weights: ClassVar = {"correct": "parts"}
     votes = False
 
-    def n_parts(self, sample: Sample) -> float:
+    def known_weight(self, sample: Sample) -> float:
         """Known before anything is answered."""
         return 1.0 + int(sample.id[1:])
 
     def score(self, sample: Sample, solution: Solution) -> Score:
         """All of them or none; a text of its own makes the grader count one too few."""
-        parts = self.n_parts(sample)
+        parts = self.known_weight(sample)
         right = float(solution.text == sample.target)
         return Score({"correct": right * parts, "parts": parts - (solution.text == "short")})
 

@@ -97,7 +97,7 @@ class Selective(Steps):
 
     subsets = ("even", "odd", "none")
 
-    def n_parts(self, sample: Sample) -> float:
+    def known_weight(self, sample: Sample) -> float:
         """Three steps."""
         return 3.0
 
