@@ -84,8 +84,9 @@ def orphan(folder: Path, *arguments: str) -> Iterator[tuple[Process, Process]]:
     leader = read_process(leading.pid)
     os.close(write)
     with os.fdopen(read) as said:
-        child = read_process(int(said.readline()))
-    leading.wait()
+        pid = int(said.readline())
+    leading.wait()  # only now has the child the parent that it keeps
+    child = read_process(pid)
     assert child is not None
     try:
         yield leader or Process(leading.pid, os.getpid(), leading.pid, child.started), child
