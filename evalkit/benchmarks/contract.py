@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.benchmarks.data import DataAccess, DataSource
+    from evalkit.benchmarks.native import NativeResult
     from evalkit.plan.model import DataProvenance
     from evalkit.recipe.schema import Profile
     from evalkit.scoring.sandbox import CellOutput, Program, ProgramResult
 
+Route: TypeAlias = Literal["chat/completions", "completions"]
+"""Where a request goes, below an endpoint's `/v1`."""
 Message: TypeAlias = dict[str, Any]
 """One chat message in the OpenAI form: `role`, `content` and, where it has them, tool calls."""
 
@@ -58,6 +61,9 @@ class Question:
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
+    body: Mapping[str, Any] | None = None
+    """In place of messages and tools: the body of a call of `route`, as `relay` takes it."""
+    route: Route = "chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,17 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """One finished unit, as a benchmark that is `whole` reads it."""
+
+    sample: Sample
+    repeat: int
+    solution: Solution
+    reply: Reply | None
+    """Of its last call."""
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """Scores of one unit by name; the benchmark's `metric` is among them."""
 
@@ -106,6 +123,43 @@ class Session(Protocol):
         Cells run one after the other, in the order of these calls. What a model's code does is an
         answer (an exception, a time-out, the end of its process); a sandbox that cannot be had raises
         InfraError. After an interruption the cells that succeeded run again before the first new one.
+        """
+        ...
+
+
+class Driving(Protocol):
+    """What a program that asks the model is given."""
+
+    @property
+    def base_url(self) -> str:
+        """OpenAI-compatible, up to and including `/v1`."""
+        ...
+
+    @property
+    def api_key(self) -> str:
+        """Of this unit alone; the gateway refuses every other."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Model id to ask for."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """An empty folder of this attempt for all that the program writes. It stays in the run's folder."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The folder's name below the run's folder, for `Solution.data`."""
+        ...
+
+    def run(self, command: Sequence[str], env: Mapping[str, str], log: str) -> Awaitable[int]:
+        """Run a program in `folder` until it ends: its exit code.
+
+        Its output goes to the file `log` in `folder`, its environment is `env` alone. Cancelled, it and
+        its children get SIGINT, then SIGTERM, then SIGKILL. Raises InfraError where it cannot be started.
         """
         ...
 
@@ -136,6 +190,37 @@ class ModelHandle(Protocol):
         `overrides` replaces keys of the request body. The reply's outcome is one of the model's own
         (`context_overflow` included); an infrastructure failure raises `InfraError` after retries,
         which ends the unit as owed.
+        """
+        ...
+
+    def relay(self, route: Route, body: Mapping[str, Any]) -> Awaitable[Reply]:
+        """One durable call whose body something else made, such as another harness.
+
+        It is known by route and body (without `stream`, `stream_options` and `user`) and by how many equal
+        ones came before in this unit: calls may come in any order. The first gets the body's seed or, where
+        it has none, the task's; equal ones after it get the numbers that follow. Fields of the task's
+        generation that are set replace the body's. A reply of route `completions` has the text as its
+        content. Fails as `chat` does.
+        """
+        ...
+
+    def loglikelihood(
+        self, context: Sequence[int], continuation: Sequence[int]
+    ) -> Awaitable[Reply]:
+        """One durable call that asks how likely `continuation` is after `context` (token ids).
+
+        The reply's `logprobs` are `{"sum": natural logarithm, "is_greedy": each of its tokens is the
+        likeliest}`; what the server said of each token is not kept. An empty context means that the
+        first token of the continuation is given. Needs an endpoint with `echo` and `logprobs` on
+        `/completions`. Fails as `chat` does.
+        """
+        ...
+
+    def drive(self) -> AbstractAsyncContextManager[Driving]:
+        """A gateway to the model, and a place, for a program that asks it; needs `drives`.
+
+        The program's requests are durable calls (`relay`). Where one of them fails, the unit ends as
+        owed, whatever the program makes of that.
         """
         ...
 
@@ -199,18 +284,19 @@ P = TypeVar("P", bound=BenchmarkParams)
 class Benchmark(ABC, Generic[P]):
     """A data set, its prompt, its solve and its scoring, under one name and version."""
 
-    name: ClassVar[str]
-    version: ClassVar[str]
+    name: str
+    version: str
     """Raised by any change that can move a score."""
-    title: ClassVar[str]
-    description: ClassVar[str]
+    title: str
+    description: str
     """A sentence for `evalkit ls task`."""
-    licence: ClassVar[str]
+    licence: str
     """Licence of the data."""
-    source: ClassVar[DataSource]
+    source: DataSource
     """The pinned data set."""
-    metric: ClassVar[str]
+    metric: str
     """The score the headline is made of."""
+    # The seven above are a class's; a benchmark whose parameters name a task of a harness sets its own.
     score_weights: ClassVar[Mapping[str, str]] = {}
     """Scores that are shares of a count, with the score that holds the count."""
     subsets: ClassVar[Sequence[str]] = ()
@@ -248,6 +334,11 @@ class Benchmark(ABC, Generic[P]):
     local_params: ClassVar[Sequence[str]] = ()
     """Those of `grade` that only say where something is which is checked otherwise: no finding depends
     on them either."""
+    whole: ClassVar[bool] = False
+    """Its scores are of the task as a whole: `conclude` finds them when all answers are there, and no unit
+    has a `score`."""
+    drives: ClassVar[bool] = False
+    """`solve` starts a program that asks the model (`ModelHandle.drive`)."""
     publishable: ClassVar[bool] = True
     """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
     params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams
@@ -328,9 +419,21 @@ class Benchmark(ABC, Generic[P]):
         """What its programs need. Raises ScorerError for something that is not there."""
         return SandboxNeeds()
 
-    @abstractmethod
     def score(self, sample: Sample, solution: Solution) -> Score:
-        """Score one unit, pure and on CPU. Raises ScorerError; never scores a failure as wrong."""
+        """Score one unit, pure and on CPU. Raises ScorerError; never scores a failure as wrong.
+
+        Every benchmark has it but those that are `whole`.
+        """
+        raise ScorerError(f"the benchmark {self.name} has no score for a single answer")
+
+    def conclude(self, answers: Sequence[Answered], run: Path, out: Path) -> NativeResult:
+        """The result of a `whole` benchmark, from all answers of the plan, in plan order.
+
+        `run` is the run's folder, where driven programs left their files. What is worth keeping goes into
+        `out`, an empty folder that becomes `artifacts/<task>/native`. Sends nothing, and gives the same for
+        the same answers. Raises ScorerError where that cannot be had here, which is never a wrong answer.
+        """
+        raise ScorerError(f"the benchmark {self.name} does not conclude")
 
     def subset_weights(self, totals: Mapping[str, float]) -> Mapping[str, Mapping[str, float]]:
         """Metrics that are weighted sums of `metric` over subsets: the weight of each subset, by name.
@@ -340,9 +443,9 @@ class Benchmark(ABC, Generic[P]):
         """
         return {}
 
-    @abstractmethod
     def gold(self, sample: Sample) -> Solution | None:
         """A right answer as a model would give it, or null where the data has none."""
+        return None
 
     def why_no_gold(self, sample: Sample) -> str | None:
         """Why `gold` has none for a sample, where there is more to say than that the data has none."""

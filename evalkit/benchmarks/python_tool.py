@@ -118,7 +118,7 @@ class PythonToolBenchmark(Benchmark[Any]):
 
     def score(self, sample: Sample, solution: Solution) -> Score:
         """As without the tool, with tool calls and time-outs per sample beside it."""
-        score = super().score(sample, solution)  # type: ignore[safe-super]  # the benchmark's own
+        score = super().score(sample, solution)
         use = asdict(ToolUse()) if solution.data is None else solution.data  # gold answers use none
         counts = {
             "tool_calls": float(use["tool_calls"]),

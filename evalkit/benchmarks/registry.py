@@ -1,7 +1,8 @@
-"""Benchmarks by name, found through the entry-point group `evalkit.benchmarks`.
+"""Benchmarks and harnesses by name, found through the entry-point groups `evalkit.benchmarks` and
+`evalkit.harnesses`.
 
-The built-in ones come through the same door as anybody else's. Only the module of the benchmark that
-is asked for is imported.
+The built-in ones come through the same door as anybody else's. Only the module of what is asked for is
+imported. A name with a slash is a task of a harness: `lm-eval/hellaswag`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from evalkit.benchmarks.contract import Benchmark, BenchmarkParams
+from evalkit.benchmarks.harness import Harness
 from evalkit.errors import PlanError, RecipeError
 
 if TYPE_CHECKING:
@@ -22,31 +24,74 @@ if TYPE_CHECKING:
     from evalkit.recipe.schema import Profile
 
 GROUP = "evalkit.benchmarks"
+HARNESSES = "evalkit.harnesses"
 
 
 def benchmark_names() -> list[str]:
-    """Names of all installed benchmarks, sorted."""
-    return sorted(_entry_points())
+    """Names of all installed benchmarks, sorted; tasks of harnesses are not among them."""
+    return sorted(_entry_points(GROUP))
+
+
+def harness_names() -> list[str]:
+    """Names of all harnesses that evalkit can run, installed or not, sorted."""
+    return sorted(_entry_points(HARNESSES))
+
+
+def harness(name: str) -> Harness:
+    """A harness. Raises RecipeError for an unknown name, PlanError for a broken plug-in."""
+    made: Harness = _load(HARNESSES, Harness, name)()
+    return made
+
+
+def is_harness_task(name: str) -> bool:
+    """Whether a benchmark's name means a task of a harness."""
+    return "/" in name or (name in _entry_points(HARNESSES) and name not in _entry_points(GROUP))
 
 
 def benchmark_class(name: str) -> type[Benchmark[Any]]:
     """The class of a benchmark. Raises RecipeError for an unknown name, PlanError for a broken plug-in."""
-    known = _entry_points()
+    if is_harness_task(name):
+        return _harness_task(name)[0].benchmark_type
+    return _load(GROUP, Benchmark, name)
+
+
+def _harness_task(name: str) -> tuple[Harness, Mapping[str, Any]]:
+    """The harness of `HARNESS/TASK`, and the parameters that choose the task."""
+    first, slash, task = name.partition("/")
+    found = harness(first)
+    if found.needs_task and not task:
+        raise RecipeError(
+            f"benchmark {name!r}: the harness {first} has many tasks, and none is named",
+            hint=f"Write {first}/TASK; `evalkit ls tasks --harness {first}` lists them.",
+        )
+    if slash and not found.needs_task:
+        raise RecipeError(
+            f"benchmark {name!r}: the harness {first} has no tasks of its own",
+            hint=f"Write benchmark: {first}",
+        )
+    return found, found.task_params(task)
+
+
+def _load(group: str, wanted: type[Any], name: str) -> type[Any]:
+    """The class that an entry point names. Raises RecipeError for an unknown one, PlanError for a broken
+    one."""
+    known, kind = _entry_points(group), wanted.__name__.lower()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
+        several = "Installed benchmarks" if wanted is Benchmark else "Harnesses"
+        more = " Tasks of harnesses are written HARNESS/TASK." if wanted is Benchmark else ""
         raise RecipeError(
-            f"unknown benchmark {name!r}.{guess}",
-            hint=f"Installed benchmarks: {', '.join(sorted(known))}.",
+            f"unknown {kind} {name!r}.{guess}",
+            hint=f"{several}: {', '.join(sorted(known))}.{more}",
         )
+    where = f"{kind} {name!r} ({known[name].value})"
     try:
         loaded = known[name].load()
     except (ImportError, AttributeError) as error:
-        raise PlanError(
-            f"benchmark {name!r} ({known[name].value}) cannot be imported: {error}"
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Benchmark)):
-        raise PlanError(f"benchmark {name!r} ({known[name].value}) is not a Benchmark class")
+        raise PlanError(f"{where} cannot be imported: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, wanted)):
+        raise PlanError(f"{where} is not a {wanted.__name__} class")
     return loaded
 
 
@@ -56,7 +101,14 @@ def make_benchmark(name: str, params: Mapping[str, Any], profile: Profile) -> Be
     Raises RecipeError naming the parameter that is not valid, and those there are.
     """
     cls = benchmark_class(name)
-    merged = {**cls.knobs.get(profile, {}), **params}
+    chosen = _harness_task(name)[1] if is_harness_task(name) else {}
+    for key, value in chosen.items():
+        if params.get(key, value) != value:
+            raise RecipeError(
+                f"params.{key}: {params[key]!r} is not the task of benchmark {name!r}",
+                hint=f"Leave params.{key} out; the benchmark's name chooses the task.",
+            )
+    merged = {**cls.knobs.get(profile, {}), **params, **chosen}
     try:
         return cls(cls.params_type.model_validate(merged), profile)
     except ValidationError as error:
@@ -78,13 +130,14 @@ def benchmark_for(task: TaskPlan) -> Benchmark[Any]:
     return benchmark
 
 
-def _entry_points() -> dict[str, EntryPoint]:
+def _entry_points(group: str) -> dict[str, EntryPoint]:
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
+    for point in entry_points(group=group):
         other = found.setdefault(point.name, point)
         if other.value != point.value:
+            kind = group.removeprefix("evalkit.").removesuffix("es" if group == HARNESSES else "s")
             raise PlanError(
-                f"two packages register the benchmark {point.name!r}: {_package(other)} "
+                f"two packages register the {kind} {point.name!r}: {_package(other)} "
                 f"({other.value}) and {_package(point)} ({point.value})",
                 hint="Uninstall one of them.",
             )

@@ -1,0 +1,1 @@
+"""Other people's harnesses behind evalkit's contract: lm-eval, inspect, NVIDIA's wheels, any command."""
