@@ -189,6 +189,10 @@ class RunFolder:
         """One JSON line per unit: answer, scores, outcome; zstandard."""
         return self.artifacts(task) / "samples.jsonl.zst"
 
+    def native(self, task: str) -> Path:
+        """Folder of what a harness wrote itself about a task, where it has one."""
+        return self.artifacts(task) / "native"
+
     def metrics(self, task: str) -> Path:
         """All metrics, flat, by the field's names (JSON)."""
         return self.artifacts(task) / "metrics.json"
