@@ -204,6 +204,8 @@ class Settings(Frozen):
     served_model_name: str
     prompts: dict[str, str]
     """Prompt template -> sha256."""
+    stand_ins: dict[str, str] = Field(default_factory=dict)
+    """Prompt template -> the prompt that it stands in for, because that was never published."""
     identity: dict[str, Any]
     """Everything that may move a score of this task, by key: what `fingerprint` hashes."""
     fingerprint: str

@@ -93,7 +93,9 @@ def test_wrong_model_without_a_list(place: Place) -> None:
     )
     [status] = orjson.loads(place.evalkit("status", str(place.folder.root), "--json"))
     causes = [(failure["of"], failure["kind"]) for failure in status["failures"]]
-    assert causes == [("attempt", "client_error")], "the process of the attempt is no second failure"
+    assert causes == [("attempt", "client_error")], (
+        "the process of the attempt is no second failure"
+    )
 
 
 def test_server_that_dies_at_start(place: Place) -> None:
