@@ -159,6 +159,11 @@ def add_export(command: argparse.ArgumentParser) -> None:
         help="; ".join(f"{name}: {kind.what}" for name, kind in KINDS.items()),
     )
     command.add_argument(
+        "--profile",
+        choices=["card", "fixed"],
+        help="the results that `evalkit score --profile` made",
+    )
+    command.add_argument(
         "--allow-partial",
         action="store_true",
         help="also tasks with missing units: without scores, and marked as partial",
