@@ -157,8 +157,8 @@ class ReasoningStatistics(Frozen):
 
 
 class Cost(Frozen):
-    """What the calls of the scored units cost, by the recipe's prices. Calls of failed tries, and of units
-    that were done twice, are not in it."""
+    """What calls cost, by the recipe's prices. A task's own are those of the scored units: calls of failed
+    tries, and of units that were done twice, are not in it."""
 
     value: float | None
     """In the currency of the prices; null where the endpoint counted no call's tokens."""
@@ -247,6 +247,8 @@ class JudgeFacts(Frozen):
     calls: int
     """Journaled calls, also those whose verdict could not be read, and those done twice."""
     tokens: JudgeTokens
+    cost: Cost | None = None
+    """Of these calls, by `serving.price` of the judge; null without it."""
 
 
 class Provenance(Frozen):
@@ -312,6 +314,8 @@ class TaskSummary(Frozen):
     complete: bool | None = None
     headline: Headline | None = None
     counts: Counts | None = None
+    cost: Cost | None = None
+    """Of the model's calls; what its judge cost is in `judge`."""
     judge: JudgeFacts | None = None
     """Who judged it, and what that has cost."""
 
