@@ -84,6 +84,11 @@ def add_compare(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="samples that are named in each direction (default: 5); --json has all",
     )
+    command.add_argument(
+        "--all-settings",
+        action="store_true",
+        help="each setting of servers of different kinds, not just the kinds; --json has all",
+    )
     add_json(command)
 
 
