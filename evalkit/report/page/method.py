@@ -69,6 +69,7 @@ def _percent(scores: dict[str, float], task: TaskReport) -> str:
 
 def _method_facts(results: Results) -> Pairs:
     headline, data, counts = results.headline, results.provenance.data, results.counts
+    judge = results.provenance.judge
     facts = [
         ("benchmark", f"{results.benchmark}, version {results.benchmark_version}"),
         ("profile", results.settings.profile),
@@ -86,7 +87,7 @@ def _method_facts(results: Results) -> Pairs:
         ("continued after an interruption", f"{counts.continued:,} units"),
         ("finished twice", f"{counts.duplicates:,} units, one of each scored"),
         ("cost", _cost(results.cost)),
-        ("judge's cost", _cost(results.provenance.judge and results.provenance.judge.cost)),
+        ("judge's cost", None if judge is None else _cost(judge.cost)),
         ("requests' sha256", results.settings.requests_sha256),
         ("fingerprint", results.settings.fingerprint),
         ("grader", results.settings.grader),
