@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from evalkit.client.admission import Admission
-from evalkit.client.completions import NoLogprobsError, parse_answer
+from evalkit.client.completions import NoLogprobsError, parse_answer, without_logprobs
 from evalkit.client.kept_tokens import Salvaged
 from evalkit.client.limits import status_within
 from evalkit.client.pace import Pace
@@ -132,6 +132,11 @@ class CallClient:
     def server(self) -> int:
         """Number of the server within the attempt, from 0."""
         return self._target.server
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Context length of the model (tokens), where it is known."""
+        return self._target.max_model_len
 
     @property
     def pace(self) -> str | None:
@@ -322,15 +327,6 @@ class CallClient:
         if price is not None:
             cached = min(usage.cached_tokens or 0, prompt)
             self.cost += price.cost(prompt, usage.completion_tokens or 0, cached)
-
-
-def without_logprobs(url: str, what: str) -> EndpointError:
-    """An endpoint that does not say how likely a prompt is."""
-    return EndpointError(
-        f"{url} was asked how likely a given text is (echo, logprobs: 1), and gave {what}",
-        hint="Serve the model here (serving.kind: vllm), or ask an endpoint that does this on "
-        "/completions; else take a task that generates its answers.",
-    )
 
 
 def _count(tokens: Tokens | None) -> int:

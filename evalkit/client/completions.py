@@ -23,6 +23,7 @@ from evalkit.client.replies import (
     text_in,
     usage_of,
 )
+from evalkit.errors import EndpointError
 from evalkit.recipe.request import Reasoning
 from evalkit.store.records import Outcome, Reply
 
@@ -35,8 +36,23 @@ model that does not reason, and where it is to be read literally (code, a passag
 other. A recipe with other tags means them."""
 
 
+LOGPROBS_HINT = (
+    "The task asks how likely given texts are, on /completions with echo and logprobs. Serve the model "
+    "here (serving.kind: vllm), or set serving.base_url to an endpoint that answers this; else take a "
+    "task that has the model write its answers."
+)
+
+
 class NoLogprobsError(ValueError):
     """An answer without the log-probabilities of the prompt that were asked for."""
+
+
+def without_logprobs(url: str, what: str) -> EndpointError:
+    """An endpoint that does not say how likely a prompt is."""
+    return EndpointError(
+        f"{url} was asked how likely a given text is (echo, logprobs: 1), and gave {what}",
+        hint=LOGPROBS_HINT,
+    )
 
 
 def parse_answer(

@@ -24,6 +24,11 @@ class Driven(Protocol):
 
     relays: Relays
 
+    @property
+    def max_model_len(self) -> int | None:
+        """Context length in tokens, where it is known."""
+        ...
+
     async def failed(self) -> EvalkitError:
         """Return when a call of the unit has failed, with the reason."""
         ...
@@ -40,6 +45,10 @@ class Driver(Protocol):
         self, place: Place, command: Sequence[str], env: Mapping[str, str], log: str
     ) -> int:
         """Run a program to its end: its exit code. Raises InfraError where it cannot be started."""
+        ...
+
+    async def close(self) -> None:
+        """Close what all units share."""
         ...
 
 

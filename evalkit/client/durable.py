@@ -126,6 +126,11 @@ class DurableModel:
         return self._builder.max_tokens
 
     @property
+    def max_model_len(self) -> int | None:
+        """Context length of the model (tokens), where it is known."""
+        return self._client.max_model_len
+
+    @property
     def calls(self) -> int:
         """Calls made so far, answered from the journal or not; without those that were relayed."""
         return self._calls.taken

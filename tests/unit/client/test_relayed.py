@@ -143,9 +143,7 @@ def test_k_equal_requests_are_the_same_k_answers(
         assert len(set(texts)) == len(order), "each has an answer of its own"
         again, other, client = await run_for(unit, order, [], generation)
         assert client.sent == []
-        assert list(zip(order, again, strict=True)) == [
-            *zip(order, texts, strict=True)
-        ]
+        assert list(zip(order, again, strict=True)) == [*zip(order, texts, strict=True)]
         assert other.relays.answered == model.relays.answered
         assert other.relays.traffic.unasked == 0
         relayed = tuple(sorted(model.relays.answered))
