@@ -72,10 +72,10 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
         if request.measured is not None and answered.status == 200:
             _check_logprobs(target, request, answered.body, task)
         return  # of a filter: an endpoint that has an answer of its own to this very question
-    error = _refused(task, answered.status, answered.body, orjson.loads(request.payload))
-    if request.measured is not None and error.kind is not FailureKind.CONTEXT_WINDOW:
-        error.hint = f"{error.hint}\n{LOGPROBS_HINT}"
-    raise error
+    refusal = _refused(task, answered.status, answered.body, orjson.loads(request.payload))
+    if request.measured is not None and refusal.kind is not FailureKind.CONTEXT_WINDOW:
+        refusal.hint = f"{refusal.hint}\n{LOGPROBS_HINT}"
+    raise refusal
 
 
 def _check_logprobs(target: Target, request: Request, body: bytes, task: str) -> None:

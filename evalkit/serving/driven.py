@@ -80,13 +80,10 @@ async def _end(program: Server) -> None:
 
 def require_program(command: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
     """Raise InfraError for a program that is not there: a shell's 127 could be its own."""
-    path = env.get("PATH", os.defpath)
-    name = command[0]
-    if os.sep in name:
-        name = str(folder / name)
-    if shutil.which(name, path=path) is None:
+    path, name = env.get("PATH", os.defpath), command[0]
+    where = str(folder) if "/" in name else f"PATH: {path}"
+    if shutil.which(str(folder / name) if "/" in name else name, path=path) is None:
         raise InfraError(
-            f"cannot start {command[0]}: there is no such program on this node",
-            hint=f"Looked for in PATH ({path})." if os.sep not in command[0] else None,
+            f"cannot start {name}: there is no such program on this node ({where})",
             kind=FailureKind.CONFIG,
         )

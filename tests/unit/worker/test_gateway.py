@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -270,7 +271,9 @@ async def test_refusals() -> None:
             broken = await session.post(f"{root}/v1/chat/completions", data=b"{")
             assert (broken.status, (await broken.json())["error"]["code"]) == (400, "invalid_json")
             assert (await session.get(f"{root}/v1/chat/completions")).status == 405
-            large = await session.post(f"{root}/v1/completions", data=b" " * (MOST_BODY + 1))
+            large = await session.post(
+                f"{root}/v1/completions", data=io.BytesIO(bytes(MOST_BODY + 1))
+            )
             assert large.status == 413
         assert house.model.failure is None
         assert house.upstream.bodies == []
