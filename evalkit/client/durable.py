@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from evalkit.client.relayed import Asked
     from evalkit.client.replies import ThinkTags
     from evalkit.client.request import Request, RequestBuilder
+    from evalkit.client.spread import SpreadClient
     from evalkit.client.target import Route
     from evalkit.plan.model import UnitKey
     from evalkit.scoring.sandbox import Program, ProgramResult
@@ -90,7 +91,7 @@ class DurableModel:
 
     def __init__(
         self,
-        client: CallClient,
+        client: CallClient | SpreadClient,
         builder: RequestBuilder,
         think_tags: ThinkTags | None,
         key: UnitKey,
