@@ -6,6 +6,7 @@ journal, and never as a wrong answer.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,11 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
             solution = with_traffic(solution, model.relays.traffic)
         if model.failure is None and not work.benchmark.single_call:
             writer.append(_unit_record(item, solution, model))
+    except asyncio.CancelledError:
+        await model.end(
+            None
+        )  # its calls end for the reason that it does: the server, or the worker
+        raise
     except (ServingError, StoreError):
         raise
     except InfraError as error:
@@ -119,8 +125,6 @@ def with_traffic(solution: Solution, traffic: Traffic) -> Solution:
     if not traffic.unasked:
         return solution
     data = {} if solution.data is None else solution.data
-    if not isinstance(data, dict):
-        raise ScorerError("the data of a unit with a program are an object")
     return replace(solution, data={**data, "gateway": traffic.to_json()})
 
 
