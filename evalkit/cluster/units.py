@@ -92,16 +92,9 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     )
     sample = work.samples[item.key.sample]
     try:
-        solution = await work.benchmark.solve(sample, model)
-        if work.benchmark.drives:
-            solution = with_traffic(solution, model.relays.traffic)
+        solution = await _solve(work.benchmark, sample, model)
         if model.failure is None and not work.benchmark.single_call:
             writer.append(_unit_record(item, solution, model))
-    except asyncio.CancelledError:
-        await model.end(
-            None
-        )  # its calls end for the reason that it does: the server, or the worker
-        raise
     except (ServingError, StoreError):
         raise
     except InfraError as error:
@@ -117,6 +110,15 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     if model.failure is not None:
         return _unanswered(item, model, model.failure)
     return UnitEnd(solution.outcome, solution)
+
+
+async def _solve(benchmark: Benchmark[Any], sample: Sample, model: DurableModel) -> Solution:
+    try:
+        solution = await benchmark.solve(sample, model)
+    except asyncio.CancelledError:
+        await model.end(None)  # they end for the reason that it does: the server, or the worker
+        raise
+    return with_traffic(solution, model.relays.traffic) if benchmark.drives else solution
 
 
 def with_traffic(solution: Solution, traffic: Traffic) -> Solution:
