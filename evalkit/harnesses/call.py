@@ -88,7 +88,7 @@ def call(
         try:
             ended = _wait(process, timeout_s, stop)
         finally:
-            _end(process, marks)
+            end_process(process, marks)
         return _answer(script, folder, process.returncode, ended)
 
 
@@ -109,7 +109,7 @@ def _wait(
     return None
 
 
-def _end(process: subprocess.Popen[bytes], marks: Marks) -> None:
+def end_process(process: subprocess.Popen[bytes], marks: Marks) -> None:
     """End what is left of it: nothing, where it ended by itself and left nothing behind."""
     if process.poll() is None:
         process.terminate()
