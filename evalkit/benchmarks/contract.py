@@ -339,6 +339,11 @@ class Benchmark(ABC, Generic[P]):
     has a `score`."""
     drives: ClassVar[bool] = False
     """`solve` starts a program that asks the model (`ModelHandle.drive`)."""
+    takes_limit: ClassVar[bool] = False
+    """`load` sees to the recipe's `limit` itself (`DataAccess.limit`): its samples are not a data set's."""
+    no_repeats: ClassVar[str | None] = None
+    """What to set in place of a recipe's `repeats`, where a harness repeats by itself; null where each
+    sample can be answered several times."""
     publishable: ClassVar[bool] = True
     """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
     params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams
