@@ -55,22 +55,22 @@ def native_result(
     if not joined["metrics"]:
         raise ScorerError(f"inspect computed no metric for {task}: it has no scorer")
     metrics = [
-        NativeMetric(subset=task, **{k: v for k, v in each.items() if k != "is_average"})
+        NativeMetric(subset="", **{k: v for k, v in each.items() if k != "is_average"})
         for each in joined["metrics"]
     ]
     averages = [each["name"] for each in joined["metrics"] if each["is_average"]]
     return NativeResult(
         metrics=metrics,
-        headline=(task, averages[0] if averages else metrics[0].name),
+        headline=("", averages[0] if averages else metrics[0].name),
         versions={**joined["packages"], "task": planned["task_version"]},
-        samples=list(_read_samples(samples, task)),
+        samples=list(_read_samples(samples)),
         n_samples=n_samples,
         repeats=planned["epochs"],
         problems=joined["problems"],
     )
 
 
-def _read_samples(path: Path, task: str) -> Iterator[NativeSample]:
+def _read_samples(path: Path) -> Iterator[NativeSample]:
     with path.open("rb") as lines:
         for line in lines:
             row = json.loads(line)
@@ -78,7 +78,6 @@ def _read_samples(path: Path, task: str) -> Iterator[NativeSample]:
             yield NativeSample(
                 **row
                 | {
-                    "subset": task,
                     "outcome": Outcome(row["outcome"]),
                     "usage": Usage(**row["usage"]),
                     "data": None if limit is None else {"limit": limit},

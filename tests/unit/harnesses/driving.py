@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
 
 KEY = "key-of-this-unit"
 MODEL = "tiny"
@@ -37,7 +37,11 @@ class FakeDriving:
             process = await asyncio.create_subprocess_exec(
                 *command, cwd=self.folder, env=dict(env), stdout=file, stderr=file
             )
-            return await process.wait()
+            try:
+                return await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
 
 
 @dataclass
