@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from evalkit.benchmarks.registry import harness, harness_names
 from evalkit.cli.console import err, say
 from evalkit.cli.harness_view import show_harnesses
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.errors import UsageError
+from evalkit.errors import PlanError, UsageError
 from evalkit.harnesses.env import environments_folder
 from evalkit.harnesses.environments import installed_names, look_at
 from evalkit.harnesses.install import (
@@ -90,9 +91,14 @@ def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpe
 
 
 def _environments() -> dict[str, EnvironmentSpec]:
-    """What can be installed, by name."""
-    specs = [harness(name).environment for name in harness_names()]
-    return {spec.name: spec for spec in specs if spec is not None and spec.requirements}
+    """What can be installed, by name. A plug-in that is broken is told by `ls harnesses` and `doctor`."""
+    found = {}
+    for name in harness_names():
+        with contextlib.suppress(PlanError):
+            spec = harness(name).environment
+            if spec is not None and spec.requirements:
+                found[spec.name] = spec
+    return found
 
 
 def _remove(name: str) -> int:

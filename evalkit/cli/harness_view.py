@@ -100,7 +100,9 @@ def show_harness_tasks(name: str, text: str | None, *, as_json: bool) -> None:
         for task in tasks
     ]
     out().print(table(("task", "kind", "defaults", "about"), rows))
-    say(f"{len(tasks):,} tasks; one of them: evalkit ls task {name}/TASK")
+    if found.needs_task:
+        count = "1 task" if len(tasks) == 1 else f"{len(tasks):,} tasks"
+        say(f"{count}; all about one: evalkit ls task {name}/TASK")
 
 
 def _full_name(found: Harness, name: str, task: HarnessTask) -> str:
@@ -121,6 +123,11 @@ def describe_harness_task(name: str) -> dict[str, Any]:
     """What a task of a harness, or a harness without tasks, says of itself. Raises RecipeError, PlanError."""
     first, _, task_name = name.partition("/")
     found = harness(first)
+    if found.needs_task and not task_name:
+        raise RecipeError(
+            f"the harness {first} has many tasks, and none is named",
+            hint=f"Write {first}/TASK; `evalkit ls tasks --harness {first}` lists them.",
+        )
     cls = found.benchmark_type
     chosen = set(found.task_params(task_name)) if task_name else set()
     described: dict[str, Any] = {"name": name, "harness": found.title}
@@ -128,10 +135,9 @@ def describe_harness_task(name: str) -> dict[str, Any]:
         described |= _told(_task(found, first, task_name))
     else:
         described["description"] = found.description
-    version = None if found.environment is None else find_python(found.environment).version
     return {
         **described,
-        "version": version,
+        "version": None if found.environment is None else _state(found.environment)[0],
         "licence": found.licence,
         "generation": {profile: dict(values) for profile, values in cls.generation.items()},
         "profiles": {profile: dict(values) for profile, values in cls.knobs.items()},
