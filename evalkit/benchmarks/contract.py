@@ -219,8 +219,9 @@ class ModelHandle(Protocol):
     def drive(self) -> AbstractAsyncContextManager[Driving]:
         """A gateway to the model, and a place, for a program that asks it; needs `drives`.
 
-        The program's requests are durable calls (`relay`). Where one of them fails, the unit ends as
-        owed, whatever the program makes of that.
+        The program's requests are durable calls (`relay`). Where one of them fails, the program is ended
+        and the unit is owed, whatever was made of that. What came of the requests stands in the unit's
+        data as `gateway`, beside what `solve` gives, which is an object or null.
         """
         ...
 

@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalkit.client.completions import (
+    LOGPROBS_HINT,
+    NoLogprobsError,
+    parse_answer,
+    without_logprobs,
+)
 from evalkit.client.limits import is_used_up
-from evalkit.client.replies import error_message, filtered_reply, overflow_reply
+from evalkit.client.replies import (
+    MalformedReplyError,
+    error_message,
+    filtered_reply,
+    overflow_reply,
+)
 from evalkit.client.retry import REDIRECT_STATUS
 from evalkit.client.trial import send_trial
 from evalkit.errors import EndpointError, FailureKind, InfraError
@@ -30,23 +41,50 @@ TOOLS_HINT = (
 )
 
 
-_NEEDED = frozenset({"model", "messages", "stream", "tools", "max_tokens", "max_completion_tokens"})
+_NEEDED = frozenset(
+    {
+        "model",
+        "messages",
+        "prompt",
+        "echo",
+        "logprobs",
+        "stream",
+        "tools",
+        "max_tokens",
+        "max_completion_tokens",
+    }
+)
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 async def preflight(target: Target, request: Request, *, task: str) -> None:
-    """Send a chat request and wait for its first chunk.
+    """Send a request and wait for the first chunk of its answer, or for the log-probabilities of its
+    prompt where those are asked for.
 
     Raises EndpointError when the endpoint refuses it, InfraError when it cannot be reached.
     """
     try:
-        answered = await send_trial(target, request, stream=True)
+        answered = await send_trial(target, request, stream=request.measured is None)
     except (EndpointError, InfraError) as error:
         error.message = f"preflight of tasks.{task}: {error.message}"
         raise
     if answered.status == 200 or filtered_reply(answered.status, answered.body) is not None:
+        if request.measured is not None and answered.status == 200:
+            _check_logprobs(target, request, answered.body, task)
         return  # of a filter: an endpoint that has an answer of its own to this very question
-    raise _refused(task, answered.status, answered.body, orjson.loads(request.payload))
+    refusal = _refused(task, answered.status, answered.body, orjson.loads(request.payload))
+    if request.measured is not None and refusal.kind is not FailureKind.CONTEXT_WINDOW:
+        refusal.hint = f"{refusal.hint}\n{LOGPROBS_HINT}"
+    raise refusal
+
+
+def _check_logprobs(target: Target, request: Request, body: bytes, task: str) -> None:
+    try:
+        parse_answer(request, body, None)
+    except (NoLogprobsError, MalformedReplyError) as problem:
+        error = without_logprobs(target.url_of(request.route), target.hide(str(problem)))
+        error.message = f"preflight of tasks.{task}: {error.message}"
+        raise error from None
 
 
 def refused_fields(content: bytes, fields: Mapping[str, Any]) -> list[str]:

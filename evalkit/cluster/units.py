@@ -7,7 +7,7 @@ journal, and never as a wrong answer.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.frozen import load_frozen
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.client.calls import CallClient
     from evalkit.client.spread import SpreadClient
+    from evalkit.client.relayed import Traffic
     from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import TaskPlan
@@ -91,6 +92,8 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     sample = work.samples[item.key.sample]
     try:
         solution = await work.benchmark.solve(sample, model)
+        if work.benchmark.drives:
+            solution = with_traffic(solution, model.relays.traffic)
         if model.failure is None and not work.benchmark.single_call:
             writer.append(_unit_record(item, solution, model))
     except (ServingError, StoreError):
@@ -108,6 +111,14 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     if model.failure is not None:
         return _unanswered(item, model, model.failure)
     return UnitEnd(solution.outcome, solution)
+
+
+def with_traffic(solution: Solution, traffic: Traffic) -> Solution:
+    """A driven unit's solution, whose data says under `gateway` what came of its program's requests."""
+    data = {} if solution.data is None else solution.data
+    if not isinstance(data, dict):
+        raise ScorerError("the data of a unit with a program are an object")
+    return replace(solution, data={**data, "gateway": traffic.to_json()})
 
 
 def _unanswered(item: WorkItem, model: DurableModel, failure: EvalkitError) -> UnitEnd:
@@ -128,6 +139,7 @@ def _unit_record(item: WorkItem, solution: Solution, model: DurableModel) -> Uni
         data=solution.data,
         calls=model.calls,
         unanswered=model.unanswered,
+        relayed=tuple(sorted(model.relays.answered)),
         steps=model.steps,
         undone=model.undone,
         detail=solution.detail,
