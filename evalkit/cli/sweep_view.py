@@ -75,11 +75,12 @@ def _score(results: Results | None, signs: str) -> tuple[Text, Text]:
     if results is None:
         return Text("-"), Text("")
     headline = results.headline
-    if headline.percent is None:
+    if headline.shown is None:
         return Text("withheld", "yellow"), Text("")
     error = headline.standard_error
-    said = "" if error is None else f" {signs} {100 * error:.2f}"
-    return Text(f"{headline.percent:.2f}{said}", "bold"), Text(bar_of(headline.percent), "cyan")
+    bar = "" if headline.percent is None else bar_of(headline.percent)
+    said = "" if error is None else f" {signs} {headline.scale * error:.2f}"
+    return Text(f"{headline.shown:.2f}{said}", "bold"), Text(bar, "cyan")
 
 
 def bar_of(percent: float) -> str:

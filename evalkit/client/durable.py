@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from evalkit.client.kept_tokens import Tokens
     from evalkit.client.replies import ThinkTags
     from evalkit.client.request import Request, RequestBuilder
+    from evalkit.client.spread import SpreadClient
     from evalkit.plan.model import UnitKey
     from evalkit.scoring.sandbox import Program, ProgramResult
     from evalkit.store.records import Reply
@@ -85,7 +86,7 @@ class DurableModel:
 
     def __init__(
         self,
-        client: CallClient,
+        client: CallClient | SpreadClient,
         builder: RequestBuilder,
         think_tags: ThinkTags | None,
         key: UnitKey,

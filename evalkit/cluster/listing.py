@@ -112,7 +112,7 @@ def _line(
         return
     summary = _summary(run, plan)
     gathered = summary.tasks if summary else ()
-    headlines = {each.task: each.headline.percent for each in gathered if each.headline is not None}
+    headlines = {each.task: each.headline.shown for each in gathered if each.headline is not None}
     yield RunLine(
         id=plan.run_id,
         run=run_name(run, plan),

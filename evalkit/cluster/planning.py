@@ -289,6 +289,7 @@ def _prepare_task(
         parts=data.parts,
         judge=judge,
         loose_params=_loose_params(benchmark),
+        unit_is_work=benchmark.drives,
     )
 
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from evalkit.client.calls import CallClient
+from evalkit.client.spread import SpreadClient
 from evalkit.cluster.drain import DrainedError
 from evalkit.cluster.failures import is_retryable
+from evalkit.cluster.lending import Lending
 from evalkit.cluster.running_score import ScoreBudget, ScoresBeside, UnitScore
 from evalkit.cluster.startup import Startup
 from evalkit.cluster.targets import target_of
@@ -94,6 +96,7 @@ class Session:
             and "presence_penalty" not in work.plan.request.remove
             for work in works.values()
         )
+        self._driven = frozenset(n for n, work in works.items() if work.benchmark.drives)
         self._queue = queue
         self._startup = Startup(attending, works)
         self._budget = ScoreBudget(attending.clock.monotonic)
@@ -183,11 +186,16 @@ class Session:
         """Keep calls in flight until the queue is empty. Raises what stopped it before."""
         self.is_dry = False
         target = target_of(endpoint, self._deployment.serving, server=self.servers)
-        async with CallClient(target, self._all.settings, self._all.clock) as client:
+        clock, settings = self._all.clock, self._all.settings
+        async with (
+            CallClient(target, settings, clock) as client,
+            SpreadClient(client, settings, clock) as spread,
+        ):
             beside = ScoresBeside()
-            parallelism = self._all.settings.parallelism
-            feeders = [self._feeder(client, beside) for _ in range(parallelism)]
+            clients = {name: spread if name in self._driven else client for name in self._works}
+            feeders = [self._feeder(clients, beside) for _ in range(settings.parallelism)]
             guards = [
+                *self._lending(endpoint, spread),
                 beside.run(),
                 self._all.journals.sync_forever(),
                 self._tally(client),
@@ -200,12 +208,22 @@ class Session:
             finally:
                 beside.close()
 
-    async def _feeder(self, client: CallClient, beside: ScoresBeside) -> None:
+    def _lending(self, endpoint: Endpoint, spread: SpreadClient) -> list[Coroutine[Any, Any, None]]:
+        """What lends and borrows servers for driven tasks; nothing without any."""
+        if not self._driven:
+            return []
+        number, serving = self._all.report.phase, self._deployment.serving
+        lending = Lending(self._all.attempt.folder, self._all.report, number, serving)
+        return [lending.borrow(spread), lending.lend(endpoint, self._queue, self._driven)]
+
+    async def _feeder(
+        self, clients: Mapping[str, CallClient | SpreadClient], beside: ScoresBeside
+    ) -> None:
         """One stream of units: the next as soon as the last has ended."""
         while (item := await self._queue.next()) is not None:
             name = item.shard.shard.task
             try:
-                end = await do_unit(self._works[name], item, client)
+                end = await do_unit(self._works[name], item, clients[name])
             except (asyncio.CancelledError, EvalkitError):
                 self._queue.give_back(item)
                 raise

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.client.calls import CallClient
+    from evalkit.client.spread import SpreadClient
     from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import TaskPlan
@@ -72,7 +73,7 @@ class UnitEnd:
     solution: Solution | None = None
 
 
-async def do_unit(work: TaskWork, item: WorkItem, client: CallClient) -> UnitEnd:
+async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadClient) -> UnitEnd:
     """Solve one unit and append what came of it to its journal.
 
     Raises ServingError when the server or endpoint is of no use any more; other failures of a unit

@@ -62,6 +62,8 @@ class PreparedTask:
     """Names of parameters on which no answer depends."""
     request: RequestSettings = field(default_factory=RequestSettings)
     reasoning: Reasoning = field(default_factory=Reasoning)
+    unit_is_work: bool = False
+    """Each unit is work for minutes or hours: it is leased by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         "prompts": dict(task.prompts),
         "requests_sha256": task.requests_sha256,
     }
+    units = task.n_samples * task.repeats
     return TaskPlan(
         name=task.name,
         benchmark=task.benchmark,
@@ -195,7 +198,9 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         reasoning=task.reasoning,
         repeats=task.repeats,
         n_samples=task.n_samples,
-        n_shards=shard_count(task.n_samples * task.repeats, task.expected_tokens),
+        n_shards=min(units, MAX_SHARDS)
+        if task.unit_is_work
+        else shard_count(units, task.expected_tokens),
         n_calls=None if task.n_calls is None else task.n_calls * task.repeats,
         parts={name: count * task.repeats for name, count in task.parts.items()},
         deployment=deployment,

@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from evalkit.benchmarks.contract import Solution
+from evalkit.benchmarks.contract import Answered, Solution
 from evalkit.errors import ScorerError
 from evalkit.plan.model import UnitKey
 from evalkit.report.aggregate import RepeatScores
@@ -39,6 +39,8 @@ REASONS: tuple[Reason, ...] = (
     "ungraded",
 )
 _SCORED = len(REASONS)
+UNSCORED = RepeatScores(None, {})
+"""Of a unit that has no score by itself."""
 FIRST_MISSING = 20
 """Missing units that are named; all of them are counted."""
 
@@ -50,6 +52,8 @@ class Collector:
         self, root: Path, task: TaskPlan, samples: Sequence[Sample], *, publishable: bool
     ) -> None:
         """`root` is the folder of the run, from which problems are named."""
+        self.answers: list[Answered] = []
+        """All finished units, shard by shard, where they are scored as a whole."""
         self._root = root
         self.task = task
         self.samples = samples
@@ -79,10 +83,11 @@ class Collector:
         shard: Shard,
         union: ShardUnion,
         findings: ShardFindings,
-        scorer: Scorer,
+        scorer: Scorer | None,
         spill: Spill,
     ) -> None:
-        """Score and keep all units of one shard. Raises StoreError on a full disk."""
+        """Score and keep all units of one shard; without a scorer only keep them, for they are scored as a
+        whole. Raises StoreError on a full disk."""
         self.duplicates += union.duplicates
         self.problems.extend(
             f"{problem.path.relative_to(self._root)}:{problem.line}: {problem.reason}"
@@ -97,7 +102,11 @@ class Collector:
                 items.append((unit, solution))
             else:
                 self._put(unit, None, Missed(*solution), spill)
-        scores = scorer.score([(self.samples[u.key.sample], solution) for u, solution in items])
+        if scorer is None:
+            self._keep_unscored(items, spill)
+            items = []
+        pairs = [(self.samples[u.key.sample], solution) for u, solution in items]
+        scores = [] if scorer is None else scorer.score(pairs)
         for (unit, solution), score in zip(items, scores, strict=True):
             if isinstance(score, ScorerError):
                 missed = Missed("scorer_error", score.message)
@@ -106,6 +115,22 @@ class Collector:
                 self._put(unit, solution, score, spill)
         for key, (outcome, message) in union.errors.items():
             self._owe(self._position(key), outcome, message)
+
+    def _keep_unscored(self, items: Sequence[tuple[FinishedUnit, Solution]], spill: Spill) -> None:
+        for unit, solution in items:
+            sample = self.samples[unit.key.sample]
+            self.answers.append(Answered(sample, unit.key.repeat, solution, unit.reply))
+            self._put(unit, solution, UNSCORED, spill)
+
+    def owe_all(self, reason: Reason, message: str) -> None:
+        """Take back that any unit is scored: what they are scored by together failed."""
+        for position, state in enumerate(self._states):
+            if state == _SCORED:
+                self._states[position] = REASONS.index(reason)
+                self._messages[position] = message
+                self.scores[position] = None
+        self.by_outcome = Counter({reason: self.scored})
+        self.scored = 0
 
     def _put(
         self,
@@ -131,7 +156,7 @@ class Collector:
         self.scored += 1
         self.scores[position] = self._share(score)
         self.by_outcome[unit.outcome.value] += 1
-        self.no_answer += score.answer is None
+        self.no_answer += score.answer is None and score is not UNSCORED
         self.continued += any(call.continued for call in unit.calls)
         for call in unit.calls:
             self.replied.add(call)

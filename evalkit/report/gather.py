@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
-from evalkit.errors import IncompleteError, ScorerError, StoreError, UsageError
-from evalkit.recipe.serving import price_of
-from evalkit.report.aggregate import Aggregate, ItemScores, SubsetSums, aggregate_scores
+from evalkit.errors import EvalkitError, IncompleteError, StoreError, UsageError
 from evalkit.report.artifacts import (
     find_complete,
     hash_lines,
@@ -23,23 +21,16 @@ from evalkit.report.artifacts import (
     write_summary,
     write_task,
 )
+from evalkit.report.assemble import aggregate_task, as_concluded, make_results
 from evalkit.report.collect import Collector
 from evalkit.report.facts import RunFacts, read_run_facts
 from evalkit.report.findings import Findings
-from evalkit.report.headline import (
-    count_parts,
-    find_bounds,
-    find_sum_bounds,
-    list_samples,
-    make_headline,
-    split_by_subset,
-)
 from evalkit.report.judging import judge_facts
 from evalkit.report.page.write import renew_report
-from evalkit.report.results import Breakdown, Counts, Provenance, Results, Summary
+from evalkit.report.results import Provenance, Results, Summary
 from evalkit.report.scorer import Scorer
-from evalkit.report.settings import describe_settings
 from evalkit.report.spill import Spill
+from evalkit.report.whole import conclude
 from evalkit.store.leases import remove_lease
 from evalkit.store.markers import remove_marker
 from evalkit.store.publish import remove_abandoned
@@ -48,9 +39,9 @@ from evalkit.store.union import ShardUnion
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from evalkit.benchmarks.contract import Benchmark, Sample
-    from evalkit.plan.model import Plan, TaskPlan
-    from evalkit.report.headline import SampleScores
+    from evalkit.benchmarks.contract import Benchmark
+    from evalkit.plan.model import Plan, Shard, TaskPlan
+    from evalkit.report.whole import Concluded
     from evalkit.store.layout import RunFolder
 
 
@@ -145,29 +136,64 @@ def gather_task(
     samples = load_frozen(folder, task)
     findings = Findings.of(folder, plan, task, benchmark)
     found = Collector(folder.root, task, samples, publishable=benchmark.publishable)
+    whole = benchmark.whole
+    concluded = None
     with (
         Spill(folder.artifacts(task.name), task.n_units) as spill,
         Scorer(benchmark, parallel=benchmark.parallel_scoring) as scorer,
     ):
         for number, shard in enumerate(task.shards(), start=1):
-            union = ShardUnion.read(folder, plan, shard, single_call=benchmark.single_call)
-            if union.owed(task, shard):
-                remove_marker(folder, shard)  # a marker that the journals do not bear out
-            else:
-                remove_lease(folder, shard)  # of a worker that was killed with its last unit done
-            found.take(shard, union, findings.read(shard), scorer, spill)
+            union = _read_shard(folder, plan, shard, single_call=benchmark.single_call)
+            found.take(shard, union, findings.read(shard), None if whole else scorer, spill)
             on_progress(GatherProgress(task.name, number, task.n_shards, found.scored))
-        aggregate = _aggregate(task, samples, found, benchmark)
-        publishes = aggregate is not None or find_complete(folder, plan, task) is None
+        if whole:
+            concluded = _conclude(folder, task, found, benchmark)
+        aggregate = None if whole else aggregate_task(task, samples, found, benchmark)
+        lines = spill.lines()
+        if concluded is not None and concluded.native.samples:
+            lines = concluded.lines()
+        complete = aggregate is not None or concluded is not None
+        publishes = complete or find_complete(folder, plan, task) is None
         if publishes:
-            samples_sha256 = write_samples(folder.samples(task.name), spill.lines())
+            samples_sha256 = write_samples(folder.samples(task.name), lines)
         else:
-            samples_sha256 = hash_lines(spill.lines())
+            samples_sha256 = hash_lines(lines)
     provenance = _provenance(plan, found, findings, facts)
-    results = _make_results(plan, found, aggregate, benchmark, provenance, samples_sha256)
+    results = make_results(plan, found, aggregate, benchmark, provenance, samples_sha256)
+    if concluded is not None:
+        results = as_concluded(results, task, concluded)
     if publishes:
         write_task(folder, plan, results, found.traffic.traffic(task.name))
     return results
+
+
+def _read_shard(folder: RunFolder, plan: Plan, shard: Shard, *, single_call: bool) -> ShardUnion:
+    """What the journals of a shard say; hints beside them that are not true are removed."""
+    union = ShardUnion.read(folder, plan, shard, single_call=single_call)
+    if union.owed(plan.task(shard.task), shard):
+        remove_marker(folder, shard)  # a marker that the journals do not bear out
+    else:
+        remove_lease(folder, shard)  # of a worker that was killed with its last unit done
+    return union
+
+
+def _conclude(
+    folder: RunFolder, task: TaskPlan, found: Collector, benchmark: Benchmark[Any]
+) -> Concluded | None:
+    """What the harness of a task finds; null while units are missing, or where it fails: then none of
+    them is scored."""
+    if found.missing:
+        return None
+    place = {sample.id: number for number, sample in enumerate(found.samples)}
+    found.answers.sort(key=lambda each: (place[each.sample.id], each.repeat))
+    try:
+        return conclude(folder, task, benchmark, found.answers)
+    except StoreError:
+        raise
+    except EvalkitError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        found.owe_all("scorer_error", f"{error.message}{hint}")
+        return None
 
 
 def choose_tasks(plan: Plan, names: Sequence[str] | None) -> list[TaskPlan]:
@@ -177,123 +203,6 @@ def choose_tasks(plan: Plan, names: Sequence[str] | None) -> list[TaskPlan]:
         if name not in known:
             raise UsageError(f"no task {name!r} in this run", hint=f"Tasks: {', '.join(known)}.")
     return [task for task in plan.tasks if names is None or task.name in names]
-
-
-def _aggregate(
-    task: TaskPlan, samples: Sequence[Sample], found: Collector, benchmark: Benchmark[Any]
-) -> Aggregate | None:
-    """Metrics of a complete task; null while units are missing."""
-    complete = [score for score in found.scores if score is not None]
-    if len(complete) < task.n_units:
-        return None
-    k = task.repeats
-    items = [
-        ItemScores(s.id, complete[i * k : (i + 1) * k], s.subset, s.cluster)
-        for i, s in enumerate(samples)
-    ]
-    try:
-        return aggregate_scores(
-            items,
-            weights=benchmark.score_weights,
-            means=benchmark.metric_means,
-            sums=SubsetSums(benchmark.metric, benchmark.subset_weights),
-            votes=benchmark.votes,
-            calibration=benchmark.calibration,
-        )
-    except ValueError as error:
-        raise ScorerError(
-            f"task {task.name}: the scores of benchmark {task.benchmark} do not fit together: "
-            f"{error}"
-        ) from error
-
-
-def _make_results(
-    plan: Plan,
-    found: Collector,
-    aggregate: Aggregate | None,
-    benchmark: Benchmark[Any],
-    provenance: Provenance,
-    samples_sha256: str,
-) -> Results:
-    task = found.task
-    rows: list[SampleScores] = []
-    if aggregate is None or benchmark.subsets:
-        weight = benchmark.score_weights.get(task.metric)
-        rows = list_samples(found.samples, found.scores, weight, benchmark.known_weight)
-    subsets = split_by_subset(rows) if benchmark.subsets else {}
-    totals = {name: count_parts(part) for name, part in subsets.items()}
-    metric, of = next(iter(benchmark.subset_weights(totals).items()), (task.metric, None))
-    bounds = None
-    if aggregate is None:
-        bounds = (
-            find_bounds(rows, task.metric)
-            if of is None
-            else find_sum_bounds(subsets, of, task.metric)
-        )
-    whole = _breakdown(aggregate) if aggregate else None
-    return Results(
-        run=plan.run,
-        run_id=plan.run_id,
-        recipe=plan.recipe,
-        task=task.name,
-        benchmark=task.benchmark,
-        benchmark_version=task.benchmark_version,
-        complete=aggregate is not None,
-        headline=make_headline(task, aggregate, bounds, metric),
-        not_run=tuple(name for name in benchmark.subsets if name not in subsets),
-        metrics=whole.metrics if whole else None,
-        statistics=whole.statistics if whole else None,
-        totals=whole.totals if whole else None,
-        subsets={n: _breakdown(a) for n, a in aggregate.subsets.items()} if aggregate else None,
-        counts=_counts(found),
-        missing=found.list_missing(),
-        tokens=found.replied.tokens(),
-        reasoning=found.replied.reasoning(),
-        cost=found.replied.cost(price_of(plan.deployments[task.deployment].serving)),
-        latency_s=found.replied.latency.distribution(),
-        settings=describe_settings(plan, task, benchmark),
-        provenance=provenance,
-        samples_sha256=samples_sha256,
-        problems=tuple(found.problems),
-    )
-
-
-def _provenance(plan: Plan, found: Collector, findings: Findings, facts: RunFacts) -> Provenance:
-    """Where everything came from; what could not be read of it is added to the problems."""
-    unread: list[str] = []
-    judge = judge_facts(found.task, findings, unread)
-    found.problems += [*facts.problems, *unread]
-    return Provenance(
-        model=plan.model,
-        data=found.task.data,
-        servers=facts.servers,
-        run_gpu_seconds=facts.gpu_seconds,
-        made_by=facts.made_by,
-        judge=judge,
-    )
-
-
-def _breakdown(aggregate: Aggregate) -> Breakdown:
-    return Breakdown(
-        n_samples=aggregate.n_items,
-        metrics={mode: dict(scores) for mode, scores in aggregate.metrics.items()},
-        statistics=dict(aggregate.statistics),
-        totals=dict(aggregate.totals),
-    )
-
-
-def _counts(found: Collector) -> Counts:
-    return Counts(
-        expected=found.task.n_units,
-        scored=found.scored,
-        missing=found.missing,
-        by_outcome=dict(sorted(found.by_outcome.items())),
-        no_answer=found.no_answer,
-        duplicates=found.duplicates,
-        calls=found.replied.calls,
-        retries=found.replied.retries,
-        continued=found.continued,
-    )
 
 
 def _describe_missing(results: Results, kept: bool) -> str:
@@ -325,6 +234,22 @@ def _log(folder: RunFolder, found: Iterable[str], now: float) -> None:
 
 def _describe(results: Results, kept: bool) -> str:
     headline = results.headline
-    if headline.percent is None:
+    if headline.shown is None:
         return _describe_missing(results, kept)
-    return f"{results.task}: complete, {headline.name} {headline.percent:.2f} %"
+    unit = " %" if headline.is_share else ""
+    return f"{results.task}: complete, {headline.name} {headline.shown:.2f}{unit}"
+
+
+def _provenance(plan: Plan, found: Collector, findings: Findings, facts: RunFacts) -> Provenance:
+    """Where everything came from; what could not be read of it is added to the problems."""
+    unread: list[str] = []
+    judge = judge_facts(found.task, findings, unread)
+    found.problems += [*facts.problems, *unread]
+    return Provenance(
+        model=plan.model,
+        data=found.task.data,
+        servers=facts.servers,
+        run_gpu_seconds=facts.gpu_seconds,
+        made_by=facts.made_by,
+        judge=judge,
+    )

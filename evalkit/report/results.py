@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from evalkit.base import Frozen
+from evalkit.benchmarks.native import NativeMetric
 from evalkit.plan.model import DataProvenance, ModelIdentity
 from evalkit.recipe.schema import Profile
 from evalkit.report.aggregate import ScoreStatistics
@@ -34,11 +35,11 @@ class Headline(Frozen):
     value: float | None
     """Fraction."""
     percent: float | None
-    """`value` in percent."""
+    """`value` in percent; null also for a number that is no share, such as a perplexity."""
     standard_error: float | None
     """Fraction; null for a single independent item, or while units are missing."""
     standard_error_method: str | None
-    """Name of the statistic in `statistics`."""
+    """Name of the statistic in `statistics`, or that it is a harness's own."""
     interval: Interval | None
     """[low, high], fractions, at `level`."""
     interval_method: str | None
@@ -49,6 +50,18 @@ class Headline(Frozen):
     has no known range."""
     n_samples: int
     repeats: int
+    is_share: bool = True
+    """`value` is a fraction of something, and can be shown in percent."""
+
+    @property
+    def scale(self) -> float:
+        """By what people are shown `value` and its errors multiplied."""
+        return 100.0 if self.is_share else 1.0
+
+    @property
+    def shown(self) -> float | None:
+        """`value` as people are shown it: in percent, or as it is."""
+        return None if self.value is None else self.scale * self.value
 
 
 class Breakdown(Frozen):
@@ -263,6 +276,29 @@ class Provenance(Frozen):
     """Null where no judge is asked."""
 
 
+class NativeDifference(Frozen):
+    """A number of a harness that is not the mean of its samples' scores."""
+
+    subset: str
+    metric: str
+    native: float
+    recomputed: float
+
+
+class NativeFacts(Frozen):
+    """What a harness found, in its own words."""
+
+    harness: str
+    """Name of the benchmark: `lm-eval/hellaswag`."""
+    versions: dict[str, str]
+    metrics: tuple[NativeMetric, ...]
+    """All of its numbers."""
+    differences: tuple[NativeDifference, ...]
+    files: tuple[str, ...]
+    """Its own files, below `artifacts/<task>/native`."""
+    problems: tuple[str, ...]
+
+
 class Results(Frozen):
     """One task's `results.json`."""
 
@@ -289,6 +325,9 @@ class Results(Frozen):
     reasoning: ReasoningStatistics | None = None
     cost: Cost | None = None
     """Null without `serving.price`."""
+    native: NativeFacts | None = None
+    """Of a task that a harness scores as a whole; null while units are missing. `counts` then counts what
+    was sent (requests, or runs of the harness), and `headline.n_samples` what the harness counts."""
     latency_s: Distribution
     """Seconds from sending a call to its answer, retries included."""
     settings: Settings

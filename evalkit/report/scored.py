@@ -77,7 +77,7 @@ class ScoredTask:
                 totals[sample.subset] = totals.get(sample.subset, 0.0) + sample.weight
         sums = self.benchmark.subset_weights(totals)
         metric = self.results.headline.metric
-        first = next(iter(sums), self.benchmark.metric)
+        first = next(iter(sums), scored_metric(self.benchmark, self.results))
         if first != metric:
             raise ValueError(f"these samples make {first}, and not {metric}")
         return sums.get(metric)
@@ -165,7 +165,8 @@ def _load(path: Path, results: Results) -> ScoredTask:
     settings = results.settings
     benchmark = make_benchmark(results.benchmark, settings.params, settings.profile)
     samples_path = path.parent / SAMPLES
-    samples, digest = _read(samples_path, benchmark)
+    weight = benchmark.score_weights.get(benchmark.metric)
+    samples, digest = _read(samples_path, scored_metric(benchmark, results), weight)
     if digest != results.samples_sha256:
         raise StoreError(f"{samples_path} is not the file that {path} was made with")
     task = ScoredTask(results, samples, benchmark)
@@ -173,18 +174,22 @@ def _load(path: Path, results: Results) -> ScoredTask:
     return task
 
 
-def _read(path: Path, benchmark: Benchmark[Any]) -> tuple[dict[str, SampleScores], str]:
+def scored_metric(benchmark: Benchmark[Any], results: Results) -> str:
+    """The score of samples that a headline is made of: what a harness calls its own is in its result."""
+    return results.headline.metric if benchmark.whole else benchmark.metric
+
+
+def _read(path: Path, metric: str, weight: str | None) -> tuple[dict[str, SampleScores], str]:
     """The scores by sample, and the checksum of the lines."""
-    weight = benchmark.score_weights.get(benchmark.metric)
     digest = hashlib.sha256()
     found: dict[str, SampleScores] = {}
     rows: dict[str, list[float]] = {}
     for line, text in read_samples(path):
         digest.update(text + b"\n")
         scores, name = line["scores"], line["id"]
-        if scores is None or benchmark.metric not in scores:
-            raise StoreError(f"{path}: sample {name} has no {benchmark.metric}")
-        rows.setdefault(name, []).append(float(scores[benchmark.metric]))
+        if scores is None or metric not in scores:
+            raise StoreError(f"{path}: sample {name} has no {metric}")
+        rows.setdefault(name, []).append(float(scores[metric]))
         found[name] = SampleScores(
             scores=(),
             weight=1.0 if weight is None else float(scores[weight]),

@@ -31,7 +31,7 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One task. Shares are percent; null is not known."""
+    """One task. Shares are percent, other numbers as they are; null is not known."""
 
     task: str
     profile: Profile
@@ -70,7 +70,7 @@ def _row(
 ) -> Row:
     if headline is None or counts is None:
         return Row(task, profile, expected)
-    outcomes = counts.by_outcome
+    outcomes, scale = counts.by_outcome, headline.scale
     return Row(
         task,
         profile,
@@ -78,10 +78,10 @@ def _row(
         mode=headline.mode,
         metric=headline.metric,
         done=counts.scored,
-        percent=headline.percent,
-        standard_error=_percent(headline.standard_error),
-        interval=_percents(headline.interval),
-        bounds=_percents(headline.bounds),
+        percent=headline.shown,
+        standard_error=_scaled(headline.standard_error, scale),
+        interval=_span(headline.interval, scale),
+        bounds=_span(headline.bounds, scale),
         n_samples=headline.n_samples,
         truncated=outcomes.get("truncated", 0),
         empty=outcomes.get("empty", 0),
@@ -183,9 +183,9 @@ def _number(value: int | None) -> Text:
     return Text(UNKNOWN if value is None else str(value))
 
 
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None else scale * value
 
 
-def _percents(interval: Interval | None) -> tuple[float, float] | None:
-    return None if interval is None else (100 * interval.low, 100 * interval.high)
+def _span(interval: Interval | None, scale: float) -> tuple[float, float] | None:
+    return None if interval is None else (scale * interval.low, scale * interval.high)

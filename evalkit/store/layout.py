@@ -97,6 +97,14 @@ class RunFolder:
         """Heartbeat and counters of a replica (JSON): a hint."""
         return self.replicas / f"{replica}.json"
 
+    def loan(self, replica: str) -> Path:
+        """Where another replica finds the server of this one, and its key (JSON, mode 0600)."""
+        return self.replicas / f"{replica}.loan"
+
+    def loans(self) -> list[Path]:
+        """All loans that are there."""
+        return sorted(self.replicas.glob("*.loan"))
+
     @property
     def cluster(self) -> Path:
         """Folder of submission records: scripts, pickles and job ids."""
@@ -188,6 +196,10 @@ class RunFolder:
     def samples(self, task: str) -> Path:
         """One JSON line per unit: answer, scores, outcome; zstandard."""
         return self.artifacts(task) / "samples.jsonl.zst"
+
+    def native(self, task: str) -> Path:
+        """Folder of what a harness wrote itself about a task, where it has one."""
+        return self.artifacts(task) / "native"
 
     def metrics(self, task: str) -> Path:
         """All metrics, flat, by the field's names (JSON)."""

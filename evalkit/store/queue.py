@@ -4,7 +4,8 @@ It walks the shards in the plan's order (longest work first), leases each that i
 reads what its journals already hold and gives out the rest. The next shards are leased while the
 last ones still run, so the server is never left without work at a boundary. When the walk is over,
 units that got no answer are handed out once more, for a storm may have passed by then; after that it
-lingers only for leases of others that are not seen alive; then there is nothing left for this worker.
+lingers only for leases of others that are not seen alive, and for tasks that it is told to stay for; then
+there is nothing left for this worker.
 """
 
 from __future__ import annotations
@@ -155,6 +156,9 @@ class WorkQueue:
         self._attempt = attempt
         self._journals = journals
         self._leases = Leases(folder)
+        self.stay_for: frozenset[str] = frozenset()
+        """Tasks whose units, while somebody else does them, are worth waiting for: with nothing to lease the
+        queue stays until those shards are done, and takes over one whose lease ends."""
         self._walk = iter(self._shards())
         self._foreign: list[Shard] = []
         self._ready: deque[WorkItem] = deque()
@@ -207,6 +211,11 @@ class WorkQueue:
         shard.failed -= len(shard.unanswered)
         self._ready.extend(WorkItem(key, shard) for key in shard.unanswered)
         log.info("%s: %d units without an answer again", shard.shard, len(shard.unanswered))
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is handed out, and nothing is left to lease: it waits for what others do."""
+        return self._walked and not self._ready and not self._open and not self._again
 
     def give_back(self, item: WorkItem) -> None:
         """A unit that was interrupted and is still to do."""
@@ -265,7 +274,8 @@ class WorkQueue:
     async def _linger(self) -> bool:
         while self._foreign and not self._closed:
             for shard in list(self._foreign):
-                if await asyncio.to_thread(self._leases.is_alive, shard):
+                stays = shard.task in self.stay_for
+                if not stays and await asyncio.to_thread(self._leases.is_alive, shard):
                     self._foreign.remove(shard)
                 elif await self._open_shard(shard):
                     self._foreign.remove(shard)

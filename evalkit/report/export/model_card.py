@@ -66,15 +66,15 @@ def _eval_result(hub: Any, run: ExportedRun, task: ExportedTask) -> Any:
 
 def _value(task: ExportedTask) -> float | str:
     headline = task.results.headline
-    if headline.percent is not None:
-        return round(headline.percent, DIGITS)
+    if headline.shown is not None:
+        return round(headline.shown, DIGITS)
     return str(task.note)
 
 
 def _about(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:
     headline, settings = task.results.headline, task.results.settings
     about: dict[str, Any] = {
-        "unit": "percent",
+        "unit": "percent" if headline.is_share else "number",
         "complete": task.results.complete,
         "run_id": run.plan.run_id,
         "fingerprint": settings.fingerprint,

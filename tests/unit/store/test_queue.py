@@ -284,6 +284,31 @@ async def test_lingers_for_the_dead_only(tmp_path: Path) -> None:
     alive.release_all()
 
 
+async def test_stays_for_a_task(tmp_path: Path) -> None:
+    """For a task that it stays for it waits, idle, until somebody else is done with it, or gives it up."""
+    folder = make_run(tmp_path, 6, n_shards=2)
+    first, second = load_plan(folder).tasks[0].shards()
+    other, third = Worker(folder, "r1.a1"), Leases(folder)
+    assert third.take(second)
+    item = await other.queue.next()
+    assert item is not None
+    worker = Worker(folder)
+    worker.queue.stay_for = frozenset({"addition"})
+    working = asyncio.create_task(worker.work())
+    while not worker.queue.is_idle:
+        await asyncio.sleep(0.01)
+    assert worker.done == []
+    third.release_all()  # given up, and not done
+    while len(worker.done) < 3:
+        await asyncio.sleep(0.01)
+    assert set(worker.done) == set(worker.plan.tasks[0].units(second))
+    assert not working.done()
+    await other.do(item)
+    await other.work()
+    await working
+    assert set(other.done) == set(worker.plan.tasks[0].units(first))
+
+
 async def test_takes_over_from_the_killed(tmp_path: Path) -> None:
     """A shard that a killed worker of this host had leased is done by the one that is left."""
     folder = make_run(tmp_path, 6, n_shards=2)
