@@ -78,7 +78,8 @@ class DataAccess:
     def __init__(
         self, task: str, override: DataOverride, base: Path, limit: int | None = None
     ) -> None:
-        """`base` is the folder a relative `data.path` starts from; `limit` is the recipe's."""
+        """`base` is the folder a relative `data.path` starts from; `limit` is the recipe's, for
+        benchmarks that apply it themselves."""
         self._task = task
         self._override = override
         self.base = base

@@ -142,7 +142,7 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
         if not error.message.startswith("tasks."):
             error.message = f"tasks.{name}: {error.message}"
         raise
-    samples = list(dataset.samples[: None if benchmark.takes_limit else task.limit])
+    samples = list(dataset.samples[: None if benchmark.counts_itself else task.limit])
     if not samples:
         raise DataError(f"tasks.{name}: the data set has no samples")
     ids = {sample.id for sample in samples}

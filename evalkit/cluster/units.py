@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.client.calls import CallClient
-    from evalkit.client.spread import SpreadClient
     from evalkit.client.relayed import Traffic
+    from evalkit.client.spread import SpreadClient
     from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import TaskPlan

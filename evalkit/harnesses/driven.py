@@ -40,7 +40,7 @@ class DrivenBenchmark(Benchmark[P]):
     single_call: ClassVar[bool] = False
     whole: ClassVar[bool] = True
     drives: ClassVar[bool] = True
-    takes_limit: ClassVar[bool] = True
+    counts_itself: ClassVar[bool] = True
     expected_tokens: ClassVar[int] = TOKENS
 
     def n_calls(self, sample: Sample) -> int | None:
