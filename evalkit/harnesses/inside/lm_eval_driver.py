@@ -112,7 +112,7 @@ def _read_yaml(path, depth=0):
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
     try:
-        config = yaml.load(Path(path).read_bytes(), Loader)
+        config = yaml.load(Path(path).read_bytes(), Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     if not isinstance(config, dict):
