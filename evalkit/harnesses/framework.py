@@ -91,6 +91,7 @@ class FrameworkParams(BenchmarkParams):
 class FrameworkTask(DrivenBenchmark[FrameworkParams]):
     """One task of a wheel."""
 
+    title = "A task of a wheel"
     description = "A task of a wheel with a framework.yml."
     licence = "that of the task's data"
     no_repeats: ClassVar[str | None] = (

@@ -90,6 +90,7 @@ class InspectParams(BenchmarkParams):
 class InspectTask(DrivenBenchmark[InspectParams]):
     """One task of inspect."""
 
+    title = "A task of inspect_ai"
     description = "A task of inspect_ai."
     licence = "that of the task's data"
     no_repeats: ClassVar[str | None] = "Set params.epochs, which are inspect's repeats."
