@@ -32,9 +32,22 @@ from evalkit.harnesses.driven import (
     run_program,
     solution_data,
 )
-from evalkit.harnesses.environments import find_python, wheel_manifests
+from evalkit.harnesses.environments import (
+    find_python,
+    normalised,
+    read_pins,
+    wheel_manifests,
+)
 from evalkit.harnesses.framework_result import check_answer, native_result
-from evalkit.harnesses.framework_spec import ROUTES, Framework, overlay, read_framework, render
+from evalkit.harnesses.framework_spec import (
+    ROUTES,
+    Framework,
+    endpoint_types,
+    overlay,
+    read_framework,
+    render,
+    shown_defaults,
+)
 from evalkit.plan.model import DataProvenance
 
 if TYPE_CHECKING:
@@ -100,22 +113,16 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
     params_type = FrameworkParams
 
     def __init__(self, params: FrameworkParams, profile: Profile) -> None:
-        """Raises PlanError where the wheel is not installed, RecipeError for a task that it does not have."""
         super().__init__(params, profile)
         self.name = f"{params.harness}/{params.task}"
         self.title = params.task
         self.metric = "score"
-        self._python = find_python(environment_of(params.harness))
-        self._framework = framework_of(self._python, params.harness)
-        self.version = f"{ADAPTER}-{params.harness}-{self._python.version}"
-        if params.task not in self._framework.evaluations:
-            raise RecipeError(
-                f"the harness {params.harness} has no task {params.task!r}",
-                hint=f"`evalkit ls tasks --harness {params.harness}` lists them.",
-            )
+        self._environment = environment_of(params.harness)
+        self.version = f"{ADAPTER}+{_version(self._environment)}"
 
     def load(self, access: DataAccess) -> Dataset:
-        """One sample: the task's merged settings. Raises PlanError where no command can be made of them."""
+        """One sample: the task's merged settings. Raises PlanError where the wheel is not installed or no
+        command can be made of them, RecipeError for a task that it does not have."""
         evaluation = self._evaluation(access.limit)
         endpoint = self._endpoint(evaluation)
         target = {"url": "http://localhost/v1", "model_id": "model", "api_key_name": KEY}
@@ -140,8 +147,14 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
         ours = {"parallelism": AT_ONCE, "request_timeout": PATIENCE_S, "max_retries": RETRIES}
         limited = {} if limit is None else {"limit_samples": limit}
         over = {**ours, **given, **limited, "extra": params.extra}
-        names = {"framework_name": self._framework.name, "pkg_name": self._framework.package}
-        merged = overlay(self._framework.evaluations[params.task], {"config": {"params": over}})
+        framework = framework_of(find_python(self._environment), params.harness)
+        if params.task not in framework.evaluations:
+            raise RecipeError(
+                f"the harness {params.harness} has no task {params.task!r}",
+                hint=f"`evalkit ls tasks --harness {params.harness}` lists them.",
+            )
+        names = {"framework_name": framework.name, "pkg_name": framework.package}
+        merged = overlay(framework.evaluations[params.task], {"config": {"params": over}})
         return {**merged, **names}
 
     def _endpoint(self, evaluation: Mapping[str, Any]) -> str:
@@ -160,6 +173,7 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """Run the wheel's command, and its own reader of what it wrote. Raises InfraError."""
+        python = find_python(self._environment)
         async with model.drive() as driving:
             target = {
                 "url": f"{driving.base_url}/{ROUTES[sample.data['endpoint']]}",
@@ -175,23 +189,23 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
             except PlanError as error:
                 raise InfraError(str(error), kind=error.kind) from error
             _write_run_config(output, evaluation, target)
-            env = self._environment(driving)
+            env = self._variables(driving, python)
             await run_program(driving, ["bash", "-c", text], env)
             arguments = {"package": evaluation["pkg_name"], "output": str(output)}
             arguments["type"] = evaluation["config"].get("type")
-            command = inside_command(self._python.path, SCRIPT, arguments, driving.folder)
+            command = inside_command(python.path, SCRIPT, arguments, driving.folder)
             await run_program(driving, command, env, "results.log")
             check_answer(read_answer(driving.folder), driving.folder)
             return Solution("", data=solution_data(driving))
 
-    def _environment(self, driving: Driving) -> dict[str, str]:
+    def _variables(self, driving: Driving, python: HarnessPython) -> dict[str, str]:
         passed = {name: variable(name) for name in self.params.pass_env}
         unset = [name for name, value in passed.items() if value is None]
         if unset:
             raise InfraError(f"params.pass_env: {unset[0]} is not set on this machine")
         env = program_environment(driving, {KEY: driving.api_key})
         # Its command and what that calls are beside its Python.
-        path = f"{self._python.path.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
+        path = f"{python.path.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
         return {**env, **{k: v for k, v in passed.items() if v}, "PATH": path}
 
     def conclude(self, answers: Sequence[Answered], run: Path, out: Path) -> NativeResult:
@@ -201,7 +215,7 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
             if file.is_file() and "cache" not in file.parts and file.stat().st_size <= LARGEST_KEPT:
                 keep(file, out, str(file.relative_to(folder / OUTPUT)))
         keep(folder / LOG, out, LOG)
-        versions = {self.params.harness: self._python.version}
+        versions = {self.params.harness: self.version.partition("+")[2]}
         return native_result(read_answer(folder), versions)
 
 
@@ -224,7 +238,7 @@ class FrameworkHarness(Harness):
         """Those of its framework.yml, in its order."""
         python = find_python(environment_of(self.name))
         return [
-            HarnessTask(name, _kinds(each), each["description"], _defaults(each))
+            HarnessTask(name, endpoint_types(each), each["description"], shown_defaults(each))
             for name, each in framework_of(python, self.name).evaluations.items()
         ]
 
@@ -251,6 +265,13 @@ def environment_of(harness: str) -> EnvironmentSpec:
     return BUILT_IN.get(harness, found)
 
 
+def _version(spec: EnvironmentSpec) -> str:
+    """The pinned one, or that of the wheel that is installed. Raises PlanError where none is."""
+    if spec.requirements:
+        return read_pins(spec.requirements)[normalised(spec.package)]
+    return find_python(spec).version
+
+
 def framework_of(python: HarnessPython, harness: str) -> Framework:
     """What the wheel's framework.yml says. Raises PlanError where there is none, or several."""
     if python.manifest is not None and python.folder is not None:
@@ -265,19 +286,6 @@ def framework_of(python: HarnessPython, harness: str) -> Framework:
             hint="Install each wheel into an environment of its own: evalkit harness install --wheel.",
         )
     return read_framework(found[0])
-
-
-def _kinds(evaluation: Mapping[str, Any]) -> str:
-    return ", ".join(evaluation["config"].get("supported_endpoint_types") or ())
-
-
-def _defaults(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of its answers: those that a recipe may want to change, where they are plain values."""
-    params = evaluation["config"].get("params") or {}
-    said = {name: params.get(name) for name in ("max_new_tokens", "temperature", "top_p")}
-    extra = params.get("extra") or {}
-    plain = {k: v for k, v in extra.items() if isinstance(v, str | int | float) and v is not False}
-    return {name: value for name, value in {**said, **plain}.items() if value is not None}
 
 
 def _write_run_config(

@@ -46,7 +46,8 @@ def read_framework(path: Path) -> Framework:
     """Raises PlanError for a file that is none."""
     try:
         data = parse_yaml(path.read_text("utf-8"), path.name).data
-        about, defaults = data["framework"], data.get("defaults") or {}
+        about: Mapping[str, Any] = data["framework"]
+        defaults: Mapping[str, Any] = data.get("defaults") or {}
         return Framework(
             name=about["name"],
             package=about.get("pkg_name") or about["name"],
@@ -107,3 +108,17 @@ def render(evaluation: Mapping[str, Any], target: Mapping[str, Any], output: str
             hint="Where a setting is missing, give it in params.extra.",
         ) from error
     raise PlanError("the wheel's command holds templates that make templates for ever")
+
+
+def endpoint_types(evaluation: Mapping[str, Any]) -> str:
+    """The kinds of endpoints that a task supports, in words."""
+    return ", ".join(evaluation["config"].get("supported_endpoint_types") or ())
+
+
+def shown_defaults(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of its answers: those that a recipe may want to change, where they are plain values."""
+    params = evaluation["config"].get("params") or {}
+    said = {name: params.get(name) for name in ("max_new_tokens", "temperature", "top_p")}
+    extra = params.get("extra") or {}
+    plain = {k: v for k, v in extra.items() if isinstance(v, str | int | float) and v is not False}
+    return {name: value for name, value in {**said, **plain}.items() if value is not None}

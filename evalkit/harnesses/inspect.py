@@ -31,7 +31,7 @@ from evalkit.harnesses.driven import (
     run_program,
     solution_data,
 )
-from evalkit.harnesses.environments import find_python
+from evalkit.harnesses.environments import find_python, read_pins
 from evalkit.harnesses.inspect_result import check_complete, check_joined, native_result
 from evalkit.plan.model import DataProvenance
 
@@ -97,13 +97,12 @@ class InspectTask(DrivenBenchmark[InspectParams]):
     params_type = InspectParams
 
     def __init__(self, params: InspectParams, profile: Profile) -> None:
-        """Raises PlanError where inspect is not installed."""
         super().__init__(params, profile)
         self.name = f"inspect/{params.task}"
         self.title = params.task
         self.metric = "score"
-        self._python = find_python(ENVIRONMENT)
-        self.version = f"{ADAPTER}-inspect_ai-{self._python.version}"
+        # Another version than the pinned one is no harness (`find_python`).
+        self.version = f"{ADAPTER}+{read_pins(ENVIRONMENT.requirements)['inspect-ai']}"
 
     def load(self, access: DataAccess) -> Dataset:
         """Ask inspect for the ids of the task's samples. Raises PlanError, RecipeError, DataError."""
@@ -139,7 +138,7 @@ class InspectTask(DrivenBenchmark[InspectParams]):
     def _plan(self, task: str) -> dict[str, Any]:
         arguments = {"do": "plan", **self._common(task)}
         try:
-            planned: dict[str, Any] = call(self._python, DRIVER, arguments)
+            planned: dict[str, Any] = call(find_python(ENVIRONMENT), DRIVER, arguments)
         except InsideError as error:
             raise DataError(
                 f"inspect cannot load the task {self.params.task}: {error.message}",
@@ -156,6 +155,7 @@ class InspectTask(DrivenBenchmark[InspectParams]):
 
     async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
         """Run inspect on the slice. Raises InfraError unless its log is complete."""
+        python = find_python(ENVIRONMENT)
         _check_file(sample.data)
         async with model.drive() as driving:
             arguments = {
@@ -167,7 +167,7 @@ class InspectTask(DrivenBenchmark[InspectParams]):
                 "model_args": self.params.model_args,
                 "model_roles": {n: r.model_dump() for n, r in self.params.model_roles.items()},
             }
-            command = inside_command(self._python.path, DRIVER, arguments, driving.folder)
+            command = inside_command(python.path, DRIVER, arguments, driving.folder)
             await run_program(driving, command, self._environment(driving))
             logs = read_answer(driving.folder)
             check_complete(logs, sample.data, driving.folder)
@@ -217,7 +217,7 @@ class InspectTask(DrivenBenchmark[InspectParams]):
 
     def _join(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            joined: dict[str, Any] = call(self._python, DRIVER, arguments)
+            joined: dict[str, Any] = call(find_python(ENVIRONMENT), DRIVER, arguments)
         except InsideError as error:
             raise ScorerError(
                 f"inspect cannot join the logs of {self.name}: {error.message}",

@@ -148,7 +148,7 @@ def test_an_installed_wheel_is_a_harness(toy: Path) -> None:
 def test_a_task_for_real(toy: Path, tmp_path: Path) -> None:
     """Its command asks the gateway, its reader finds its number, its answers are told apart by item."""
     benchmark = make(temperature=0.5)
-    assert benchmark.version == "1-toy-1.5"
+    assert benchmark.version == "1+1.5"
     sample = load(benchmark, tmp_path)
     model = FakeModel(tmp_path, right_at_first)
     solution = asyncio.run(benchmark.solve(sample, model))
@@ -199,7 +199,7 @@ def test_a_failed_command_is_owed(toy: Path, tmp_path: Path) -> None:
 def test_unknown_task_and_endpoint(toy: Path, tmp_path: Path) -> None:
     """Tasks that there are not and endpoints that evalkit has not are refused."""
     with pytest.raises(RecipeError, match="the harness toy has no task 'sum'"):
-        make_benchmark("toy/sum", {}, "card")
+        load(make_benchmark("toy/sum", {}, "card"), tmp_path)
     with pytest.raises(RecipeError, match="evalkit has chat, completions"):
         load(make_benchmark("toy/vectors", {}, "card"), tmp_path)
 
