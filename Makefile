@@ -69,6 +69,7 @@ bench: ## measure engine, scheduling, commands, sandbox and a real vLLM (install
 	@$(SETUP) --extras bench,cpu,livecodebench
 	$(BIN)/python -m bench.engine --peers
 	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.commands
 	$(BIN)/python -m bench.sandbox
 	$(BIN)/python -m bench.livecodebench

@@ -220,8 +220,8 @@ class ModelHandle(Protocol):
         """A gateway to the model, and a place, for a program that asks it; needs `drives`.
 
         The program's requests are durable calls (`relay`). Where one of them fails, the program is ended
-        and the unit is owed, whatever was made of that. What came of the requests stands in the unit's
-        data as `gateway`, beside what `solve` gives, which is an object or null.
+        and the unit is owed, whatever was made of that. The data of the solution are an object or null:
+        where the program was interrupted and did not ask the same again, they get a `gateway` that says so.
         """
         ...
 

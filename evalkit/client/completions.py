@@ -78,7 +78,7 @@ def read_completion(
     """The reply in a decoded completion; `body` is shown where it is none. Raises as `parse_answer`."""
     try:
         choice = answer["choices"][0]
-        text = text_in(choice, "text") or ""
+        text = text_in({"text": choice["text"]}, "text") or ""
         finish_reason = text_in(choice, "finish_reason")
         usage = usage_of(answer.get("usage"))
         logprobs = choice.get("logprobs")

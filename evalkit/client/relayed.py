@@ -36,13 +36,8 @@ class Asked:
     """Hash of what is asked."""
     nth: int
     """How many equal ones came before."""
-
-    @property
-    def number(self) -> int:
-        """Its number in the unit: above those of other calls, and whole in a double. Two of a million
-        calls share one with a probability of 1 in 10,000, and are told apart by their requests."""
-        seed = self.identity + self.nth.to_bytes(8, "big")
-        return RELAYED + int.from_bytes(hashlib.sha256(seed).digest()[:8], "big") % RELAYED
+    number: int
+    """Its number in the unit."""
 
 
 @dataclass(slots=True)
@@ -140,7 +135,7 @@ class Relays:
             nth = equals.failed.pop()
         else:
             nth, equals.begun = equals.begun, equals.begun + 1
-        asked = Asked(route, body, identity, nth)
+        asked = Asked(route, body, identity, nth, number_of(identity, nth))
         self._begun.add(asked.number)
         going = _Going(asked, asyncio.create_task(self._call(asked)))
         going.task.add_done_callback(_look_at)
@@ -155,6 +150,15 @@ class Relays:
         if left:
             await asyncio.wait(left)
         self._going.clear()
+
+
+def number_of(identity: bytes, nth: int) -> int:
+    """The number of the `nth` call that asks one thing: above those of other calls, and whole in a double.
+
+    Two of a million calls share one with a probability of 1 in 10,000; their requests tell them apart.
+    """
+    digest = hashlib.sha256(identity + nth.to_bytes(8, "big")).digest()
+    return RELAYED + int.from_bytes(digest[:8], "big") % RELAYED
 
 
 def _look_at(task: asyncio.Task[Reply]) -> None:

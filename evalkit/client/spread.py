@@ -69,7 +69,7 @@ class SpreadClient:
 
     @property
     def max_model_len(self) -> int | None:
-        """Context length of the own server in tokens, where it is known."""
+        """Context length of the model (tokens), where it is known."""
         return self._own.max_model_len
 
     @property

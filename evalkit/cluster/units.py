@@ -114,7 +114,10 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
 
 
 def with_traffic(solution: Solution, traffic: Traffic) -> Solution:
-    """A driven unit's solution, whose data says under `gateway` what came of its program's requests."""
+    """A driven unit's solution; where its program did not ask again for what the journal had, its data
+    say so under `gateway`. Nothing else of the traffic: answers do not tell of interruptions."""
+    if not traffic.unasked:
+        return solution
     data = {} if solution.data is None else solution.data
     if not isinstance(data, dict):
         raise ScorerError("the data of a unit with a program are an object")

@@ -73,7 +73,7 @@ async def _end(program: Server) -> None:
     tree.send([each for each in found if each.pid != program.pid], signal.SIGINT)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + INTERRUPT_S
-    while program.is_alive and loop.time() < deadline:
+    while program.exit_code() is None and loop.time() < deadline:
         await asyncio.sleep(POLL_S)
     await program.stop(TERMINATE_S, 2 * TERMINATE_S)
 
