@@ -70,8 +70,10 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     merged = deepcopy(dict(below))
     for key, value in above.items():
         before = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(before, Mapping)
-        merged[key] = overlay(before, value) if both else deepcopy(value)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[key] = overlay(before, value)
+        else:
+            merged[key] = deepcopy(value)
     return merged
 
 
