@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import argparse
 
     from evalkit.benchmarks.harness import EnvironmentSpec
+    from evalkit.harnesses.environments import Manifest
 
 SHOWN_WIDTH = 100
 
@@ -45,11 +46,9 @@ def command_harness(arguments: argparse.Namespace) -> int:
 
 def _install(arguments: argparse.Namespace) -> int:
     wanted, spec = _wanted(arguments.name, arguments.wheel)
-    found = look_at(wanted.name, spec)
-    whole = found is not None and found.wrong is None and found.manifest is not None
-    same = whole and (spec is not None or found.manifest.requirement == wanted.requirement)
-    if same and not arguments.force:
-        say(f"{wanted.name} {found.manifest.version} is installed in {found.folder}")
+    there = _there(wanted, spec)
+    if there is not None and not arguments.force:
+        say(f"{wanted.name} {there.version} is installed in {environments_folder() / wanted.name}")
         return 0
     say(f"installing {wanted.name} into {environments_folder() / wanted.name}")
     python = arguments.python or sys.executable
@@ -62,6 +61,15 @@ def _install(arguments: argparse.Namespace) -> int:
         )
     say(f"installed {wanted.name} {made.version}")
     return 0
+
+
+def _there(wanted: Wanted, spec: EnvironmentSpec | None) -> Manifest | None:
+    """What is installed already, where that is whole and the same."""
+    found = look_at(wanted.name, spec)
+    if found is None or found.wrong is not None or found.manifest is None:
+        return None
+    is_same = spec is not None or found.manifest.requirement == wanted.requirement
+    return found.manifest if is_same else None
 
 
 def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpec | None]:

@@ -12,7 +12,7 @@ from evalkit.errors import EvalkitError, PlanError, RecipeError
 from evalkit.harnesses.environments import find_python, install_command, look_at, wheel_manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from evalkit.benchmarks.harness import EnvironmentSpec, Harness, HarnessTask
 
@@ -73,18 +73,19 @@ def _state(spec: EnvironmentSpec) -> tuple[str | None, str]:
     return python.version, str(python.folder or python.path)
 
 
-def show_harness_tasks(name: str, text: str | None, *, as_json: bool) -> None:
-    """Tasks of a harness, those with `text` in their name or description. Raises RecipeError, PlanError."""
+def show_harness_tasks(name: str, texts: Sequence[str], *, as_json: bool) -> None:
+    """Tasks of a harness, those with all `texts` in name or description. Raises RecipeError, PlanError."""
     found = harness(name)
-    wanted = (text or "").casefold()
+    wanted = [text.casefold() for text in texts]
     tasks = [
         task
         for task in found.tasks()
-        if wanted in task.name.casefold() or wanted in task.description.casefold()
+        if all(text in f"{task.name}\n{task.description}".casefold() for text in wanted)
     ]
-    if not tasks and text is not None:
+    if not tasks and texts:
         raise RecipeError(
-            f"the harness {name} has no task with {text!r} in its name or description",
+            f"the harness {name} has no task with {' and '.join(map(repr, texts))} in its name or "
+            "description",
             hint=f"All of them: evalkit ls tasks --harness {name}",
         )
     if as_json:

@@ -68,7 +68,7 @@ def test_harnesses(shell: Shell) -> None:
 
 
 def test_tasks(shell: Shell) -> None:
-    """All of a harness, or those with a text in their name or description."""
+    """All of a harness, or those with all of some texts in their name or description."""
     assert listed(shell, "tasks", "--harness", "toy") == [
         {
             "task": "toy/hello_swag",
@@ -78,15 +78,15 @@ def test_tasks(shell: Shell) -> None:
         },
         {"task": "toy/sums", "kind": "chat", "defaults": {}, "description": "Sums of two numbers."},
     ]
-    [row] = listed(shell, "tasks", "NUMBERS", "--harness", "toy")
+    [row] = listed(shell, "tasks", "--harness", "toy", "NUMBERS", "sum")
     assert row["task"] == "toy/sums"
-    shown = shell("ls", "tasks", "swag", "--harness", "toy")
+    shown = shell("ls", "tasks", "--harness", "toy", "swag")
     assert "toy/hello_swag   generate_until   shots 3    What comes next?" in shown.out
     assert shown.err == "1 task; all about one: evalkit ls task toy/TASK\n"
     assert [row["task"] for row in listed(shell, "tasks", "--harness", "plain")] == ["plain"] * 2
-    said = shell("ls", "tasks", "xyz", "--harness", "toy")
+    said = shell("ls", "tasks", "--harness", "toy", "xyz", "sums")
     assert said.code == 2
-    assert "no task with 'xyz'" in said.err
+    assert "no task with 'xyz' and 'sums' in its name" in said.err
     assert "`evalkit ls tasks --harness NAME`" in shell("ls", "tasks").err
 
 
