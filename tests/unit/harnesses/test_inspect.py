@@ -63,6 +63,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
     return Planned(benchmark, dataset.samples, folder)
 
 
+@pytest.mark.timeout(300)
 def test_a_task_in_slices(planned: Planned, tmp_path: Path) -> None:
     """Ids are exact, epochs are inspect's, and the joined metrics are those of all samples."""
     benchmark, samples, folder = planned
