@@ -338,8 +338,14 @@ class Benchmark(ABC, Generic[P]):
     whole: ClassVar[bool] = False
     """Its scores are of the task as a whole: `conclude` finds them when all answers are there, and no unit
     has a `score`."""
+    counts_itself: ClassVar[bool] = False
+    """Its samples are requests, and no items that people count: `load` applies the recipe's `limit` to
+    the items, and independent answers come from a parameter `repeats`, not from the recipe's key."""
     drives: ClassVar[bool] = False
     """`solve` starts a program that asks the model (`ModelHandle.drive`)."""
+    no_repeats: ClassVar[str | None] = None
+    """What to set in place of a recipe's `repeats`, where a harness repeats by itself; null where each
+    sample can be answered several times."""
     publishable: ClassVar[bool] = True
     """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
     params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams

@@ -75,11 +75,15 @@ class Rows:
 class DataAccess:
     """Reads a task's data set by its source and the recipe's override."""
 
-    def __init__(self, task: str, override: DataOverride, base: Path) -> None:
-        """`base` is the folder a relative `data.path` starts from."""
+    def __init__(
+        self, task: str, override: DataOverride, base: Path, limit: int | None = None
+    ) -> None:
+        """`base` is the folder a relative `data.path` starts from; `limit` is the recipe's, for
+        benchmarks that apply it themselves."""
         self._task = task
         self._override = override
         self.base = base
+        self.limit = limit
 
     def refuse_useless(self, source: DataSource) -> None:
         """Raise RecipeError for a key of `data` that has no effect on this source."""

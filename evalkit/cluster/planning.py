@@ -163,8 +163,8 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
     on_progress(f"loading {name}")
     with _named(name):
         benchmark = task_benchmark(loaded, name)
-        dataset = benchmark.load(DataAccess(name, task.data, loaded.base))
-    samples = list(dataset.samples[: task.limit])
+        dataset = benchmark.load(DataAccess(name, task.data, loaded.base, task.limit))
+    samples = list(dataset.samples[: None if benchmark.counts_itself else task.limit])
     if not samples:
         raise DataError(f"tasks.{name}: the data set has no samples")
     ids = {sample.id for sample in samples}

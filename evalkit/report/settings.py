@@ -62,12 +62,7 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
 
     A sampling setting that the profile does not name has its default there: not sent.
     """
-    knobs = benchmark.knobs.get(task.profile, {})
-    for key, field in benchmark.params_type.model_fields.items():
-        wanted = knobs.get(key, field.get_default(call_default_factory=True))
-        value = task.params.get(key, wanted)
-        if _json(value) != _json(wanted):
-            yield Difference(key=f"params.{key}", profile=wanted, value=value)
+    yield from _params_differences(task, benchmark)
     generation = task.generation.model_dump(mode="json")
     profile = Generation(**benchmark.generation.get(task.profile, {})).model_dump(mode="json")
     for key, value in generation.items():
@@ -81,6 +76,18 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
         yield Difference(key="repeats", profile=benchmark.repeats, value=task.repeats)
     if task.n_samples < task.data.n_rows:
         yield Difference(key="limit", profile=task.data.n_rows, value=task.n_samples)
+
+
+def _params_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Difference]:
+    """No profile has a value for what every recipe must give."""
+    knobs = benchmark.knobs.get(task.profile, {})
+    for key, field in benchmark.params_type.model_fields.items():
+        if key not in knobs and field.is_required():
+            continue
+        wanted = knobs.get(key, field.get_default(call_default_factory=True))
+        value = task.params.get(key, wanted)
+        if _json(value) != _json(wanted):
+            yield Difference(key=f"params.{key}", profile=wanted, value=value)
 
 
 def _section_differences(name: str, section: RequestSettings | Reasoning) -> Iterator[Difference]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from evalkit.recipe.nemo.env_vars import Variable, read_variables
 from evalkit.recipe.nemo.judges import PARAMS
 from evalkit.recipe.nemo.task import GLOBAL, SAMPLING, TaskReader, refuse_command
+from evalkit.recipe.nemo.wheel_task import WheelTaskReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 def read_evaluation(source: Source, draft: Draft, chosen: Sequence[Chosen]) -> None:
     """All chosen tasks, and what they have in common."""
     _common(source, draft)
-    readers = [TaskReader(source, draft, each) for each in chosen]
+    readers = [
+        (WheelTaskReader if each.target.is_wheel else TaskReader)(source, draft, each)
+        for each in chosen
+    ]
     for reader in readers:
         reader.read()
     if readers:

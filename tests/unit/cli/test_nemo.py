@@ -247,9 +247,10 @@ def test_values_to_fill_in_are_named(shell: Shell, monkeypatch: pytest.MonkeyPat
 
 def test_keys_of_a_task_that_is_not_available_are_named(shell: Shell) -> None:
     """Each interceptor by its name, as any other key: nothing of a file is dropped without a word."""
-    said = shell("convert", str(NEMO / "examples" / "local_advanced_adapters.yaml"), "--json")
+    file = str(NEMO / "examples" / "local_advanced_adapters.yaml")
+    said = shell("convert", file, "-o", "evaluation.tasks.0.name=tooltalk", "--json")
     notes = {n["key"].rpartition("config.")[2]: n["text"] for n in orjson.loads(said.out)["notes"]}
-    end = "not taken over: task mgsm is not available"
+    end = "not taken over: task tooltalk is not available"
     assert notes["params.parallelism"] == end
     for index, name in ((0, "payload_modifier"), (1, "system_message"), (3, "caching")):
         assert notes[f"adapter_config.interceptors.{index}".partition("config.")[2]] == (
