@@ -10,6 +10,8 @@ SETUP := $(PYTHON) scripts/setup_env --venv $(VENV)
 TEST := test,bfcl,bfcl-web,ifbench,livecodebench,scicode
 # A third of the tests wait for Slurm and a third for vLLM: beside them the others run.
 SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
+# Compiled code is kept: what the tests start are hundreds of short Python processes.
+unexport PYTHONDONTWRITEBYTECODE
 # Python without the ending that ruff looks for.
 SCRIPTS := scripts/setup_env scripts/slurm_dev_cluster
 
