@@ -52,7 +52,7 @@ async def test_endpoint_answers(vllm_server: VllmServer) -> None:
     status, body = await post(vllm_server.endpoint, "chat/completions", chat(max_tokens=8))
     assert status == 200
     assert body["usage"]["completion_tokens"] <= 8
-    assert vllm_server.endpoint.max_model_len == 2048
+    assert vllm_server.endpoint.max_model_len == 32_768
     assert vllm_server.deployment.failure() is None
 
 
