@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from evalkit.store.codec import Record
 
-pytestmark = pytest.mark.timeout(120)
 
 N = 12
 BOTH: dict[str, Any] = {"judged": {"params": {"n": N}}, "programs": {"params": {"n": N}}}

@@ -27,7 +27,6 @@ from tests.unit.vectors import TESTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.timeout(180)
 
 GRADERS: tuple[Grader, ...] = ("ns-compat", "official", "strict-subprocess")
 SUM = "3\n1 2 3\n"

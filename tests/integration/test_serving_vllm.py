@@ -122,7 +122,6 @@ async def test_vllm_as_an_external_endpoint(vllm_server: VllmServer, tmp_path: P
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(300)
 async def test_checkpoint_that_cannot_be_loaded(demo_checkpoint: Path, tmp_path: Path) -> None:
     """vLLM's death comes back at once, with its last lines and a cause that names config.json."""
     broken = tmp_path / "broken"
@@ -155,7 +154,6 @@ asyncio.run(main())
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(300)
 async def test_vllm_ends_with_a_killed_parent(demo_checkpoint: Path, tmp_path: Path) -> None:
     """After kill -9 of evalkit while the engine core loads, no process of vLLM is left."""
     parent = subprocess.Popen(

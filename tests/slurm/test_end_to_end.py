@@ -76,7 +76,6 @@ def test_two_replicas_on_slurm_equal_a_local_run(
 
 
 @pytest.mark.slurm
-@pytest.mark.timeout(300)
 def test_dry_run_shows_the_script_that_is_submitted(
     slurm_cluster: SlurmCluster, tmp_path: Path
 ) -> None:
@@ -102,7 +101,6 @@ def test_dry_run_shows_the_script_that_is_submitted(
 
 
 @pytest.mark.slurm
-@pytest.mark.timeout(120)
 def test_sbatchs_refusal_is_shown(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """A partition that does not exist: sbatch's own words, exit code 9, the prepared run kept."""
     refused = evalkit(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.jobs import read_jobs
 from tests.faults.harness import Place, Server, finish, serving, wait_for
@@ -39,7 +37,6 @@ def graded_recipe(place: Place, judge: Server) -> Path:
     return place.command(cluster=cluster, tasks=BOTH, judges=judged_by(judge), client=CLIENT)
 
 
-@pytest.mark.timeout(400)
 def test_job_behind_the_replicas_grades(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """A judge that fails costs no answer: the same submit again sends one job, which only grades."""
     place = Place(tmp_path)
@@ -61,7 +58,6 @@ def test_job_behind_the_replicas_grades(slurm_cluster: SlurmCluster, tmp_path: P
     assert "nothing is owed" in place.evalkit("submit", recipe)
 
 
-@pytest.mark.timeout(400)
 def test_grading_goes_on_after_its_time_limit(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """Warned of its limit the job drains and requeues itself; no call of the judge is made twice."""
     place = Place(tmp_path)

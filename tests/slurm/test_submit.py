@@ -260,7 +260,6 @@ def test_preemption_with_a_warning_is_no_failure(
     assert job in run.cancel()
 
 
-@pytest.mark.timeout(400)
 def test_a_run_from_submit_to_results(make_run: Callable[..., Run]) -> None:
     """Two replicas serve, work and end; the gather writes results; nothing is owed any more."""
     serving = CommandServing(
