@@ -1,4 +1,4 @@
-"""A real Slurm for the tests of this folder, started once for the session.
+"""A real Slurm for the tests of this folder, started once for the session, or for each process of it.
 
 `slurm_cluster` is shared by all tests: they must leave the nodes up and the queue as they found
 it. `launch_cluster` starts further ones. Without root or the packages the tests fail, on purpose:
@@ -132,6 +132,13 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
     """The session's cluster: 4 nodes with 4 pretended GPUs, partitions `low` and `high`."""
     with _clusters() as launch:
         yield launch("--nodes", "4", "--gpus", "4")
+
+
+@pytest.fixture(scope="module")
+def warning_cluster() -> Iterator[SlurmCluster]:
+    """One node with one GPU; who is preempted there gets the signal that his job asked for."""
+    with _clusters() as launch:
+        yield launch("--nodes", "1", "--gpus", "1", "--preempt-signal")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
