@@ -25,10 +25,9 @@ CLIENT = {"parallelism": 4, "max_retries": 0, "retry_budget_s": 1}
 
 
 def graded_recipe(place: Place, judge: Server) -> Path:
-    """Two replicas with servers of their own, and a judge that is there already."""
+    """A replica with a server of its own, and a judge that is there already."""
     cluster: dict[str, Any] = {
         "executor": "slurm",
-        "replicas": 2,
         "time_min": 10,
         "mem": "400MB",
         "gather": {"mem": "2GB", "cpus-per-task": 1},
