@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 SERVED_NAME = "demo"
-START_TIMEOUT_S = 400
+START_TIMEOUT_S = 700
 
 
 @dataclass(frozen=True, slots=True)
