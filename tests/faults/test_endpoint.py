@@ -22,8 +22,6 @@ from tests.faults.harness import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
