@@ -66,6 +66,7 @@ def _checks() -> Iterator[Check]:
     yield _gpus()
     yield from _sandboxes()
     yield from _benchmarks()
+    yield from _harnesses()
     yield from _shipped()
 
 
@@ -137,6 +138,33 @@ def _benchmarks() -> Iterator[Check]:
             yield Check(f"benchmark {name}", "bad", error.message)
         else:
             yield Check(f"benchmark {name}", "ok", f"version {cls.version}")
+
+
+def _harnesses() -> Iterator[Check]:
+    """Each harness, and what is in the folder of environments besides."""
+    from evalkit.benchmarks.registry import harness, harness_names
+    from evalkit.harnesses.environments import installed_names
+    from evalkit.harnesses.examine import examine, examine_wheel
+    from evalkit.harnesses.install import leftovers
+
+    looked_at = set()
+    for name in harness_names():
+        try:
+            spec = harness(name).environment
+        except EvalkitError as error:
+            yield Check(f"harness {name}", "bad", error.message)
+            continue
+        if spec is None:
+            yield Check(f"harness {name}", "ok", "needs no environment")
+            continue
+        looked_at.add(spec.name)
+        yield Check(f"harness {name}", *examine(spec))
+    for name in installed_names():
+        if name not in looked_at:
+            yield Check(f"harness {name}", *examine_wheel(name))
+    for path in leftovers():
+        text = f"{path}: of an installation that is at work or was interrupted"
+        yield Check("harness leftovers", "note", f"{text}; evalkit harness remove takes it away")
 
 
 def _shipped() -> Iterator[Check]:

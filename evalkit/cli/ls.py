@@ -6,18 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from evalkit.benchmarks.registry import benchmark_class, benchmark_names
-from evalkit.cli.console import out, print_json, skip_note
+from evalkit.benchmarks.registry import benchmark_class, benchmark_names, is_harness_task
+from evalkit.cli.console import out, print_json, say, skip_note
+from evalkit.cli.tables import table
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
+    from evalkit.benchmarks.data import DataSource
     from evalkit.cluster.listing import RunLine
 
 
@@ -35,17 +35,37 @@ def command_ls(arguments: argparse.Namespace) -> int:
     }
     if arguments.what == "runs":
         return _show_runs([Path(each) for each in arguments.output], as_json=arguments.json)
+    if arguments.what == "harnesses" or arguments.harness is not None:
+        return _show_harnesses(arguments)
     listing = listings[arguments.what]()
     if arguments.json:
         print_json(listing)
         return 0
     names = list(listing[0]) if listing else []
-    out().print(_table(names, [[str(row[n]) for n in names] for row in listing]))
+    out().print(table(names, [[str(row[n]) for n in names] for row in listing]))
+    if arguments.what == "tasks":
+        say("Those of other harnesses: `evalkit ls harnesses`, `evalkit ls tasks --harness NAME`.")
+    return 0
+
+
+def _show_harnesses(arguments: argparse.Namespace) -> int:
+    from evalkit.cli.harness_view import show_harness_tasks, show_harnesses
+
+    if arguments.what == "harnesses":
+        show_harnesses(as_json=arguments.json)
+    else:
+        name, *texts = arguments.harness
+        show_harness_tasks(name, texts, as_json=arguments.json)
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """No argument without effect. Raises UsageError."""
+    if arguments.harness is not None and arguments.what != "tasks":
+        raise UsageError(
+            f"--harness has no effect with ls {arguments.what}",
+            hint=f"`evalkit ls tasks --harness {arguments.harness[0]}` lists its tasks.",
+        )
     if arguments.name is not None and arguments.what != "task":
         raise UsageError(
             f"ls {arguments.what} takes no name",
@@ -60,6 +80,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def describe_task(name: str) -> dict[str, Any]:
     """Everything a benchmark says of itself. Raises RecipeError for an unknown name."""
+    if is_harness_task(name):
+        from evalkit.cli.harness_view import describe_harness_task
+
+        return describe_harness_task(name)
     cls = benchmark_class(name)
     fields = cls.params_type.model_fields
     return {
@@ -70,7 +94,7 @@ def describe_task(name: str) -> dict[str, Any]:
         "metric": cls.metric,
         "repeats": cls.repeats,
         "calls per unit": "one" if cls.single_call else "many",
-        "data": cls.source.hub or cls.source.url or "made by evalkit",
+        "data": cls.source.hub or cls.source.url or _own_data(cls.source),
         "file": cls.source.file,
         "revision": cls.source.revision,
         "gated": cls.source.gated,
@@ -85,6 +109,10 @@ def describe_task(name: str) -> dict[str, Any]:
     }
 
 
+def _own_data(source: DataSource) -> str:
+    return "made by evalkit" if source.generated else "comes with its package"
+
+
 def _show_task(name: str, *, as_json: bool) -> int:
     described = describe_task(name)
     if as_json:
@@ -96,7 +124,7 @@ def _show_task(name: str, *, as_json: bool) -> int:
             rows += [[f"{key}: {inner}", _text(shown)] for inner, shown in value.items()]
         else:
             rows.append([key, "-" if value is None else str(value)])
-    out().print(_table(["", ""], rows))
+    out().print(table(["", ""], rows))
     return 0
 
 
@@ -156,7 +184,7 @@ def _show_runs(folders: list[Path], *, as_json: bool) -> int:
         print_json([asdict(line) for line in lines])
     elif lines:
         names = ("id", "run", "model", "recipe", "state", "tasks", "score %", "created", "path")
-        out().print(_table(names, [_run_row(line) for line in lines]))
+        out().print(table(names, [_run_row(line) for line in lines]))
     else:
         out().print(Text(f"no runs in {', '.join(map(str, folders))}"), soft_wrap=True)
     return 0
@@ -172,12 +200,3 @@ def _run_row(line: RunLine) -> list[str]:
     created = (line.created or "-").removesuffix("+00:00").replace("T", " ")
     about = [line.id, line.run, line.model, line.recipe, state]
     return [*about, done, ", ".join(scores) or "-", created, line.path]
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(names))
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table

@@ -33,6 +33,8 @@ MODULES = {
     "info": "info",
     "convert": "convert",
     "ls": "ls",
+    "harness": "harness",
+    "new": "new",
     "doctor": "doctor",
 }
 

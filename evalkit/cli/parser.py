@@ -15,6 +15,7 @@ from evalkit.cli.arguments import (
     positive,
     seconds,
 )
+from evalkit.cli.plugins_parser import add_harness, add_ls, add_new
 from evalkit.cli.results_parser import (
     add_compare,
     add_export,
@@ -48,7 +49,9 @@ COMMANDS = {
     "prepare": "load data and write the plan; nothing is submitted",
     "convert": "the recipe that a file of the NeMo Evaluator launcher is read as",
     "info": "a run: what was evaluated, how, and its files; or a fully resolved recipe",
-    "ls": "installed benchmarks, recipes, templates and runs",
+    "ls": "installed benchmarks, harnesses, recipes, templates and runs",
+    "harness": "install and remove other harnesses, each in a Python of its own",
+    "new": "begin a plug-in of your own: a benchmark or a harness, with its tests",
     "doctor": "check this installation",
 }
 
@@ -79,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         "prepare": _add_prepare,
         "convert": _add_convert,
         "info": _add_info,
-        "ls": _add_ls,
+        "ls": add_ls,
+        "harness": add_harness,
+        "new": add_new,
         "doctor": _add_doctor,
     }
     for name, text in COMMANDS.items():
@@ -250,21 +255,6 @@ def _add_info(command: argparse.ArgumentParser) -> None:
     )
     add_output(command)
     _add_recipe_options(command, only_shows=True)
-
-
-def _add_ls(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "what", choices=["tasks", "task", "recipes", "templates", "runs"], help="what to list"
-    )
-    command.add_argument("name", nargs="?", help="the task's name (after `task`)")
-    command.add_argument(
-        "--output",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="runs: below this folder; repeatable (default: runs, and all that were noted elsewhere)",
-    )
-    add_json(command)
 
 
 def _add_doctor(command: argparse.ArgumentParser) -> None:

@@ -91,6 +91,11 @@ def test_wrong_model_without_a_list(place: Place) -> None:
         '{"error": {"message": "The model `huge` does not exist.", "type": "fault", "code": 404}}\n'
         "Check the model id and serving.base_url.\n"
     )
+    [status] = orjson.loads(place.evalkit("status", str(place.folder.root), "--json"))
+    causes = [(failure["of"], failure["kind"]) for failure in status["failures"]]
+    assert causes == [("attempt", "client_error")], (
+        "the process of the attempt is no second failure"
+    )
 
 
 def test_server_that_dies_at_start(place: Place) -> None:
