@@ -39,7 +39,8 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"tasks": {"additon": {}}},
         2,
         "error: tasks.additon: unknown benchmark 'additon'. Did you mean "
-        f"'addition'?\nInstalled benchmarks: {', '.join(benchmark_names())}.\n",
+        f"'addition'?\nInstalled benchmarks: {', '.join(benchmark_names())}. "
+        "Tasks of harnesses are written HARNESS/TASK.\n",
     ),
     "unknown parameter": (
         {"tasks": {"addition": {"params": {"digit": 3}}}},
