@@ -11,7 +11,7 @@ import pytest
 from evalkit.benchmarks.contract import Answered, Sample
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
-from evalkit.errors import InfraError, RecipeError, ScorerError
+from evalkit.errors import DataError, InfraError, RecipeError, ScorerError
 from evalkit.harnesses.inspect import InspectTask
 from evalkit.recipe.schema import DataOverride
 from tests.unit.harnesses.driving import FakeModel
@@ -120,3 +120,10 @@ def test_no_such_file(planned: Planned, tmp_path: Path) -> None:
     """A file that is not there is named with its path."""
     with pytest.raises(RecipeError, match=f"there is no file {tmp_path}/sums.py"):
         planned.benchmark.load(DataAccess("sums", DataOverride(), tmp_path))
+
+
+def test_what_inspect_refuses_is_said(planned: Planned) -> None:
+    """inspect shows nothing without a display; its reason is the error's all the same."""
+    other = make_benchmark("inspect/sums.py@products", {}, "card")
+    with pytest.raises(DataError, match=r"cannot load the task sums.py@products: .*products"):
+        other.load(DataAccess("products", DataOverride(), planned.folder))
