@@ -22,6 +22,8 @@ RETRIES = 3
 """Of connection errors; the gateway has tried again already where that helps."""
 AVERAGES = ("accuracy", "mean")
 """inspect's metrics that are the mean of the samples' values."""
+MARKUP = re.compile(r"\[/?(?:bold|blue|red|green|yellow|italic|dim)\]")
+"""What inspect puts around words of its errors."""
 OUTCOMES = {
     "max_tokens": "truncated",
     "model_length": "context_overflow",
@@ -299,5 +301,5 @@ def main(arguments):
         return doing[arguments["do"]](arguments)
     except Exception as error:
         traceback.print_exc()
-        text = re.sub(r"\[/?[a-z ]+\]", "", " ".join(str(error).split()))
+        text = MARKUP.sub("", " ".join(str(error).split()))
         raise SystemExit(f"{type(error).__name__}: {text}") from error
