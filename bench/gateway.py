@@ -159,9 +159,10 @@ def ask(url: str, key: str, args: argparse.Namespace) -> tuple[dict[str, Any], d
 
 def show(side: str, many: dict[str, Any], alone: dict[str, Any], used: dict[str, float]) -> None:
     """A line of the table."""
+    own = f"{1e6 * many['cpu_s'] / many['requests']:.0f} us"
     cpu = f"{1e6 * used['cpu_s'] / (many['requests'] + 300):.0f} us" if used else "-"
     print(
-        f"{side:9}{many['requests'] / many['wall_s']:8.0f}{cpu:>14}"
+        f"{side:9}{many['requests'] / many['wall_s']:8.0f}{own:>13}{cpu:>14}"
         f"{1e3 * many['median_s']:8.0f} ms{1e3 * many['p99_s']:8.0f} ms"
         f"{1e3 * alone['median_s']:7.2f} ms{used.get('peak_rss_mb', 0):6.0f}"
     )

@@ -366,6 +366,10 @@ class Benchmark(ABC, Generic[P]):
     def load(self, access: DataAccess) -> Dataset:
         """Read the data set and render it. Raises DataError; runs where the plan is made."""
 
+    def check(self, base: Path) -> None:
+        """Raise RecipeError for parameters that cannot work, before any data is read; `base` is where
+        relative paths start."""
+
     def n_calls(self, sample: Sample) -> int | None:
         """How many calls a `solve` of the sample makes, where that is known: for people who plan."""
         return 1 if self.single_call else None

@@ -88,6 +88,9 @@ def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpe
                 hint=f"Type: evalkit harness install {wanted.name}",
             )
         return wanted, None
+    if name not in known and name in harness_names():
+        harness(name)  # a plug-in that is broken says so itself
+        raise UsageError(f"the harness {name} needs no environment")
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""

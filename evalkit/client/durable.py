@@ -224,19 +224,19 @@ class DurableModel:
     def _end_session(self) -> None:
         self._has_session = False
 
-    async def end(self) -> None:
+    async def end(self, why: str | None = UNIT_ENDED) -> None:
         """End calls and steps that nobody waits for any more: those beside one that failed in a
-        `gather`.
+        `gather`, and relayed ones. `why` is null where the server may be to blame.
 
         They would go on in tasks of their own, and write into a journal that is closed by then.
         """
         self._ended = True
         left = self._callers - {asyncio.current_task()}
         for caller in left:
-            caller.cancel(UNIT_ENDED)
+            caller.cancel(why)
         if left:
             await asyncio.wait(left)
-        await self.relays.end(UNIT_ENDED)
+        await self.relays.end(why)
 
     async def _relay(self, asked: Asked) -> Reply:
         try:

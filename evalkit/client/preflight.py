@@ -18,7 +18,7 @@ from evalkit.client.completions import (
     parse_answer,
     without_logprobs,
 )
-from evalkit.client.limits import is_used_up
+from evalkit.client.limits import TOO_MANY, is_used_up
 from evalkit.client.replies import (
     MalformedReplyError,
     error_message,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from evalkit.client.request import Request
     from evalkit.client.target import Target
+    from evalkit.client.trial import Answered
 
 TOOLS_HINT = (
     "Its calls offer tools, which vLLM takes with a parser only: set serving.tool_call_parser (vLLM's "
@@ -72,7 +73,7 @@ async def preflight(target: Target, request: Request, *, task: str) -> None:
         if request.measured is not None and answered.status == 200:
             _check_logprobs(target, request, answered.body, task)
         return  # of a filter: an endpoint that has an answer of its own to this very question
-    refusal = _refused(task, answered.status, answered.body, orjson.loads(request.payload))
+    refusal = _refused(task, answered, orjson.loads(request.payload))
     if request.measured is not None and refusal.kind is not FailureKind.CONTEXT_WINDOW:
         refusal.hint = f"{refusal.hint}\n{LOGPROBS_HINT}"
     raise refusal
@@ -114,7 +115,8 @@ def _places(told: Any) -> Iterator[str]:
                 yield from _places(value)
 
 
-def _refused(task: str, status: int, content: bytes, fields: Mapping[str, Any]) -> EndpointError:
+def _refused(task: str, answered: Answered, fields: Mapping[str, Any]) -> EndpointError:
+    status, content = answered.status, answered.body
     text = content.decode("utf-8", "replace")[:600]
     overflow = overflow_reply(status, content)
     if overflow is not None:
@@ -123,10 +125,17 @@ def _refused(task: str, status: int, content: bytes, fields: Mapping[str, Any]) 
             hint=f"Raise serving.max_model_len, or lower tasks.{task}.generation.max_tokens.",
             kind=FailureKind.CONTEXT_WINDOW,
         )
-    if is_used_up(status, content):
+    if is_used_up(status, content, asks_to_wait=bool(answered.wait_s)):
         return EndpointError(
             f"preflight of tasks.{task}: no credits or quota are left for this key: {text}",
             hint="Top it up; then the same command goes on.",
+        )
+    if status == TOO_MANY:
+        wait = "" if answered.wait_s is None else f" for {answered.wait_s:.3g} s"
+        return EndpointError(
+            f"preflight of tasks.{task}: the endpoint's limit is reached, and it asks to wait{wait}: {text}",
+            hint="Others may use this key. The same command goes on later.",
+            kind=FailureKind.ENDPOINT,
         )
     named = refused_fields(content, fields) if status in (400, 422) else []
     if named:

@@ -142,11 +142,11 @@ class Relays:
         self._going.add(going)
         return going
 
-    async def end(self, message: str) -> None:
+    async def end(self, why: str | None) -> None:
         """End the calls that nobody waits for."""
         left = [going.task for going in self._going if not going.task.done()]
         for task in left:
-            task.cancel(message)
+            task.cancel(why)
         if left:
             await asyncio.wait(left)
         self._going.clear()

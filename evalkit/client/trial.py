@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalkit.client.limits import wait_asked
+from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import EndpointError, InfraError
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Answered:
     status: int
     body: bytes
     """Without secrets where the status is not 200; empty for a stream, which is dropped."""
+    wait_s: float | None = None
+    """Seconds that a refusal asks to wait, in its headers or its body; null where it says none."""
 
 
 async def send_trial(
@@ -80,8 +84,10 @@ async def send_trial(
             _check_answer(bodies[-1], target)
         return Answered(200, bodies[-1])
     except openai.APIStatusError as error:
+        answer = error.response
+        wait_s = wait_asked(answer.headers, answer.content, SYSTEM_CLOCK.wall())
         # its words may hold the key
-        return Answered(error.status_code, target.hide_in(error.response.content))
+        return Answered(error.status_code, target.hide_in(answer.content), wait_s)
     except openai.APIConnectionError as error:
         raise InfraError(f"no answer from {target.base_url}: {target.hide(str(error))}") from None
     except openai.OpenAIError as error:

@@ -6,6 +6,7 @@ journal, and never as a wrong answer.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -91,9 +92,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     )
     sample = work.samples[item.key.sample]
     try:
-        solution = await work.benchmark.solve(sample, model)
-        if work.benchmark.drives:
-            solution = with_traffic(solution, model.relays.traffic)
+        solution = await _solve(work.benchmark, sample, model)
         if model.failure is None and not work.benchmark.single_call:
             writer.append(_unit_record(item, solution, model))
     except (ServingError, StoreError):
@@ -113,14 +112,21 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     return UnitEnd(solution.outcome, solution)
 
 
+async def _solve(benchmark: Benchmark[Any], sample: Sample, model: DurableModel) -> Solution:
+    try:
+        solution = await benchmark.solve(sample, model)
+    except asyncio.CancelledError:
+        await model.end(None)  # they end for the reason that it does: the server, or the worker
+        raise
+    return with_traffic(solution, model.relays.traffic) if benchmark.drives else solution
+
+
 def with_traffic(solution: Solution, traffic: Traffic) -> Solution:
     """A driven unit's solution; where its program did not ask again for what the journal had, its data
     say so under `gateway`. Nothing else of the traffic: answers do not tell of interruptions."""
     if not traffic.unasked:
         return solution
     data = {} if solution.data is None else solution.data
-    if not isinstance(data, dict):
-        raise ScorerError("the data of a unit with a program are an object")
     return replace(solution, data={**data, "gateway": traffic.to_json()})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evalkit.benchmarks.prompt_templates import stands_in_for
 from evalkit.recipe.schema import Generation
 from evalkit.report.judging import bare_url
 from evalkit.report.results import Difference, Settings
@@ -29,7 +30,8 @@ def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> 
         reasoning=task.reasoning.model_dump(mode="json"),
         serving=deployment.serving.model_dump(mode="json"),
         served_model_name=deployment.served_model_name,
-        prompts=task.identity.get("prompts", {}),
+        prompts=(prompts := task.identity.get("prompts", {})),
+        stand_ins={name: other for name in prompts if (other := stands_in_for(name))},
         identity=task.identity,
         fingerprint=task.fingerprint,
         grader=grader_of(plan, task, benchmark),

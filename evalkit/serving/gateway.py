@@ -134,7 +134,7 @@ class Gateway:
             return _refusal(RefusedError(413, text, "body_too_large"))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        path = request.path
+        path = request.path.rstrip("/")
         if path == "/health":
             return web.Response()
         guest = self._guest(request)

@@ -220,7 +220,7 @@ class RunFolder:
 
     def exports(self, kind: str) -> Path:
         """Where the results go in the form of another tool, unless somebody says where."""
-        return self.root / "exports" / kind
+        return self.root / "exports" / (kind if self.profile is None else f"{kind}-{self.profile}")
 
     @property
     def summary(self) -> Path:

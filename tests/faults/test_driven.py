@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from evalkit.cluster.replica_report import read_reports
 from evalkit.report.frames import iter_samples
 from evalkit.serving.tree import find_processes, read_marker
 from evalkit.store.run import load_plan
@@ -64,6 +65,9 @@ def test_interrupted_twice(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
         server.go_on()
         finish(place.start_worker("r0"))
         assert server.counts()["received"] - before == N * CALLS - len(kept)
+    answered = N * CALLS - len(kept)
+    detail = read_reports(place.folder)["r0"].detail
+    assert detail == f"{answered} calls answered by this server"
     place.evalkit("gather", place.folder.root)
     assert differing(place.artifacts(TASKS), undisturbed) == {}
     calls = journaled_calls(place.folder)["driven"]

@@ -116,7 +116,7 @@ def test_one_task(shell: Shell, tmp_path: Path) -> None:
         ("harness install", "takes the name of a harness, or --wheel"),
         ("harness install toy --wheel a==1", "takes the name of a harness, or --wheel"),
         ("harness install toi", "no harness 'toi' is to be installed. Did you mean 'toy'?"),
-        ("harness install plain", "no harness 'plain' is to be installed."),
+        ("harness install plain", "the harness plain needs no environment"),
         ("harness install --wheel toy==1", "toy is a harness of evalkit, with pinned versions"),
         ("harness install --wheel toys", "expected NAME==VERSION"),
         ("harness remove toy", "no environment 'toy' is installed."),
@@ -130,6 +130,12 @@ def test_what_cannot_be_meant(shell: Shell, command: str, message: str) -> None:
     assert said.code == 2
     assert message in said.err
     assert shell.files() == before
+
+
+def test_install_a_broken_plugin(shell: Shell) -> None:
+    """What is wrong with it is said, and not that there is none."""
+    said = shell("harness", "install", "broken")
+    assert (said.code, "cannot be imported" in said.err) == (4, True)
 
 
 def test_install_and_remove(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
