@@ -8,7 +8,9 @@ import glob
 import json
 import math
 import os
+import re
 import signal
+import traceback
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +22,8 @@ RETRIES = 3
 """Of connection errors; the gateway has tried again already where that helps."""
 AVERAGES = ("accuracy", "mean")
 """inspect's metrics that are the mean of the samples' values."""
+MARKUP = re.compile(r"\[/?(?:bold|blue|red|green|yellow|italic|dim)\]")
+"""What inspect puts around words of its errors."""
 OUTCOMES = {
     "max_tokens": "truncated",
     "model_length": "context_overflow",
@@ -291,6 +295,11 @@ def pattern(sample_id, task):
 
 
 def main(arguments):
-    """One of the four, as `do` says."""
+    """One of the four, as `do` says. Refuses with what inspect says, which it keeps to itself without a display."""
     doing = {"list": list_tasks, "plan": plan, "run": run, "join": join}
-    return doing[arguments["do"]](arguments)
+    try:
+        return doing[arguments["do"]](arguments)
+    except Exception as error:
+        traceback.print_exc()
+        text = MARKUP.sub("", " ".join(str(error).split()))
+        raise SystemExit(f"{type(error).__name__}: {text}") from error

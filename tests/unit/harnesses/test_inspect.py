@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import runpy
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -12,6 +15,7 @@ from evalkit.benchmarks.contract import Answered, Sample
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.errors import InfraError, RecipeError, ScorerError
+from evalkit.harnesses.call import INSIDE
 from evalkit.harnesses.inspect import InspectTask
 from evalkit.recipe.schema import DataOverride
 from tests.unit.harnesses.driving import FakeModel
@@ -81,12 +85,12 @@ def test_a_task_in_slices(planned: Planned, tmp_path: Path) -> None:
     assert (accuracy.subset, accuracy.name) == result.headline == ("", "match/accuracy")
     assert accuracy.value == pytest.approx(6 / 8)
     assert accuracy.stderr == pytest.approx(0.25 / 3**0.5)
-    assert [(s.id, s.repeat, s.scores["match/accuracy"]) for s in result.samples[:4]] == [
-        ("sums:[0]", 0, 1.0),
-        ("sums:[0]", 1, 1.0),
-        ("sums:[1]", 0, 1.0),
-        ("sums:[1]", 1, 0.0),
+    assert [(s.id, s.repeat) for s in result.samples] == [
+        (f"sums:[{number}]", repeat) for number in range(4) for repeat in (0, 1)
     ]
+    # Epochs are asked for at the same time: either may be the first one.
+    right = [s.scores["match/accuracy"] for s in result.samples]
+    assert [sum(right[i : i + 2]) for i in range(0, 8, 2)] == [2.0, 1.0, 2.0, 1.0]
     first = result.samples[0]
     assert (first.content, first.target, first.usage.completion_tokens) == ("1", "1", 3)
     assert first.messages == [{"role": "user", "content": "What is 0 + 1?"}]
@@ -98,6 +102,7 @@ def test_a_task_in_slices(planned: Planned, tmp_path: Path) -> None:
         benchmark.conclude(answers, folder, tmp_path)
 
 
+@pytest.mark.long
 def test_a_failed_sample_fails_the_unit(planned: Planned, tmp_path: Path) -> None:
     """inspect ends with exit code 0 although a request failed; the unit does not."""
     model = FakeModel(tmp_path, lambda body, _: 400)
@@ -120,3 +125,15 @@ def test_no_such_file(planned: Planned, tmp_path: Path) -> None:
     """A file that is not there is named with its path."""
     with pytest.raises(RecipeError, match=f"there is no file {tmp_path}/sums.py"):
         planned.benchmark.load(DataAccess("sums", DataOverride(), tmp_path))
+
+
+def test_what_inspect_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """inspect shows nothing without a display: its reason is the script's, without its markup."""
+
+    def refuse(*args: Any, **settings: Any) -> None:
+        raise LookupError("[bold]ERROR[/bold]: no task 'products'\n[there]")
+
+    monkeypatch.setitem(sys.modules, "inspect_ai", SimpleNamespace(eval=refuse))
+    main = runpy.run_path(str(INSIDE / "inspect_driver.py"))["main"]
+    with pytest.raises(SystemExit, match=r"^LookupError: ERROR: no task 'products' \[there\]$"):
+        main({"do": "plan", "task": "x", "task_args": {}, "epochs": None})
