@@ -274,6 +274,17 @@ class GradingTools(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Where the files of the model that will answer are."""
+
+    kind: Literal["folder", "hub", "hosted"]
+    source: str
+    """Absolute path, hub repository, or the id that a hosted endpoint knows."""
+    revision: str | None = None
+    """Of a hub repository."""
+
+
 class BenchmarkParams(Frozen):
     """Base of a benchmark's parameters. Each field has a default or the profile gives one."""
 
@@ -337,6 +348,9 @@ class Benchmark(ABC, Generic[P]):
     whole: ClassVar[bool] = False
     """Its scores are of the task as a whole: `conclude` finds them when all answers are there, and no unit
     has a `score`."""
+    counts_itself: ClassVar[bool] = False
+    """Its samples are requests, and no items that people count: `load` applies the recipe's `limit` to
+    the items, and independent answers come from a parameter `repeats`, not from the recipe's key."""
     drives: ClassVar[bool] = False
     """`solve` starts a program that asks the model (`ModelHandle.drive`)."""
     publishable: ClassVar[bool] = True
@@ -358,6 +372,13 @@ class Benchmark(ABC, Generic[P]):
     @abstractmethod
     def load(self, access: DataAccess) -> Dataset:
         """Read the data set and render it. Raises DataError; runs where the plan is made."""
+
+    def meet(self, model: ServedModel, samples: Sequence[Sample]) -> None:  # noqa: B027
+        """Told which model will answer: where the plan is made, and by a worker before the first `solve`.
+
+        For what `solve` needs of the model's own files, such as its tokenizer. Raises PlanError, RecipeError
+        where that cannot be had.
+        """
 
     def n_calls(self, sample: Sample) -> int | None:
         """How many calls a `solve` of the sample makes, where that is known: for people who plan."""

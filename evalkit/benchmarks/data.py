@@ -50,6 +50,8 @@ class DataSource:
     """What a local file may be, in words."""
     generated: bool = False
     """The benchmark makes its samples itself: there is no file to name."""
+    reader: str | None = None
+    """Who reads the data in place of evalkit, from where its tasks say: there is no file to name either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,15 @@ class Rows:
 class DataAccess:
     """Reads a task's data set by its source and the recipe's override."""
 
-    def __init__(self, task: str, override: DataOverride, base: Path) -> None:
-        """`base` is the folder a relative `data.path` starts from."""
+    def __init__(
+        self, task: str, override: DataOverride, base: Path, limit: int | None = None
+    ) -> None:
+        """`base` is the folder a relative `data.path` starts from; `limit` is the recipe's, for
+        benchmarks that apply it themselves."""
         self._task = task
         self._override = override
         self.base = base
+        self.limit = limit
 
     def refuse_useless(self, source: DataSource) -> None:
         """Raise RecipeError for a key of `data` that has no effect on this source."""
@@ -90,6 +96,12 @@ class DataAccess:
                 f"{where}.{next(iter(given))}: this benchmark makes its own questions and reads no "
                 "data set",
                 hint=f"Delete {where}; what is asked is set in tasks.{self._task}.params.",
+            )
+        if source.reader is not None and given:
+            raise RecipeError(
+                f"{where}.{next(iter(given))}: the data of this task is read by {source.reader}, from "
+                "where its task says",
+                hint=f"Delete {where}; a task with other data is a file of its own (params.include_path).",
             )
         if self._override.revision is not None and self._override.path is not None:
             raise RecipeError(

@@ -133,7 +133,7 @@ def _refuse_empty(loaded: LoadedRecipe) -> None:
 
 def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[str], None]) -> _Data:
     on_progress(f"loading {name}")
-    access = DataAccess(name, task.data, loaded.base)
+    access = DataAccess(name, task.data, loaded.base, task.limit)
     try:
         benchmark = task_benchmark(loaded, name)
         access.refuse_useless(benchmark.source)
@@ -142,7 +142,7 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
         if not error.message.startswith("tasks."):
             error.message = f"tasks.{name}: {error.message}"
         raise
-    samples = list(dataset.samples[: task.limit])
+    samples = list(dataset.samples[: None if benchmark.counts_itself else task.limit])
     if not samples:
         raise DataError(f"tasks.{name}: the data set has no samples")
     ids = {sample.id for sample in samples}

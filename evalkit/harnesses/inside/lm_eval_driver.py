@@ -2,6 +2,7 @@
 
 `main` takes and returns JSON; its `command` is one of
   tasks     what there is: name, kind, description
+  framework the tasks of NVIDIA's `framework.yml`, where the wheel has one
   requests  every request of one task or group, in lm-eval's order: a line each in the file `out`
   results   its metrics and samples, made from the answers in the file `answers`; nothing is sent
 
@@ -14,6 +15,7 @@ same order, few-shot examples included, whatever happened in between.
 """
 
 import contextlib
+import difflib
 import functools
 import hashlib
 import inspect
@@ -50,8 +52,16 @@ def main(arguments):
     if options.get("trust_remote_code"):
         # read when `datasets` is imported
         os.environ["HF_DATASETS_TRUST_REMOTE_CODE"] = "1"
-    command = {"tasks": _tasks, "requests": _requests, "results": _results}[arguments["command"]]
-    return command(arguments, options)
+    if options.get("include_path"):
+        # Where the relative paths in its files start.
+        os.chdir(options["include_path"])
+    commands = {
+        "tasks": _tasks,
+        "framework": _framework,
+        "requests": _requests,
+        "results": _results,
+    }
+    return commands[arguments["command"]](arguments, options)
 
 
 # What there is
@@ -123,6 +133,30 @@ def _read_yaml(path, depth=0):
             included = str((Path(path).parent / each).resolve())
             config = {**_read_yaml(included, depth + 1), **config}
     return config
+
+
+def _framework(arguments, options):
+    """The tasks of NVIDIA's wheel with their defaults, as they stand there."""
+    import importlib.util
+
+    import yaml
+
+    found = importlib.util.find_spec("lm_eval")
+    site = Path(found.origin).parent.parent
+    [path] = site.glob("core_evals/*/framework.yml")
+    framework = yaml.safe_load(path.read_text("utf-8"))
+    common = framework["defaults"]["config"]["params"]
+    tasks = {}
+    for each in framework["evaluations"]:
+        config = each["defaults"]["config"]
+        own = config.get("params", {})
+        extra = {**common.get("extra", {}), **(own.get("extra") or {})}
+        tasks[config["type"]] = {
+            "description": str(each.get("description") or "").strip(),
+            "endpoints": config.get("supported_endpoint_types") or ["chat", "completions"],
+            "params": {**common, **own, "extra": extra},
+        }
+    return tasks
 
 
 # Requests, and results
@@ -231,8 +265,6 @@ def _refuse_unknown(manager, name):
             f"{', '.join(sorted(map(str, members))[:8]) or 'its tasks'}"
         )
     if name not in set(manager.all_tasks):
-        import difflib
-
         near = difflib.get_close_matches(name, manager.all_tasks, n=3)
         raise SystemExit(
             f"lm-eval has no task {name}" + (f"; did you mean {', '.join(near)}?" if near else "")
