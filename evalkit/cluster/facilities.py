@@ -81,11 +81,10 @@ def load_works(
 ) -> dict[str, TaskWork]:
     """The tasks of one deployment, with what is needed to do them. Raises StoreError, PlanError,
     ScorerError."""
-    model = plan.deployments[deployment].served_model_name
     works = {}
     for task in plan.tasks:
         if task.deployment == deployment:
-            work = TaskWork.load(folder, task, model)
+            work = TaskWork.load(folder, task, plan.deployments[deployment])
             facilities = make_facilities(work.benchmark, plan.scoring, env, clock)
             works[task.name] = replace(work, facilities=facilities)
     return works

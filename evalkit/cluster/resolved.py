@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.cluster.nodes import check_nodes
+from evalkit.errors import RecipeError
 from evalkit.plan.build import plan_deployment
 from evalkit.recipe.resolve import (
     resolve_cluster,
@@ -69,9 +70,15 @@ def cluster_settings(loaded: LoadedRecipe, env: Mapping[str, str]) -> Cluster:
 def task_benchmark(loaded: LoadedRecipe, name: str) -> Benchmark[Any]:
     """The benchmark of a task, with the parameters of the recipe. Raises PlanError, RecipeError."""
     task = loaded.recipe.tasks[name]
-    return make_benchmark(
+    benchmark = make_benchmark(
         task.benchmark or name, task.params, task.profile or loaded.recipe.profile
     )
+    if benchmark.counts_itself and task.repeats not in (None, 1):
+        raise RecipeError(
+            f"tasks.{name}.repeats: {task.benchmark or name} asks for its repeats itself",
+            hint=f"Set tasks.{name}.params.repeats: {task.repeats} in its place.",
+        )
+    return benchmark
 
 
 def task_settings(

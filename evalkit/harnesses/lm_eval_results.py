@@ -34,9 +34,11 @@ def to_result(
     results = told["results"]
     metrics = [each for name in results["results"] for each in _metrics(results, name)]
     samples = list(_samples(out, _by_document(answers)))
+    own = [each.name for each in metrics if each.subset == task]
+    planned = expected_numbers(told, task) or own
     return NativeResult(
         metrics=metrics,
-        headline=(task, choose([m.name for m in metrics if m.subset == task], metric, task)),
+        headline=(task, choose([name for name in planned if name in own] or own, metric, task)),
         versions=_versions(told),
         samples=samples,
         n_samples=len(samples),

@@ -62,7 +62,7 @@ class Tokens:
             raise PlanError(f"log-likelihoods need a tokenizer: there is no {path}", hint=_NAME_IT)
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        except Exception as error:
             raise PlanError(f"{path} is no tokenizer: {error}", hint=_NAME_IT) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -64,10 +64,10 @@ def framework_params(task: str, params: Mapping[str, Any]) -> dict[str, Any]:
     extra = params["extra"]
     switches = shlex.split(extra.get("args") or "")
     if unknown := [each for each in switches if each not in SWITCHES]:
-        raise RecipeError(f"{task}: framework.yml asks for {' '.join(unknown)}, which evalkit has not")
-    settings = {
-        ours: params[name] for name, ours in LIMITS.items() if params.get(name) is not None
-    }
+        raise RecipeError(
+            f"{task}: framework.yml asks for {' '.join(unknown)}, which evalkit has not"
+        )
+    settings = {ours: params[name] for name, ours in LIMITS.items() if params.get(name) is not None}
     told = {"task_name": params["task"], "gen_kwargs": settings}
     told |= {SWITCHES[each]: True for each in switches}
     for name in ("num_fewshot", "downsampling_ratio"):

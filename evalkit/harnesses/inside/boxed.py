@@ -8,29 +8,32 @@ import os
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 
 def mirror(source, target):
     """A folder as it is, with links in place of files: its reader may write beside them."""
     for folder, _, names in os.walk(source):
-        place = os.path.join(target, os.path.relpath(folder, source))
-        os.makedirs(place, exist_ok=True)
+        place = Path(target, Path(folder).relative_to(source))
+        place.mkdir(parents=True, exist_ok=True)
         for name in names:
             with contextlib.suppress(FileExistsError):
-                os.symlink(os.path.join(folder, name), os.path.join(place, name))
+                (place / name).symlink_to(Path(folder, name))
 
 
 def run(script, arguments, *mirrored):
     """`mirrored` are SOURCE=TARGET."""
     for each in mirrored:
         mirror(*each.rsplit("=", 1))
-    os.makedirs("out", exist_ok=True)
-    starter = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run.py")
-    # What it says goes to stderr; stdout is for the tar file.
-    command = [sys.executable, "-s", "-B", starter, script, arguments, "answer.json"]
-    code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
-    if code:
-        sys.exit(code)
+    Path("out").mkdir()
+    starter = Path(__file__).with_name("run.py")
+    # Whole paths: a script may work in another folder. What it says goes to stderr; stdout is the tar file's.
+    paths = (script, Path(arguments).absolute(), Path("answer.json").absolute())
+    done = subprocess.run(
+        [sys.executable, "-s", "-B", starter, *paths], stdout=sys.stderr, check=False
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
         for name in ("answer.json", "out"):
             tar.add(name)

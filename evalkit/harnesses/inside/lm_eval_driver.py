@@ -26,8 +26,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-MULTIPLE = ("multiple_choice", "loglikelihood")
-METHODS = ("generate_until", "loglikelihood", "loglikelihood_rolling")
 PLACEHOLDERS = {"generate_until": "", "loglikelihood": (0.0, False), "loglikelihood_rolling": 0.0}
 OPTIONS = (
     "apply_chat_template",
@@ -122,7 +120,7 @@ def _read_yaml(path, depth=0):
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
     try:
-        config = yaml.load(Path(path).read_bytes(), Loader)  # noqa: S506 - a SafeLoader
+        config = yaml.load(Path(path).read_bytes(), Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     if not isinstance(config, dict):
@@ -167,7 +165,7 @@ def _requests(arguments, options):
     watched = _watch(options)
     lm = watched.recorder()
     _evaluate(lm, watched, options, predict_only=True, bootstrap_iters=0)
-    with open(arguments["out"], "w", encoding="utf-8") as stream:
+    with Path(arguments["out"]).open("w", encoding="utf-8") as stream:
         for request in lm.requests:
             stream.write(json.dumps(request) + "\n")
     return {**watched.told(), "version": _version(arguments["package"])}
@@ -176,8 +174,7 @@ def _requests(arguments, options):
 def _results(arguments, options):
     """Writes `results.json` and `samples_<task>.jsonl` into the folder `out`; returns the results."""
     watched = _watch(options)
-    with open(arguments["answers"], encoding="utf-8") as stream:
-        answers = json.load(stream)
+    answers = json.loads(Path(arguments["answers"]).read_bytes())
     lm = watched.answering(answers)
     bootstrap = options.get("bootstrap_iters", 100_000)
     results = _evaluate(lm, watched, options, predict_only=False, bootstrap_iters=bootstrap)
@@ -189,16 +186,20 @@ def _results(arguments, options):
     told = {**watched.told(), "version": _version(arguments["package"])}
     folder = Path(arguments["out"])
     samples = results.pop("samples")
-    _write(folder / "results.json", json.dumps(results, **_JSON()) + "\n")
+    _write(folder / "results.json", _as_json(results) + "\n")
     for name, rows in samples.items():
-        lines = [json.dumps(row, **_JSON()) + "\n" for row in rows]
+        lines = [_as_json(row) + "\n" for row in rows]
         _write(folder / f"samples_{_file_name(name)}.jsonl", "".join(lines))
-    return {**told, "results": json.loads(json.dumps(results, **_JSON()))}
+    return {**told, "results": json.loads(_as_json(results))}
 
 
 def _evaluate(lm, watched, options, **more):
-    from lm_eval.evaluator import simple_evaluate
-
+    with _stdout_to_stderr():
+        from lm_eval import evaluator
+    simple_evaluate = evaluator.simple_evaluate
+    for name in ("add_env_info", "get_git_commit_hash"):
+        # What they tell of this machine takes a dozen processes, and is no part of a result.
+        setattr(evaluator, name, lambda *_: None)
     asked = {name: options[name] for name in OPTIONS if options.get(name) is not None}
     known = inspect.signature(inspect.unwrap(simple_evaluate)).parameters
     if "kwargs" not in known:
@@ -250,10 +251,29 @@ def _watch(options):
             del load
 
     with _stdout_to_stderr():
-        manager = Manager(include_path=options.get("include_path"))
+        manager = _index(Manager, options)
     watched = _Watched(manager, LM, options)
     _refuse_unknown(manager, options["task"])
     return watched
+
+
+def _index(manager_class, options):
+    """An index of tasks: of the user's folder alone where nothing else is needed, for that of all tasks
+    takes a quarter of a minute."""
+    folder = options.get("include_path")
+    if folder is not None:
+        own = manager_class(include_path=folder, include_defaults=False)
+        if _holds_all(own, options["task"]):
+            return own
+    return manager_class(include_path=folder)
+
+
+def _holds_all(manager, name):
+    """Whether a task and all members of a group are in an index."""
+    if not isinstance(name, str) or name not in manager.task_index:
+        return False
+    members = _file_of(manager, name).get("task")
+    return not isinstance(members, list) or all(_holds_all(manager, each) for each in members)
 
 
 def _refuse_unknown(manager, name):
@@ -355,43 +375,44 @@ class _Watched:
         return lm
 
     def _model(self):
-        class Model(self._base):
-            """Sees each request once, in lm-eval's order."""
+        return type("Model", (_Asked, self._base), {})()
 
-            def __init__(self):
-                super().__init__()
-                self._seen = {}
 
-            def _each(self, method, requests):
-                return [self.answer(method, each, *self._key(method, each)) for each in requests]
+class _Asked:
+    """A model that sees each request once, in lm-eval's order."""
 
-            def _key(self, method, request):
-                base = _base(method, request.args)
-                rep = self._seen.get(base, 0)
-                self._seen[base] = rep + 1
-                return base, rep
+    def __init__(self):
+        super().__init__()
+        self._seen = {}
 
-            def generate_until(self, requests, **_):
-                return self._each("generate_until", requests)
+    def _each(self, method, requests):
+        return [self.answer(method, each, *self._key(method, each)) for each in requests]
 
-            def loglikelihood(self, requests, **_):
-                return self._each("loglikelihood", requests)
+    def _key(self, method, request):
+        base = _base(method, request.args)
+        rep = self._seen.get(base, 0)
+        self._seen[base] = rep + 1
+        return base, rep
 
-            def loglikelihood_rolling(self, requests, **_):
-                return self._each("loglikelihood_rolling", requests)
+    def generate_until(self, requests, **_):
+        return self._each("generate_until", requests)
 
-            def apply_chat_template(self, chat_history, add_generation_prompt=True):
-                # The server has the template: what is asked are the messages.
-                return json.dumps(chat_history, ensure_ascii=False)
+    def loglikelihood(self, requests, **_):
+        return self._each("loglikelihood", requests)
 
-            def chat_template(self, chat_template=False):
-                return "messages"
+    def loglikelihood_rolling(self, requests, **_):
+        return self._each("loglikelihood_rolling", requests)
 
-            @property
-            def tokenizer_name(self):
-                return "messages"
+    def apply_chat_template(self, chat_history, add_generation_prompt=True):
+        # The server has the template: what is asked are the messages.
+        return json.dumps(chat_history, ensure_ascii=False)
 
-        return Model()
+    def chat_template(self, chat_template=False):
+        return "messages"
+
+    @property
+    def tokenizer_name(self):
+        return "messages"
 
 
 def _base(method, args):
@@ -419,7 +440,7 @@ def _about(task):
         "repeats": int(getattr(task.config, "repeats", 1) or 1),
         "n_docs": len(docs),
         "docs_sha256": _docs_hash(docs),
-        "config_sha256": hashlib.sha256(json.dumps(lasting, **_JSON()).encode()).hexdigest(),
+        "config_sha256": _hash(lasting),
         "dataset": [
             str(each) for each in (config.get("dataset_path"), config.get("dataset_name")) if each
         ],
@@ -428,10 +449,15 @@ def _about(task):
     }
 
 
+def _hash(value):
+    text = _as_json(value, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _docs_hash(docs):
     digest = hashlib.sha256()
     for doc in docs:
-        digest.update(json.dumps(doc, **_JSON()).encode() + b"\n")
+        digest.update(_as_json(doc, sort_keys=True).encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
 
 
@@ -461,10 +487,10 @@ def _version(package):
     return metadata.version(package)
 
 
-def _JSON():  # noqa: N802 - the arguments of `json.dumps`
-    from lm_eval.utils import handle_non_serializable
-
-    return {"sort_keys": True, "ensure_ascii": False, "default": handle_non_serializable}
+def _as_json(value, **more):
+    with _stdout_to_stderr():
+        from lm_eval.utils import handle_non_serializable
+    return json.dumps(value, ensure_ascii=False, default=handle_non_serializable, **more)
 
 
 def _file_name(name):
