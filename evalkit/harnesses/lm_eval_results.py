@@ -33,6 +33,12 @@ def to_result(
     headline."""
     results = told["results"]
     metrics = [each for name in results["results"] for each in _metrics(results, name)]
+    problems = _problems(answers)
+    if metric is not None and not any(each.subset == task for each in metrics):
+        metrics.append(_mean_of_members(results, metrics, task, metric))
+        problems.append(
+            f"lm-eval gives the group {task} no number: its {metric} is the plain mean over its tasks"
+        )
     samples = list(_samples(out, _by_document(answers)))
     own = [each.name for each in metrics if each.subset == task]
     planned = expected_numbers(told, task) or own
@@ -42,7 +48,7 @@ def to_result(
         versions=_versions(told),
         samples=samples,
         n_samples=len(samples),
-        problems=_problems(answers),
+        problems=problems,
     )
 
 
@@ -61,8 +67,13 @@ def choose(names: Sequence[str], wanted: str | None, task: str) -> str:
     return names[0]
 
 
-def expected_numbers(told: Mapping[str, Any], task: str) -> list[str] | None:
-    """Names of a task's numbers before it is scored; null where only scoring tells them."""
+def expected_numbers(
+    told: Mapping[str, Any], task: str, wanted: str | None = None
+) -> list[str] | None:
+    """Names of a task's numbers before it is scored; null where only scoring tells them.
+
+    A group that only lists tasks has those of its tasks, where the recipe names one (`wanted`).
+    """
     if task in told["tasks"]:
         return list(told["tasks"][task]["numbers"]) or None
     names: list[str] = []
@@ -70,6 +81,8 @@ def expected_numbers(told: Mapping[str, Any], task: str) -> list[str] | None:
         if each["filters"] is None:
             return None
         names += [f"{each['metric']},{name}" for name in each["filters"]]
+    if not names and wanted is not None:
+        return [name for each in told["tasks"].values() for name in each["numbers"]] or None
     return names
 
 
@@ -211,6 +224,33 @@ def _problems(answers: Sequence[Answered]) -> list[str]:
         f"{overflowed} of {len(answers)} requests did not fit into the model's context; lm-eval scored "
         "an empty answer to each"
     ]
+
+
+def _mean_of_members(
+    results: Mapping[str, Any], metrics: Sequence[NativeMetric], task: str, metric: str
+) -> NativeMetric:
+    """The one number that is ours: of a group that only lists tasks. Raises ScorerError."""
+    members = sorted(_leaves(results.get("group_subtasks") or {}, task))
+    found = []
+    for member in members:
+        own = {each.name: each for each in metrics if each.subset == member}
+        found.append(own[choose(list(own), metric, member)])
+    if not found or len({each.name for each in found}) != 1:
+        raise ScorerError(
+            f"the tasks of {task} have no number {metric} in common",
+            hint="Set params.metric to NAME,FILTER.",
+        )
+    errors = [each.stderr for each in found if each.stderr is not None]
+    whole = len(errors) == len(found)
+    return NativeMetric(
+        subset=task,
+        name=found[0].name,
+        value=math.fsum(each.value for each in found) / len(found),
+        # of a mean of independent means
+        stderr=math.hypot(*errors) / len(found) if whole else None,
+        n_samples=_count(results, task),
+        higher_is_better=found[0].higher_is_better,
+    )
 
 
 def _is_number(value: Any) -> bool:

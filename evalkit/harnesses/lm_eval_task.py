@@ -99,7 +99,7 @@ class AnyLmEvalTask(Benchmark[P], Generic[P]):
             path = Path(folder) / "requests.jsonl"
             told = build_requests(self.environment, self._options(access.limit), path)
             requests = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-        names = expected_numbers(told, self.asked_task)
+        names = expected_numbers(told, self.asked_task, self.params.metric)
         if names is not None:
             try:
                 self.metric = choose(names, self.params.metric, self.asked_task)

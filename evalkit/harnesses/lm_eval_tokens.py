@@ -143,8 +143,8 @@ def _hub_folder(model: ServedModel) -> Path:
             hint=f"pip install 'evalkit[hub]'\n{_NAME_IT}",
         ) from error
     try:
-        for name in (CONFIG, FILE):
-            path = Path(hf_hub_download(model.source, name, revision=model.revision))
+        hf_hub_download(model.source, CONFIG, revision=model.revision)
+        path = Path(hf_hub_download(model.source, FILE, revision=model.revision))
     except (HfHubHTTPError, OSError, ValueError) as error:
         said = str(error).strip().splitlines()
         raise PlanError(

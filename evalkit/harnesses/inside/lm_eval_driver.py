@@ -22,6 +22,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -450,8 +451,22 @@ def _about(task):
 
 
 def _hash(value):
-    text = _as_json(value, sort_keys=True)
+    # Without what differs from process to process.
+    text = re.sub(r" at 0x[0-9a-f]+>", ">", _as_json(_with_sources(value), sort_keys=True))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _with_sources(value):
+    """Functions as their text: what they do is a part of the task."""
+    if isinstance(value, dict):
+        return {key: _with_sources(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_sources(each) for each in value]
+    if callable(value):
+        with contextlib.suppress(OSError, TypeError):
+            return inspect.getsource(value)
+        return getattr(value, "__qualname__", str(value))
+    return value
 
 
 def _docs_hash(docs):

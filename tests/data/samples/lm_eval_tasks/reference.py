@@ -39,7 +39,7 @@ def main(table, out, limit):
     results = simple_evaluate(
         model=FromTable(json.loads(Path(table).read_text())),
         tasks=["toy_all"],
-        task_manager=TaskManager(include_path=".", include_defaults=False),
+        task_manager=TaskManager(include_path=str(Path.cwd()), include_defaults=False),
         limit=int(limit),
         bootstrap_iters=20,
         log_samples=True,
