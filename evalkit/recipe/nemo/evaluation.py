@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.recipe.nemo.env_vars import Variable, read_variables
 from evalkit.recipe.nemo.judges import PARAMS
+from evalkit.recipe.nemo.lm_eval_task import LmEvalTaskReader
 from evalkit.recipe.nemo.task import GLOBAL, SAMPLING, TaskReader, refuse_command
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 def read_evaluation(source: Source, draft: Draft, chosen: Sequence[Chosen]) -> None:
     """All chosen tasks, and what they have in common."""
     _common(source, draft)
-    readers = [TaskReader(source, draft, each) for each in chosen]
+    readers = [
+        (LmEvalTaskReader if each.target.is_lm_eval else TaskReader)(source, draft, each)
+        for each in chosen
+    ]
     for reader in readers:
         reader.read()
     if readers:

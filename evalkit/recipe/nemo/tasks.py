@@ -42,6 +42,9 @@ class Target:
     judge: Mapping[str, str] = field(default_factory=dict)
     """The judge where the file names none: its url and model_id."""
 
+    is_lm_eval: bool = False
+    """A task of lm-evaluation-harness, which has its settings elsewhere."""
+
 
 TARGETS: Mapping[tuple[str, str], Target] = {
     (NEMO_SKILLS, "ns_aime2025"): Target(
@@ -81,7 +84,8 @@ REASONS: Mapping[str, str] = {
 """Why a task is not available, where there is more to say than its harness."""
 HARNESS_REASONS: Mapping[str, str] = {
     NEMO_SKILLS: "evalkit has no benchmark for this task of nemo_skills",
-    LM_EVAL: "it needs lm-evaluation-harness, which evalkit cannot run yet",
+    LM_EVAL: "evalkit reads no such task of lm-evaluation-harness from this file; a recipe can have it "
+    "as `benchmark: nvidia-lm-eval/NAME`",
 }
 
 
@@ -98,6 +102,8 @@ class TaskName:
     def target(self) -> Target | None:
         """The benchmark for it, null where evalkit has none."""
         found = [TARGETS[h, self.name] for h in self.harnesses if (h, self.name) in TARGETS]
+        if not found and LM_EVAL in self.harnesses:
+            return lm_eval_targets().get(self.name)
         return found[0] if found else None
 
     @property
@@ -123,6 +129,19 @@ def understand(text: str) -> TaskName:
 def similar(name: str) -> str:
     """`Did you mean 'ns_gpqa'? ` or nothing."""
     return nearest(name, sorted({each for names in task_index().values() for each in names}))
+
+
+@cache
+def lm_eval_targets() -> Mapping[str, Target]:
+    """Tasks of lm-evaluation-harness; the file says how like they are to the container's."""
+    text = resources.files("evalkit.recipe.nemo").joinpath("lm_eval_tasks.yaml").read_text("utf-8")
+    return {name: _lm_eval(name, row) for name, row in parse_yaml(text, "").data.items()}
+
+
+def _lm_eval(name: str, row: Mapping[str, Any]) -> Target:
+    metric = {"metric": row["metric"]} if "metric" in row else {}
+    params = {**metric, **row.get("params", {})}
+    return Target(f"nvidia-lm-eval/{name}", name, params=params, is_lm_eval=True)
 
 
 @cache
