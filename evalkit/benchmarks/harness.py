@@ -40,7 +40,8 @@ class EnvironmentSpec:
     module: str
     """Import that must work."""
     requirements: str
-    """File of pinned versions in `evalkit/harnesses/requirements/`."""
+    """File of pinned versions in `evalkit/harnesses/requirements/`, or the path of a plug-in's own. Empty where
+    the environment was made from a wheel that the user named."""
     extra: str | None = None
     """Extra of evalkit that brings the package into evalkit's own environment."""
 

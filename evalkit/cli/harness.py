@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from evalkit.benchmarks.registry import harness, harness_names
 from evalkit.cli.console import err, say
 from evalkit.cli.harness_view import show_harnesses
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.errors import UsageError
+from evalkit.errors import PlanError, UsageError
 from evalkit.harnesses.env import environments_folder
 from evalkit.harnesses.environments import installed_names, look_at
 from evalkit.harnesses.install import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import argparse
 
     from evalkit.benchmarks.harness import EnvironmentSpec
+    from evalkit.harnesses.environments import Manifest
 
 SHOWN_WIDTH = 100
 
@@ -44,11 +46,9 @@ def command_harness(arguments: argparse.Namespace) -> int:
 
 def _install(arguments: argparse.Namespace) -> int:
     wanted, spec = _wanted(arguments.name, arguments.wheel)
-    found = look_at(wanted.name, spec)
-    whole = found is not None and found.wrong is None and found.manifest is not None
-    same = whole and (spec is not None or found.manifest.requirement == wanted.requirement)
-    if same and not arguments.force:
-        say(f"{wanted.name} {found.manifest.version} is installed in {found.folder}")
+    there = _there(wanted, spec)
+    if there is not None and not arguments.force:
+        say(f"{wanted.name} {there.version} is installed in {environments_folder() / wanted.name}")
         return 0
     say(f"installing {wanted.name} into {environments_folder() / wanted.name}")
     python = arguments.python or sys.executable
@@ -61,6 +61,15 @@ def _install(arguments: argparse.Namespace) -> int:
         )
     say(f"installed {wanted.name} {made.version}")
     return 0
+
+
+def _there(wanted: Wanted, spec: EnvironmentSpec | None) -> Manifest | None:
+    """What is installed already, where that is whole and the same."""
+    found = look_at(wanted.name, spec)
+    if found is None or found.wrong is not None or found.manifest is None:
+        return None
+    is_same = spec is not None or found.manifest.requirement == wanted.requirement
+    return found.manifest if is_same else None
 
 
 def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpec | None]:
@@ -79,6 +88,9 @@ def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpe
                 hint=f"Type: evalkit harness install {wanted.name}",
             )
         return wanted, None
+    if name not in known and name in harness_names():
+        harness(name)  # a plug-in that is broken says so itself
+        raise UsageError(f"the harness {name} needs no environment")
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
@@ -90,9 +102,14 @@ def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpe
 
 
 def _environments() -> dict[str, EnvironmentSpec]:
-    """What can be installed, by name."""
-    specs = [harness(name).environment for name in harness_names()]
-    return {spec.name: spec for spec in specs if spec is not None and spec.requirements}
+    """What can be installed, by name. A plug-in that is broken is told by `ls harnesses` and `doctor`."""
+    found = {}
+    for name in harness_names():
+        with contextlib.suppress(PlanError):
+            spec = harness(name).environment
+            if spec is not None and spec.requirements:
+                found[spec.name] = spec
+    return found
 
 
 def _remove(name: str) -> int:

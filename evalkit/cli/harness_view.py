@@ -12,7 +12,7 @@ from evalkit.errors import EvalkitError, PlanError, RecipeError
 from evalkit.harnesses.environments import find_python, install_command, look_at, wheel_manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from evalkit.benchmarks.harness import EnvironmentSpec, Harness, HarnessTask
 
@@ -73,18 +73,19 @@ def _state(spec: EnvironmentSpec) -> tuple[str | None, str]:
     return python.version, str(python.folder or python.path)
 
 
-def show_harness_tasks(name: str, text: str | None, *, as_json: bool) -> None:
-    """Tasks of a harness, those with `text` in their name or description. Raises RecipeError, PlanError."""
+def show_harness_tasks(name: str, texts: Sequence[str], *, as_json: bool) -> None:
+    """Tasks of a harness, those with all `texts` in name or description. Raises RecipeError, PlanError."""
     found = harness(name)
-    wanted = (text or "").casefold()
+    wanted = [text.casefold() for text in texts]
     tasks = [
         task
         for task in found.tasks()
-        if wanted in task.name.casefold() or wanted in task.description.casefold()
+        if all(text in f"{task.name}\n{task.description}".casefold() for text in wanted)
     ]
-    if not tasks and text is not None:
+    if not tasks and texts:
         raise RecipeError(
-            f"the harness {name} has no task with {text!r} in its name or description",
+            f"the harness {name} has no task with {' and '.join(map(repr, texts))} in its name or "
+            "description",
             hint=f"All of them: evalkit ls tasks --harness {name}",
         )
     if as_json:
@@ -100,7 +101,9 @@ def show_harness_tasks(name: str, text: str | None, *, as_json: bool) -> None:
         for task in tasks
     ]
     out().print(table(("task", "kind", "defaults", "about"), rows))
-    say(f"{len(tasks):,} tasks; one of them: evalkit ls task {name}/TASK")
+    if found.needs_task:
+        count = "1 task" if len(tasks) == 1 else f"{len(tasks):,} tasks"
+        say(f"{count}; all about one: evalkit ls task {name}/TASK")
 
 
 def _full_name(found: Harness, name: str, task: HarnessTask) -> str:
@@ -121,6 +124,11 @@ def describe_harness_task(name: str) -> dict[str, Any]:
     """What a task of a harness, or a harness without tasks, says of itself. Raises RecipeError, PlanError."""
     first, _, task_name = name.partition("/")
     found = harness(first)
+    if found.needs_task and not task_name:
+        raise RecipeError(
+            f"the harness {first} has many tasks, and none is named",
+            hint=f"Write {first}/TASK; `evalkit ls tasks --harness {first}` lists them.",
+        )
     cls = found.benchmark_type
     chosen = set(found.task_params(task_name)) if task_name else set()
     described: dict[str, Any] = {"name": name, "harness": found.title}
@@ -128,10 +136,9 @@ def describe_harness_task(name: str) -> dict[str, Any]:
         described |= _told(_task(found, first, task_name))
     else:
         described["description"] = found.description
-    version = None if found.environment is None else find_python(found.environment).version
     return {
         **described,
-        "version": version,
+        "version": None if found.environment is None else _state(found.environment)[0],
         "licence": found.licence,
         "generation": {profile: dict(values) for profile, values in cls.generation.items()},
         "profiles": {profile: dict(values) for profile, values in cls.knobs.items()},

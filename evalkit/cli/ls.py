@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from evalkit.benchmarks.data import DataSource
     from evalkit.cluster.listing import RunLine
 
 
@@ -53,7 +54,8 @@ def _show_harnesses(arguments: argparse.Namespace) -> int:
     if arguments.what == "harnesses":
         show_harnesses(as_json=arguments.json)
     else:
-        show_harness_tasks(arguments.harness, arguments.name, as_json=arguments.json)
+        name, *texts = arguments.harness
+        show_harness_tasks(name, texts, as_json=arguments.json)
     return 0
 
 
@@ -62,9 +64,9 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.harness is not None and arguments.what != "tasks":
         raise UsageError(
             f"--harness has no effect with ls {arguments.what}",
-            hint=f"`evalkit ls tasks --harness {arguments.harness}` lists its tasks.",
+            hint=f"`evalkit ls tasks --harness {arguments.harness[0]}` lists its tasks.",
         )
-    if arguments.name is not None and arguments.what != "task" and arguments.harness is None:
+    if arguments.name is not None and arguments.what != "task":
         raise UsageError(
             f"ls {arguments.what} takes no name",
             hint=f"`evalkit ls task {arguments.name}` takes one.",
@@ -92,7 +94,7 @@ def describe_task(name: str) -> dict[str, Any]:
         "metric": cls.metric,
         "repeats": cls.repeats,
         "calls per unit": "one" if cls.single_call else "many",
-        "data": cls.source.hub or cls.source.url or "made by evalkit",
+        "data": cls.source.hub or cls.source.url or _own_data(cls.source),
         "file": cls.source.file,
         "revision": cls.source.revision,
         "gated": cls.source.gated,
@@ -105,6 +107,10 @@ def describe_task(name: str) -> dict[str, Any]:
             for key, field in fields.items()
         },
     }
+
+
+def _own_data(source: DataSource) -> str:
+    return "made by evalkit" if source.generated else "comes with its package"
 
 
 def _show_task(name: str, *, as_json: bool) -> int:

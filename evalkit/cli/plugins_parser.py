@@ -20,11 +20,14 @@ def add_ls(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "name",
         nargs="?",
-        help="after `task`: its name, as in a recipe; after `tasks --harness NAME`: a text, and only tasks "
-        "that have it in their name or description",
+        help="the task's name, as in a recipe (after `task`)",
     )
     command.add_argument(
-        "--harness", metavar="NAME", help="tasks: those that this harness offers, and not evalkit's"
+        "--harness",
+        nargs="+",
+        metavar=("NAME", "TEXT"),
+        help="tasks: those of this harness, and not evalkit's; with texts, those that have all of them in "
+        "their name or description",
     )
     command.add_argument(
         "--output",

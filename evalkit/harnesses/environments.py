@@ -168,7 +168,7 @@ def _what_is_wrong(folder: Path, manifest: Manifest, spec: EnvironmentSpec | Non
     now = _version_in(site_packages(folder, manifest.python), manifest.package)
     if now != manifest.version:
         return f"has {manifest.package} {now or 'no more'}, installed was {manifest.version}"
-    if spec is None or manifest.is_wheel or not spec.requirements:
+    if spec is None or not spec.requirements:
         return None
     pins = read_pins(spec.requirements)
     other = [

@@ -17,6 +17,8 @@ def mirror(source, target):
         place = Path(target, Path(folder).relative_to(source))
         place.mkdir(parents=True, exist_ok=True)
         for name in names:
+            if name.endswith(".lock"):  # taken by opening it for writing: a link would lead out
+                continue
             with contextlib.suppress(FileExistsError):
                 (place / name).symlink_to(Path(folder, name))
 
