@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from evalkit.base import Frozen
@@ -23,11 +24,10 @@ from evalkit.store.records import Outcome, Reply
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
     from evalkit.benchmarks.data import DataAccess, DataSource
     from evalkit.benchmarks.native import NativeResult
-    from evalkit.plan.model import DataProvenance
+    from evalkit.plan.model import DataProvenance, DeploymentPlan
     from evalkit.recipe.schema import Profile
     from evalkit.scoring.sandbox import CellOutput, Program, ProgramResult
 
@@ -275,6 +275,26 @@ class GradingTools(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Where the files of the model that will answer are."""
+
+    kind: Literal["folder", "hub", "hosted"]
+    source: str
+    """Absolute path, hub repository, or the id that a hosted endpoint knows."""
+    revision: str | None = None
+    """Of a hub repository."""
+
+
+def served_model(deployment: DeploymentPlan) -> ServedModel:
+    """Whose answers a deployment gives."""
+    source = deployment.model_source
+    if deployment.serving.kind == "external":
+        return ServedModel("hosted", source)
+    kind: Literal["folder", "hub"] = "folder" if Path(source).is_absolute() else "hub"
+    return ServedModel(kind, source, deployment.revision)
+
+
 class BenchmarkParams(Frozen):
     """Base of a benchmark's parameters. Each field has a default or the profile gives one."""
 
@@ -369,6 +389,13 @@ class Benchmark(ABC, Generic[P]):
     def check(self, base: Path) -> None:
         """Raise RecipeError for parameters that cannot work, before any data is read; `base` is where
         relative paths start."""
+
+    def meet(self, model: ServedModel, samples: Sequence[Sample]) -> None:
+        """Told which model will answer: where the plan is made, and by a worker before the first `solve`.
+
+        For what `solve` needs of the model's own files, such as its tokenizer. Raises PlanError, RecipeError
+        where that cannot be had.
+        """
 
     def n_calls(self, sample: Sample) -> int | None:
         """How many calls a `solve` of the sample makes, where that is known: for people who plan."""

@@ -50,6 +50,8 @@ class DataSource:
     """What a local file may be, in words."""
     generated: bool = False
     """The benchmark makes its samples itself: there is no file to name."""
+    reader: str | None = None
+    """Who reads the data in place of evalkit, from where its tasks say: there is no file to name either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,12 @@ class DataAccess:
                 f"{where}.{next(iter(given))}: this benchmark makes its own questions and reads no "
                 "data set",
                 hint=f"Delete {where}; what is asked is set in tasks.{self._task}.params.",
+            )
+        if source.reader is not None and given:
+            raise RecipeError(
+                f"{where}.{next(iter(given))}: the data of this task is read by {source.reader}, from "
+                "where its task says",
+                hint=f"Delete {where}; a task with other data is a file of its own (params.include_path).",
             )
         if self._override.revision is not None and self._override.path is not None:
             raise RecipeError(

@@ -87,7 +87,7 @@ def load_works(
     works = {}
     for task in plan.tasks:
         if task.deployment == deployment:
-            work = TaskWork.load(folder, task, model)
+            work = TaskWork.load(folder, task, plan.deployments[deployment])
             facilities = make_facilities(work.benchmark, plan.scoring, env, clock)
             if facilities is not None and work.benchmark.drives:
                 driver = TaskDriver(shared, folder, task.name, model, attempt.id, mark)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.benchmarks.contract import served_model
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.frozen import checksum, freeze
 from evalkit.cluster.resolved import (
@@ -45,7 +46,7 @@ from evalkit.store.run import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from evalkit.benchmarks.contract import Benchmark, Dataset
+    from evalkit.benchmarks.contract import Benchmark, Dataset, Sample
     from evalkit.plan.model import JudgePlan, ModelIdentity, Plan
     from evalkit.recipe.load import LoadedRecipe
     from evalkit.recipe.schema import Scoring, Source, Task
@@ -56,8 +57,8 @@ class _Data:
     """A task's frozen samples; the same for all models."""
 
     benchmark: Benchmark[Any]
+    samples: Sequence[Sample]
     frozen: bytes
-    n_samples: int
     n_calls: int | None
     """Of all samples, once each."""
     parts: Mapping[str, int]
@@ -182,7 +183,7 @@ def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[st
     parts: Counter[str] = Counter()
     for sample in samples:
         parts.update(benchmark.parts(sample))
-    return _Data(benchmark, frozen, len(samples), n_calls, parts, dataset)
+    return _Data(benchmark, samples, frozen, n_calls, parts, dataset)
 
 
 def _plan_model(
@@ -223,7 +224,15 @@ def _plan_model(
         unavailable=recipe.unavailable,
     )
     frozen = {name: item.frozen for name, item in data.items()}
-    return Planned(loaded, loaded.label(model), folder, build_plan(inputs, tasks), frozen)
+    plan = build_plan(inputs, tasks)
+    for task in plan.tasks:
+        try:
+            found = data[task.name]
+            found.benchmark.meet(served_model(plan.deployments[task.deployment]), found.samples)
+        except EvalkitError as error:
+            error.message = f"tasks.{task.name}, models.{model}: {error.message}"
+            raise
+    return Planned(loaded, loaded.label(model), folder, plan, frozen)
 
 
 def model_source(source: Source, base: Path) -> str:
@@ -301,7 +310,7 @@ def _prepare_task(
         request=settings.request,
         reasoning=settings.reasoning,
         repeats=settings.repeats,
-        n_samples=data.n_samples,
+        n_samples=len(data.samples),
         expected_tokens=benchmark.expected_tokens,
         serving=settings.serving,
         data=data.dataset.provenance,

@@ -70,9 +70,15 @@ def cluster_settings(loaded: LoadedRecipe, env: Mapping[str, str]) -> Cluster:
 def task_benchmark(loaded: LoadedRecipe, name: str) -> Benchmark[Any]:
     """The benchmark of a task, with the parameters of the recipe. Raises PlanError, RecipeError."""
     task = loaded.recipe.tasks[name]
-    return make_benchmark(
+    benchmark = make_benchmark(
         task.benchmark or name, task.params, task.profile or loaded.recipe.profile
     )
+    if benchmark.counts_itself and task.repeats not in (None, 1):
+        raise RecipeError(
+            f"tasks.{name}.repeats: {task.benchmark or name} asks for its repeats itself",
+            hint=f"Set tasks.{name}.params.repeats: {task.repeats} in its place.",
+        )
+    return benchmark
 
 
 def task_settings(

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from evalkit.benchmarks.contract import served_model
 from evalkit.benchmarks.frozen import load_frozen
 from evalkit.benchmarks.registry import benchmark_for
 from evalkit.client.durable import DurableModel
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from evalkit.client.spread import SpreadClient
     from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
-    from evalkit.plan.model import TaskPlan
+    from evalkit.plan.model import DeploymentPlan, TaskPlan
     from evalkit.store.layout import RunFolder
     from evalkit.store.queue import WorkItem
 
@@ -61,10 +62,12 @@ class TaskWork:
     """What units may use besides the model; null for a benchmark of single calls."""
 
     @classmethod
-    def load(cls, folder: RunFolder, plan: TaskPlan, model: str) -> TaskWork:
+    def load(cls, folder: RunFolder, plan: TaskPlan, deployment: DeploymentPlan) -> TaskWork:
         """Read the frozen samples. Raises StoreError, PlanError."""
-        builder = RequestBuilder(plan.generation, model, plan.request)
-        return cls(plan, benchmark_for(plan), load_frozen(folder, plan), builder)
+        builder = RequestBuilder(plan.generation, deployment.served_model_name, plan.request)
+        benchmark, samples = benchmark_for(plan), load_frozen(folder, plan)
+        benchmark.meet(served_model(deployment), samples)
+        return cls(plan, benchmark, samples, builder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 `main` takes and returns JSON; its `command` is one of
   tasks     what there is: name, kind, description
+  framework the tasks of NVIDIA's `framework.yml`, where the wheel has one
   requests  every request of one task or group, in lm-eval's order: a line each in the file `out`
   results   its metrics and samples, made from the answers in the file `answers`; nothing is sent
 
@@ -14,18 +15,18 @@ same order, few-shot examples included, whatever happened in between.
 """
 
 import contextlib
+import difflib
 import functools
 import hashlib
 import inspect
 import json
 import logging
 import os
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
-MULTIPLE = ("multiple_choice", "loglikelihood")
-METHODS = ("generate_until", "loglikelihood", "loglikelihood_rolling")
 PLACEHOLDERS = {"generate_until": "", "loglikelihood": (0.0, False), "loglikelihood_rolling": 0.0}
 OPTIONS = (
     "apply_chat_template",
@@ -50,8 +51,16 @@ def main(arguments):
     if options.get("trust_remote_code"):
         # read when `datasets` is imported
         os.environ["HF_DATASETS_TRUST_REMOTE_CODE"] = "1"
-    command = {"tasks": _tasks, "requests": _requests, "results": _results}[arguments["command"]]
-    return command(arguments, options)
+    if options.get("include_path"):
+        # Where the relative paths in its files start.
+        os.chdir(options["include_path"])
+    commands = {
+        "tasks": _tasks,
+        "framework": _framework,
+        "requests": _requests,
+        "results": _results,
+    }
+    return commands[arguments["command"]](arguments, options)
 
 
 # What there is
@@ -112,7 +121,7 @@ def _read_yaml(path, depth=0):
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
     try:
-        config = yaml.load(Path(path).read_bytes(), Loader)  # noqa: S506 - a SafeLoader
+        config = yaml.load(Path(path).read_bytes(), Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     if not isinstance(config, dict):
@@ -125,6 +134,30 @@ def _read_yaml(path, depth=0):
     return config
 
 
+def _framework(arguments, options):
+    """The tasks of NVIDIA's wheel with their defaults, as they stand there."""
+    import importlib.util
+
+    import yaml
+
+    found = importlib.util.find_spec("lm_eval")
+    site = Path(found.origin).parent.parent
+    [path] = site.glob("core_evals/*/framework.yml")
+    framework = yaml.safe_load(path.read_text("utf-8"))
+    common = framework["defaults"]["config"]["params"]
+    tasks = {}
+    for each in framework["evaluations"]:
+        config = each["defaults"]["config"]
+        own = config.get("params", {})
+        extra = {**common.get("extra", {}), **(own.get("extra") or {})}
+        tasks[config["type"]] = {
+            "description": str(each.get("description") or "").strip(),
+            "endpoints": config.get("supported_endpoint_types") or ["chat", "completions"],
+            "params": {**common, **own, "extra": extra},
+        }
+    return tasks
+
+
 # Requests, and results
 
 
@@ -133,7 +166,7 @@ def _requests(arguments, options):
     watched = _watch(options)
     lm = watched.recorder()
     _evaluate(lm, watched, options, predict_only=True, bootstrap_iters=0)
-    with open(arguments["out"], "w", encoding="utf-8") as stream:
+    with Path(arguments["out"]).open("w", encoding="utf-8") as stream:
         for request in lm.requests:
             stream.write(json.dumps(request) + "\n")
     return {**watched.told(), "version": _version(arguments["package"])}
@@ -142,8 +175,7 @@ def _requests(arguments, options):
 def _results(arguments, options):
     """Writes `results.json` and `samples_<task>.jsonl` into the folder `out`; returns the results."""
     watched = _watch(options)
-    with open(arguments["answers"], encoding="utf-8") as stream:
-        answers = json.load(stream)
+    answers = json.loads(Path(arguments["answers"]).read_bytes())
     lm = watched.answering(answers)
     bootstrap = options.get("bootstrap_iters", 100_000)
     results = _evaluate(lm, watched, options, predict_only=False, bootstrap_iters=bootstrap)
@@ -155,16 +187,20 @@ def _results(arguments, options):
     told = {**watched.told(), "version": _version(arguments["package"])}
     folder = Path(arguments["out"])
     samples = results.pop("samples")
-    _write(folder / "results.json", json.dumps(results, **_JSON()) + "\n")
+    _write(folder / "results.json", _as_json(results) + "\n")
     for name, rows in samples.items():
-        lines = [json.dumps(row, **_JSON()) + "\n" for row in rows]
+        lines = [_as_json(row) + "\n" for row in rows]
         _write(folder / f"samples_{_file_name(name)}.jsonl", "".join(lines))
-    return {**told, "results": json.loads(json.dumps(results, **_JSON()))}
+    return {**told, "results": json.loads(_as_json(results))}
 
 
 def _evaluate(lm, watched, options, **more):
-    from lm_eval.evaluator import simple_evaluate
-
+    with _stdout_to_stderr():
+        from lm_eval import evaluator
+    simple_evaluate = evaluator.simple_evaluate
+    for name in ("add_env_info", "get_git_commit_hash"):
+        # What they tell of this machine takes a dozen processes, and is no part of a result.
+        setattr(evaluator, name, lambda *_: None)
     asked = {name: options[name] for name in OPTIONS if options.get(name) is not None}
     known = inspect.signature(inspect.unwrap(simple_evaluate)).parameters
     if "kwargs" not in known:
@@ -216,10 +252,29 @@ def _watch(options):
             del load
 
     with _stdout_to_stderr():
-        manager = Manager(include_path=options.get("include_path"))
+        manager = _index(Manager, options)
     watched = _Watched(manager, LM, options)
     _refuse_unknown(manager, options["task"])
     return watched
+
+
+def _index(manager_class, options):
+    """An index of tasks: of the user's folder alone where nothing else is needed, for that of all tasks
+    takes a quarter of a minute."""
+    folder = options.get("include_path")
+    if folder is not None:
+        own = manager_class(include_path=folder, include_defaults=False)
+        if _holds_all(own, options["task"]):
+            return own
+    return manager_class(include_path=folder)
+
+
+def _holds_all(manager, name):
+    """Whether a task and all members of a group are in an index."""
+    if not isinstance(name, str) or name not in manager.task_index:
+        return False
+    members = _file_of(manager, name).get("task")
+    return not isinstance(members, list) or all(_holds_all(manager, each) for each in members)
 
 
 def _refuse_unknown(manager, name):
@@ -231,8 +286,6 @@ def _refuse_unknown(manager, name):
             f"{', '.join(sorted(map(str, members))[:8]) or 'its tasks'}"
         )
     if name not in set(manager.all_tasks):
-        import difflib
-
         near = difflib.get_close_matches(name, manager.all_tasks, n=3)
         raise SystemExit(
             f"lm-eval has no task {name}" + (f"; did you mean {', '.join(near)}?" if near else "")
@@ -323,43 +376,44 @@ class _Watched:
         return lm
 
     def _model(self):
-        class Model(self._base):
-            """Sees each request once, in lm-eval's order."""
+        return type("Model", (_Asked, self._base), {})()
 
-            def __init__(self):
-                super().__init__()
-                self._seen = {}
 
-            def _each(self, method, requests):
-                return [self.answer(method, each, *self._key(method, each)) for each in requests]
+class _Asked:
+    """A model that sees each request once, in lm-eval's order."""
 
-            def _key(self, method, request):
-                base = _base(method, request.args)
-                rep = self._seen.get(base, 0)
-                self._seen[base] = rep + 1
-                return base, rep
+    def __init__(self):
+        super().__init__()
+        self._seen = {}
 
-            def generate_until(self, requests, **_):
-                return self._each("generate_until", requests)
+    def _each(self, method, requests):
+        return [self.answer(method, each, *self._key(method, each)) for each in requests]
 
-            def loglikelihood(self, requests, **_):
-                return self._each("loglikelihood", requests)
+    def _key(self, method, request):
+        base = _base(method, request.args)
+        rep = self._seen.get(base, 0)
+        self._seen[base] = rep + 1
+        return base, rep
 
-            def loglikelihood_rolling(self, requests, **_):
-                return self._each("loglikelihood_rolling", requests)
+    def generate_until(self, requests, **_):
+        return self._each("generate_until", requests)
 
-            def apply_chat_template(self, chat_history, add_generation_prompt=True):
-                # The server has the template: what is asked are the messages.
-                return json.dumps(chat_history, ensure_ascii=False)
+    def loglikelihood(self, requests, **_):
+        return self._each("loglikelihood", requests)
 
-            def chat_template(self, chat_template=False):
-                return "messages"
+    def loglikelihood_rolling(self, requests, **_):
+        return self._each("loglikelihood_rolling", requests)
 
-            @property
-            def tokenizer_name(self):
-                return "messages"
+    def apply_chat_template(self, chat_history, add_generation_prompt=True):
+        # The server has the template: what is asked are the messages.
+        return json.dumps(chat_history, ensure_ascii=False)
 
-        return Model()
+    def chat_template(self, chat_template=False):
+        return "messages"
+
+    @property
+    def tokenizer_name(self):
+        return "messages"
 
 
 def _base(method, args):
@@ -387,7 +441,7 @@ def _about(task):
         "repeats": int(getattr(task.config, "repeats", 1) or 1),
         "n_docs": len(docs),
         "docs_sha256": _docs_hash(docs),
-        "config_sha256": hashlib.sha256(json.dumps(lasting, **_JSON()).encode()).hexdigest(),
+        "config_sha256": _hash(lasting),
         "dataset": [
             str(each) for each in (config.get("dataset_path"), config.get("dataset_name")) if each
         ],
@@ -396,10 +450,29 @@ def _about(task):
     }
 
 
+def _hash(value):
+    # Without what differs from process to process.
+    text = re.sub(r" at 0x[0-9a-f]+>", ">", _as_json(_with_sources(value), sort_keys=True))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _with_sources(value):
+    """Functions as their text: what they do is a part of the task."""
+    if isinstance(value, dict):
+        return {key: _with_sources(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_sources(each) for each in value]
+    if callable(value):
+        with contextlib.suppress(OSError, TypeError):
+            return inspect.getsource(value)
+        return getattr(value, "__qualname__", str(value))
+    return value
+
+
 def _docs_hash(docs):
     digest = hashlib.sha256()
     for doc in docs:
-        digest.update(json.dumps(doc, **_JSON()).encode() + b"\n")
+        digest.update(_as_json(doc, sort_keys=True).encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
 
 
@@ -429,10 +502,10 @@ def _version(package):
     return metadata.version(package)
 
 
-def _JSON():  # noqa: N802 - the arguments of `json.dumps`
-    from lm_eval.utils import handle_non_serializable
-
-    return {"sort_keys": True, "ensure_ascii": False, "default": handle_non_serializable}
+def _as_json(value, **more):
+    with _stdout_to_stderr():
+        from lm_eval.utils import handle_non_serializable
+    return json.dumps(value, ensure_ascii=False, default=handle_non_serializable, **more)
 
 
 def _file_name(name):

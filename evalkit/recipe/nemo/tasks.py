@@ -46,6 +46,8 @@ class Target:
     """The judge where the file names none: its url and model_id."""
     is_wheel: bool = False
     """It is run by the wheel of its harness, which takes the file's settings as they are."""
+    is_lm_eval: bool = False
+    """A task of lm-evaluation-harness, which has its settings elsewhere."""
 
 
 TARGETS: Mapping[tuple[str, str], Target] = {
@@ -86,7 +88,8 @@ REASONS: Mapping[str, str] = {
 """Why a task is not available, where there is more to say than its harness."""
 HARNESS_REASONS: Mapping[str, str] = {
     NEMO_SKILLS: "evalkit has no benchmark for this task of nemo_skills",
-    LM_EVAL: "it needs lm-evaluation-harness, which evalkit cannot run yet",
+    LM_EVAL: "evalkit reads no such task of lm-evaluation-harness from this file; a recipe can have it "
+    "as `benchmark: nvidia-lm-eval/NAME`",
 }
 
 
@@ -106,6 +109,8 @@ class TaskName:
         if not found and len(self.harnesses) == 1 and self.harnesses[0] in WHEELS:
             wheel = WHEELS[self.harnesses[0]]
             return Target(f"{wheel}/{self.name}", self.name, is_wheel=True)
+        if not found and LM_EVAL in self.harnesses:
+            return lm_eval_targets().get(self.name)
         return found[0] if found else None
 
     @property
@@ -137,6 +142,19 @@ def understand(text: str) -> TaskName:
 def similar(name: str) -> str:
     """`Did you mean 'ns_gpqa'? ` or nothing."""
     return nearest(name, sorted({each for names in task_index().values() for each in names}))
+
+
+@cache
+def lm_eval_targets() -> Mapping[str, Target]:
+    """Tasks of lm-evaluation-harness; the file says how like they are to the container's."""
+    text = resources.files("evalkit.recipe.nemo").joinpath("lm_eval_tasks.yaml").read_text("utf-8")
+    return {name: _lm_eval(name, row) for name, row in parse_yaml(text, "").data.items()}
+
+
+def _lm_eval(name: str, row: Mapping[str, Any]) -> Target:
+    metric = {"metric": row["metric"]} if "metric" in row else {}
+    params = {**metric, **row.get("params", {})}
+    return Target(f"nvidia-lm-eval/{name}", name, params=params, is_lm_eval=True)
 
 
 @cache

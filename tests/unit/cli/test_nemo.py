@@ -131,13 +131,14 @@ def test_unsupported_tasks_stop_the_command(shell: Shell) -> None:
     assert shell.files() == before
 
 
-def test_a_file_without_a_task_of_ours(shell: Shell) -> None:
-    """It is shown, and cannot be planned: each of the 16 tasks is named."""
+def test_a_file_of_another_harness(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 16 tasks are read; a plan says what to install where the harness is missing."""
+    monkeypatch.setenv("EVALKIT_HARNESSES", str(shell.folder / "none"))
     assert shell("info", str(BASE)).code == 0
-    said = shell("submit", str(BASE), SKIP, "--dry-run")
+    said = shell("submit", str(BASE), "--dry-run")
     assert said.code == 4
-    assert "nothing can be run" in said.err
-    assert said.err.count("it needs lm-evaluation-harness") == 16
+    assert "the harness nvidia-lm-eval is not installed" in said.err
+    assert "evalkit harness install nvidia-lm-eval" in said.err
 
 
 def test_dotenv(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

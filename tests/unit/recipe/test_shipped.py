@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from evalkit.recipe.load import load_recipe
+from evalkit.recipe.nemo.tasks import lm_eval_targets
 from evalkit.recipe.resolve import resolve_generation, resolve_serving
 from evalkit.recipe.template import load_template
 from evalkit.shipped import package_folder, shipped_files, shipped_recipes, shipped_templates
@@ -51,7 +52,7 @@ def test_each_recipe_resolves(name: str) -> None:
         for task in recipe.tasks:
             assert resolve_serving(recipe, model, task).kind == recipe.serving.kind
             generation = resolve_generation({}, recipe, model, task)
-            assert (generation.max_tokens is None) == (name == "nano-tools")
+            assert (generation.max_tokens is None) == (name in ("nano-tools", "nano-base"))
     assert recipe.description
 
 
@@ -120,10 +121,13 @@ def test_nano_nvfp4_differs_in_the_checkpoint_alone() -> None:
     assert [getattr(recipe, key) for key in same] == [getattr(plain, key) for key in same]
 
 
-def test_nano_base_names_the_published_tasks() -> None:
-    """All 16, in their order, none of which can be run so far."""
+def test_nano_base_has_the_published_tasks() -> None:
+    """All 16, in their order, with the parameters of the table that launcher files are read by."""
     published = yaml.safe_load((SHARED / "nemo_recipes" / "nemotron" / BASE).read_text())
     recipe = load_recipe("nano-base", env={}).recipe
-    assert list(recipe.unavailable) == [task["name"] for task in published["evaluation"]["tasks"]]
-    assert len(recipe.unavailable) == 16
-    assert recipe.tasks == {}
+    assert list(recipe.tasks) == [task["name"] for task in published["evaluation"]["tasks"]]
+    assert len(recipe.tasks) == 16
+    assert recipe.unavailable == {}
+    for name, task in recipe.tasks.items():
+        target = lm_eval_targets()[name]
+        assert (task.benchmark, task.params) == (target.benchmark, target.params)

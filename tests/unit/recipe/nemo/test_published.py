@@ -31,7 +31,7 @@ NIM = NEMO / "examples" / "slurm_nim.yaml"
 COUNTS = {
     INSTRUCT.name: (8, 7),
     TOOLS.name: (2, 0),
-    BASE.name: (0, 16),
+    BASE.name: (16, 0),
     NVFP4.name: (7, 6),
     "local_nvidia_nemotron_3_nano_30b_a3b@5d9815f1.yaml": (8, 6),
     "local_nvidia_nemotron_3_nano_30b_a3b@fc304a07.yaml": (8, 1),
@@ -39,7 +39,7 @@ COUNTS = {
     "local_auto_export.yaml": (1, 0),
     "local_basic.yaml": (1, 2),
     "local_reasoning.yaml": (1, 1),
-    "local_vllm_logprobs.yaml": (0, 1),
+    "local_vllm_logprobs.yaml": (1, 0),
     "slurm_nemotron_benchmarks.yaml": (4, 3),
     "slurm_sglang_auto_export.yaml": (1, 0),
     "slurm_vllm_advanced_hf_caching.yaml": (0, 2),

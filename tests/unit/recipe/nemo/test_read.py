@@ -86,16 +86,16 @@ def test_python_tool_is_another_benchmark(tmp_path: Path) -> None:
 
 def test_unavailable_tasks_stop_unless_they_are_known(tmp_path: Path) -> None:
     """All are listed with reasons; a name that nobody has is another error."""
-    data = hosted("ns_gpqa", "ns_mmlu_prox", "lm-evaluation-harness.hellaswag")
+    data = hosted("ns_gpqa", "ns_mmlu_prox", "lm-evaluation-harness.truthfulqa")
     said = refusal(tmp_path, data)
     assert said.startswith("2 tasks are not available in evalkit\n  ns_mmlu_prox: evalkit has no ")
-    assert "\n  hellaswag: it needs lm-evaluation-harness, which evalkit cannot run yet\n" in said
+    assert "\n  truthfulqa: evalkit reads no such task of lm-evaluation-harness" in said
     assert "--skip-unsupported" in said
     assert "-t ns_gpqa" in said
     assert list(load(tmp_path, data, tasks=["ns_gpqa"]).recipe.tasks) == ["ns_gpqa"]
     said = refusal(tmp_path, hosted("ns_gqpa"), skip_unsupported=True)
     assert "neither evalkit nor the launcher has a task 'ns_gqpa'. Did you mean 'ns_gpqa'?" in said
-    assert "None of the selected tasks can be run" in refusal(tmp_path, hosted("piqa"))
+    assert "None of the selected tasks can be run" in refusal(tmp_path, hosted("truthfulqa"))
 
 
 def test_required_values_of_other_tasks_do_not_count(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_unknown_keys_are_errors_where_the_launcher_is_strict(
 def test_unknown_keys_elsewhere_are_notes(tmp_path: Path) -> None:
     """They may be there to be referred to; a slip is told before anything else."""
     data = hosted(
-        task("ns_gpqa"), {**task("piqa"), "nemo_evaluator_config": {"env_vars": {"A": "x"}}}
+        task("ns_gpqa"), {**task("truthfulqa"), "nemo_evaluator_config": {"env_vars": {"A": "x"}}}
     )
     data["evaluation"]["nemo_evaluator_config"] = {"config": {"extra": {"n": 1}}}
     loaded = load(tmp_path, data, skip_unsupported=True)

@@ -1,0 +1,111 @@
+"""What is asked of lm-eval's own Python, and how it may fail."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.benchmarks.harness import HarnessTask
+from evalkit.errors import DataError, PlanError, RecipeError, ScorerError
+from evalkit.harnesses.call import InsideError, call
+from evalkit.harnesses.environments import find_python
+from evalkit.harnesses.lm_eval_sandbox import call_in_sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evalkit.benchmarks.harness import EnvironmentSpec
+
+DRIVER = "lm_eval_driver.py"
+ANSWER_S = 600.0
+"""For a list of tasks: their files are thousands."""
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+"""What the plan was made from is in the cache, and other data would be another plan's."""
+UNTRUSTED = "HF_ALLOW_CODE_EVAL"
+
+
+def list_tasks(spec: EnvironmentSpec) -> list[HarnessTask]:
+    """All there is. Raises PlanError."""
+    answer = _tell(spec, {"command": "tasks"})
+    return [
+        HarnessTask(row["name"], row["kind"], row["description"], row["defaults"])
+        for row in answer["tasks"]
+    ]
+
+
+def read_framework(spec: EnvironmentSpec) -> Mapping[str, Any]:
+    """The launcher's tasks, where the package has some. Raises PlanError."""
+    answer: Mapping[str, Any] = _tell(spec, {"command": "framework"})
+    return answer
+
+
+def build_requests(
+    spec: EnvironmentSpec, options: Mapping[str, Any], out: Path
+) -> Mapping[str, Any]:
+    """Have all requests of a task written to `out`, a line each. Returns what is known about the tasks.
+
+    Reads data sets, from the hub where that can be reached. Raises PlanError, RecipeError, DataError.
+    """
+    arguments = {"command": "requests", "package": spec.package, "options": options}
+    try:
+        answer: Mapping[str, Any] = call(
+            find_python(spec), DRIVER, {**arguments, "out": str(out)}, env=_code_settings(options)
+        )
+    except InsideError as error:
+        if UNTRUSTED in error.tail and not options.get("confirm_run_unsafe_code"):
+            raise RecipeError(
+                f"{options['task']} runs code that the model wrote",
+                hint="Set params.allow_code_execution: true; it runs in evalkit's sandbox only, when "
+                "the run is gathered.",
+            ) from error
+        if error.refused:
+            raise RecipeError(error.message) from error
+        raise DataError(
+            f"{spec.name} cannot build the requests of {options['task']}: {error.message}",
+            hint="Its data sets come from the hub, or from the cache below HF_HOME. It said last:\n"
+            + error.tail,
+        ) from error
+    return answer
+
+
+def score_answers(
+    spec: EnvironmentSpec,
+    options: Mapping[str, Any],
+    answers: Mapping[str, Any],
+    run: Path,
+    out: Path,
+) -> Mapping[str, Any]:
+    """Have lm-eval score `answers`, by key. Its files go into `out`. Raises ScorerError."""
+    arguments = {"command": "results", "package": spec.package, "options": options}
+    env = {**OFFLINE, **_code_settings(options)}
+    try:
+        python = find_python(spec)
+        if options.get("confirm_run_unsafe_code"):
+            return call_in_sandbox(python, DRIVER, {**arguments, "env": env}, answers, run, out)
+        with tempfile.TemporaryDirectory(prefix="evalkit-lm-eval-") as folder:
+            path = Path(folder) / "answers.json"
+            path.write_text(json.dumps(answers), "utf-8", errors="surrogatepass")
+            places = {"answers": str(path), "out": str(out.absolute())}
+            told: Mapping[str, Any] = call(python, DRIVER, {**arguments, **places}, env=env)
+    except PlanError as error:
+        raise ScorerError(error.message, hint=error.hint) from error
+    except InsideError as error:
+        raise ScorerError(
+            f"{spec.name}: {error.message}", hint=None if error.refused else error.tail
+        ) from error
+    return told
+
+
+def _tell(spec: EnvironmentSpec, arguments: Mapping[str, Any]) -> Any:
+    python = find_python(spec)
+    try:
+        return call(python, DRIVER, {**arguments, "package": spec.package}, timeout_s=ANSWER_S)
+    except InsideError as error:
+        raise PlanError(f"{spec.name}: {error.message}", hint=error.tail) from error
+
+
+def _code_settings(options: Mapping[str, Any]) -> dict[str, str]:
+    """Set either way: a shell that allows it must not run a model's code outside of the sandbox."""
+    return {UNTRUSTED: "1" if options.get("confirm_run_unsafe_code") else "0"}
