@@ -104,6 +104,10 @@ class InspectTask(DrivenBenchmark[InspectParams]):
         # Another version than the pinned one is no harness (`find_python`).
         self.version = f"{ADAPTER}+{read_pins(ENVIRONMENT.requirements)['inspect-ai']}"
 
+    def check(self, base: Path) -> None:
+        """Raise RecipeError for a file of tasks that is not there."""
+        _task_file(self.params.task, base)
+
     def load(self, access: DataAccess) -> Dataset:
         """Ask inspect for the ids of the task's samples. Raises PlanError, RecipeError, DataError."""
         where = _task_file(self.params.task, access.base)
