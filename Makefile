@@ -8,8 +8,11 @@ BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup_env --venv $(VENV)
 # What the tests need, without a server.
 TEST := test,bfcl,bfcl-web,ifbench,livecodebench,scicode
-# A third of the tests wait for Slurm and a third for vLLM: beside them the others run.
+# Two of the processes begin with tests that mostly wait for Slurm and one with those of vLLM, then
+# whichever is free runs the others.
 SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
+# Compiled code is kept: what the tests start are hundreds of short Python processes.
+unexport PYTHONDONTWRITEBYTECODE
 # Python without the ending that ruff looks for.
 SCRIPTS := scripts/setup_env scripts/slurm_dev_cluster
 
@@ -69,6 +72,7 @@ bench: ## measure engine, scheduling, commands, sandbox and a real vLLM (install
 	@$(SETUP) --extras bench,cpu,livecodebench
 	$(BIN)/python -m bench.engine --peers
 	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.commands
 	$(BIN)/python -m bench.sandbox
 	$(BIN)/python -m bench.livecodebench

@@ -10,6 +10,7 @@
     run.results()["aime2025"].headline.percent
     run.samples("aime2025").to_pandas()
     run.report()
+    run.export("csv")
 
 Same code, same errors as the command line; nothing is printed. `plan` is here only: `evalkit.plan` is the
 package that plans are made in, so that function is called `evalkit.make_plans` there.
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.cancel import Cancelled, cancel_run
-from evalkit.cluster.env import read_environment
+from evalkit.cluster.env import read_environment, refuse_telemetry
 from evalkit.cluster.grading import Watching, grade_run
 from evalkit.cluster.planning import plan_runs
 from evalkit.cluster.prepare import prepare_runs
@@ -35,6 +36,9 @@ from evalkit.errors import UsageError
 from evalkit.recipe.load import LoadedRecipe
 from evalkit.recipe.load import load_recipe as _load_recipe
 from evalkit.report.artifacts import read_results
+from evalkit.report.export.kinds import export_run
+from evalkit.report.export.options import ExportOptions
+from evalkit.report.export.source import load_export
 from evalkit.report.frames import samples_frame, samples_table
 from evalkit.report.gather import RunResults, choose_tasks, gather_run
 from evalkit.report.page.sources import read_run
@@ -217,6 +221,46 @@ class Run:
         )
         publish(target, page.content)
         return target
+
+    def export(  # noqa: PLR0913 - each is an argument of the command line
+        self,
+        kind: str,
+        tasks: Sequence[str] = (),
+        *,
+        profile: Profile | None = None,
+        allow_partial: bool = False,
+        dest: Path | None = None,
+        project: str | None = None,
+        entity: str | None = None,
+        tracking_uri: str | None = None,
+        key_env: str | None = None,
+        offline: bool = False,
+        samples: bool = False,
+        include_restricted: bool = False,
+    ) -> list[str]:
+        """Published results in the form of another tool, as `evalkit export --to KIND`; says what was
+        written or where it was sent.
+
+        With a `profile` the results that `score` made by it. Raises UsageError for an unknown kind, for an
+        option that the kind has no use for and for a package that is missing, StoreError, IncompleteError
+        unless complete or `allow_partial`.
+        """
+        refuse_telemetry()
+        options = ExportOptions(
+            dest=dest,
+            project=project,
+            entity=entity,
+            tracking_uri=tracking_uri,
+            key_env=key_env,
+            offline=offline,
+            samples=samples,
+            include_restricted=include_restricted,
+            env=read_environment(),
+        )
+        run = load_export(
+            self.folder, self.plan, tasks, profile=profile, allow_partial=allow_partial
+        )
+        return export_run(run, kind, options)
 
     def samples(self, task: str) -> pa.Table:
         """A task's samples as an Arrow table (needs pyarrow). Raises UsageError, StoreError."""

@@ -20,6 +20,7 @@ from evalkit.scoring.math_equal import math_equal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from evalkit.benchmarks.data import DataAccess
     from evalkit.benchmarks.prompt_templates import PromptTemplate
@@ -63,10 +64,18 @@ class Aime2025(Benchmark[Aime2025Params]):
     repeats = 64
     expected_tokens = 20_000
 
+    def check(self, base: Path) -> None:
+        """Raises RecipeError for a prompt that is not there or does not show what it must."""
+        self._template(base)
+
+    def _template(self, base: Path) -> PromptTemplate:
+        template = load_prompt(self.params.prompt, base)
+        template.require("problem")
+        return template
+
     def load(self, access: DataAccess) -> Dataset:
         """Samples in file order. Raises DataError for rows without the three fields."""
-        template = load_prompt(self.params.prompt, access.base)
-        template.require("problem")
+        template = self._template(access.base)
         data = access.rows(self.source, self.licence)
         samples = [_sample(row, number, template) for number, row in enumerate(data.rows, start=1)]
         require_unique_ids(samples, self.name)

@@ -47,6 +47,10 @@ class ChoiceBenchmark(Benchmark[ChoiceParams]):
         template.require("problem")
         return template
 
+    def check(self, base: Path) -> None:
+        """Raises RecipeError for a prompt that is not there or shows no problem."""
+        self.load_template(base)
+
     def score(self, sample: Sample, solution: Solution) -> Score:
         """1 where the letter found in the content is the gold one; no letter is wrong."""
         n_options = sample.data["n_options"]

@@ -219,8 +219,9 @@ class ModelHandle(Protocol):
     def drive(self) -> AbstractAsyncContextManager[Driving]:
         """A gateway to the model, and a place, for a program that asks it; needs `drives`.
 
-        The program's requests are durable calls (`relay`). Where one of them fails, the unit ends as
-        owed, whatever the program makes of that.
+        The program's requests are durable calls (`relay`). Where one of them fails, the program is ended
+        and the unit is owed, whatever was made of that. The data of the solution are an object or null:
+        where the program was interrupted and did not ask the same again, they get a `gateway` that says so.
         """
         ...
 
@@ -362,6 +363,9 @@ class Benchmark(ABC, Generic[P]):
     the items, and independent answers come from a parameter `repeats`, not from the recipe's key."""
     drives: ClassVar[bool] = False
     """`solve` starts a program that asks the model (`ModelHandle.drive`)."""
+    no_repeats: ClassVar[str | None] = None
+    """What to set in place of a recipe's `repeats`, where a harness repeats by itself; null where each
+    sample can be answered several times."""
     publishable: ClassVar[bool] = True
     """False for data whose authors ask not to republish it: artifacts then hold ids and hashes."""
     params_type: ClassVar[type[BenchmarkParams]] = BenchmarkParams
@@ -381,6 +385,10 @@ class Benchmark(ABC, Generic[P]):
     @abstractmethod
     def load(self, access: DataAccess) -> Dataset:
         """Read the data set and render it. Raises DataError; runs where the plan is made."""
+
+    def check(self, base: Path) -> None:
+        """Raise RecipeError for parameters that cannot work, before any data is read; `base` is where
+        relative paths start."""
 
     def meet(self, model: ServedModel, samples: Sequence[Sample]) -> None:
         """Told which model will answer: where the plan is made, and by a worker before the first `solve`.

@@ -6,12 +6,16 @@ do; nothing is guessed from error texts.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from evalkit.benchmarks.data import DataSource
 
 
@@ -39,12 +43,13 @@ def download(source: DataSource, revision: str | None, task: str) -> Path:
     local = f"or set tasks.{task}.data.path to a local file."
     where = f"tasks.{task}: {source.hub}@{revision or 'main'} {source.file}"
     try:
-        found = hf_hub_download(
-            repo_id=str(source.hub),
-            filename=str(source.file),
-            repo_type="dataset",
-            revision=revision,
-        )
+        with _quiet_client():
+            found = hf_hub_download(
+                repo_id=str(source.hub),
+                filename=str(source.file),
+                repo_type="dataset",
+                revision=revision,
+            )
     except GatedRepoError as error:
         raise DataError(
             f"{where}: this data set is gated",
@@ -61,6 +66,18 @@ def download(source: DataSource, revision: str | None, task: str) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise _unreachable(where, local, error) from error
     return Path(found)
+
+
+@contextlib.contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Without the client's lines about each try that failed: what came of them is ours to say."""
+    logger = logging.getLogger("huggingface_hub")  # its modules' loggers have no level of their own
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _unreachable(where: str, local: str, error: Exception) -> DataError:

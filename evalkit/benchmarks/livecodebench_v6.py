@@ -44,7 +44,7 @@ from evalkit.benchmarks.lcb_data import (
     texts_of_tests,
 )
 from evalkit.benchmarks.lcb_tests import Place, find_tests, keep_tests
-from evalkit.benchmarks.prompt_templates import load_prompt
+from evalkit.benchmarks.prompt_templates import PromptTemplate, load_prompt
 from evalkit.errors import DataError, ScorerError
 from evalkit.scoring.lcb import (
     PRELOAD,
@@ -139,10 +139,18 @@ class LiveCodeBenchV6(Benchmark[LiveCodeBenchV6Params]):
     repeats = 8
     expected_tokens = 20_000
 
+    def check(self, base: Path) -> None:
+        """Raises RecipeError for a prompt that is not there or does not show what it must."""
+        self._template(base)
+
+    def _template(self, base: Path) -> PromptTemplate:
+        template = load_prompt(self.params.prompt, base)
+        template.require("question")
+        return template
+
     def load(self, access: DataAccess) -> Dataset:
         """Samples in file order. Raises DataError for rows, counts or files that are not as published."""
-        template = load_prompt(self.params.prompt, access.base)
-        template.require("question")
+        template = self._template(access.base)
         window = Window.of(self.params.release, self.params.from_date, self.params.to_date)
         problems = Problems(access, window, self.licence)
         samples = [_sample(row, where, template, self.params.tests) for where, row in problems]

@@ -19,7 +19,7 @@ class NativeMetric(Frozen):
     """One number of a harness."""
 
     subset: str
-    """The task or group of the harness that it is of."""
+    """The task or group of the harness that it is of; "" where there is just one."""
     name: str
     """As the harness calls it, with its filter: `exact_match,strict-match`."""
     value: float

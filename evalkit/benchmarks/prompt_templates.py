@@ -84,6 +84,12 @@ def prompt_names() -> list[str]:
     return sorted(_shipped())
 
 
+def stands_in_for(name: str) -> str | None:
+    """The prompt that was never published, in whose place a shipped template is used; null: it is the one
+    it says, or a user's file."""
+    return _shipped().get(name, {}).get("stands_in_for")
+
+
 @cache
 def _shipped() -> Mapping[str, Mapping[str, str]]:
     index = resources.files("evalkit.benchmarks") / _FOLDER / "index.yaml"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 GROUP = "evalkit.benchmarks"
 HARNESSES = "evalkit.harnesses"
+SOURCES = "evalkit.harness_sources"
+"""Functions that give harnesses by name which no package registers: wheels that the user installed."""
 
 
 def benchmark_names() -> list[str]:
@@ -34,11 +36,13 @@ def benchmark_names() -> list[str]:
 
 def harness_names() -> list[str]:
     """Names of all harnesses that evalkit can run, installed or not, sorted."""
-    return sorted(_entry_points(HARNESSES))
+    return sorted({*_entry_points(HARNESSES), *_sourced()})
 
 
 def harness(name: str) -> Harness:
     """A harness. Raises RecipeError for an unknown name, PlanError for a broken plug-in."""
+    if name not in _entry_points(HARNESSES) and (sourced := _sourced().get(name)):
+        return sourced
     made: Harness = _load(HARNESSES, Harness, name)()
     return made
 
@@ -72,6 +76,14 @@ def _harness_task(name: str) -> tuple[Harness, Mapping[str, Any]]:
     return found, found.task_params(task)
 
 
+def _sourced() -> dict[str, Harness]:
+    """Harnesses that no package registers, by name."""
+    found: dict[str, Harness] = {}
+    for point in _entry_points(SOURCES).values():
+        found |= point.load()()
+    return found
+
+
 def _load(group: str, wanted: type[Any], name: str) -> type[Any]:
     """The class that an entry point names. Raises RecipeError for an unknown one, PlanError for a broken
     one."""
@@ -81,9 +93,9 @@ def _load(group: str, wanted: type[Any], name: str) -> type[Any]:
         guess = f" Did you mean {near[0]!r}?" if near else ""
         several = "Installed benchmarks" if wanted is Benchmark else "Harnesses"
         more = " Tasks of harnesses are written HARNESS/TASK." if wanted is Benchmark else ""
+        names = benchmark_names() if wanted is Benchmark else harness_names()
         raise RecipeError(
-            f"unknown {kind} {name!r}.{guess}",
-            hint=f"{several}: {', '.join(sorted(known))}.{more}",
+            f"unknown {kind} {name!r}.{guess}", hint=f"{several}: {', '.join(names)}.{more}"
         )
     where = f"{kind} {name!r} ({known[name].value})"
     try:

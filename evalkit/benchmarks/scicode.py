@@ -106,6 +106,15 @@ class SciCode(Benchmark[SciCodeParams]):
     repeats = 8
     expected_tokens = 40_000
 
+    def check(self, base: Path) -> None:
+        """Raises RecipeError for a prompt that is not there or does not show what it must."""
+        self._template(base)
+
+    def _template(self, base: Path) -> PromptTemplate:
+        template = load_prompt(self.params.prompt, base)
+        template.require("problem_steps_str", "next_step_str", "dependencies")
+        return template
+
     def load(self, access: DataAccess) -> Dataset:
         """One sample per problem, in file order. Raises DataError for rows that are not SciCode's, and for
         a file of targets that is named and is not that of the authors."""
@@ -114,8 +123,7 @@ class SciCode(Benchmark[SciCodeParams]):
                 require_test_data(self._test_data())
             except ScorerError as error:
                 raise DataError(error.message, hint=error.hint) from error
-        template = load_prompt(self.params.prompt, access.base)
-        template.require("problem_steps_str", "next_step_str", "dependencies")
+        template = self._template(access.base)
         data = scicode_data.read_problems(access, self.licence)
         samples = [
             self._sample(row, f"scicode row {number}", template)

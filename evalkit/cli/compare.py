@@ -77,7 +77,9 @@ def command_compare(arguments: argparse.Namespace) -> int:
         print_json(found.model_dump(mode="json"))
     else:
         console = out()
-        console.print(comparison_view(found, console.width, arguments.flips))
+        everything: bool = arguments.all_settings
+        view = comparison_view(found, console.width, arguments.flips, all_settings=everything)
+        console.print(view)
     return found.exit_code() if arguments.fail_on_regression else 0
 
 

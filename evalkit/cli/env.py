@@ -22,12 +22,6 @@ def command_environment(env_file: str | None) -> dict[str, str]:
     return dict(os.environ)
 
 
-def refuse_telemetry() -> None:
-    """Packages that report their use to their makers do not do so from here, unless the user says it."""
-    for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("WANDB_ERROR_REPORTING", "false")):
-        os.environ.setdefault(name, value)
-
-
 def read_env_file(path: Path) -> dict[str, str]:
     """NAME=VALUE lines; `#` comments, `export` and quotes around values are allowed.
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from evalkit.cli.console import out, print_json, say
-from evalkit.cli.env import command_environment, refuse_telemetry
+from evalkit.cli.env import command_environment
 from evalkit.cli.runs import runs_of
+from evalkit.cluster.env import refuse_telemetry
 from evalkit.errors import UsageError
 from evalkit.report.export.kinds import export_run
 from evalkit.report.export.options import ExportOptions
@@ -42,7 +43,11 @@ def command_export(arguments: argparse.Namespace) -> int:
         )
     runs = [
         load_export(
-            folder, load_plan(folder), arguments.task, allow_partial=arguments.allow_partial
+            folder,
+            load_plan(folder),
+            arguments.task,
+            profile=arguments.profile,
+            allow_partial=arguments.allow_partial,
         )
         for folder in found
     ]
@@ -54,7 +59,7 @@ def command_export(arguments: argparse.Namespace) -> int:
         places = export_run(run, arguments.to, options)
         documents.append(
             {
-                "run_id": run.plan.run_id,
+                "run_id": run.run_id,
                 "folder": str(run.folder.root),
                 "to": arguments.to,
                 "complete": not run.is_partial,

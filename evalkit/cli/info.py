@@ -7,6 +7,7 @@ command, unless options are given that only a recipe has.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +51,26 @@ def _runs(arguments: argparse.Namespace) -> list[RunFolder]:
     try:
         registry = registry_path(command_environment(None))
         runs = find_runs(text, Path(arguments.output), skip_note, registry)
-    except UsageError:
+    except UsageError as error:
         if is_shipped:
             return []
+        error.hint = " ".join(filter(None, (error.hint, _near_recipes(text))))
         raise
     if is_shipped:
         say(f"note: {text} is a shipped recipe, too: evalkit info {shipped_recipes()[text]}")
     return runs
+
+
+def _near_recipes(text: str) -> str:
+    """The recipes that may have been meant: shipped ones, and files here."""
+    from evalkit.shipped import shipped_recipes
+
+    files = [path.name for ending in ("yaml", "yml") for path in sorted(Path().glob(f"*.{ending}"))]
+    known = {Path(name).stem: name for name in files} | {name: name for name in shipped_recipes()}
+    near = [known[name] for name in get_close_matches(text, known, n=3, cutoff=0.5)]
+    if near:
+        return f"Recipes of a like name: {', '.join(near)}."
+    return "`evalkit ls recipes` lists the recipes that come with evalkit."
 
 
 def _show_recipe(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from evalkit.recipe.serving import VllmServing
 from evalkit.serving.vllm import can_load_plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.plan.model import Plan, TaskPlan
@@ -86,8 +86,19 @@ def plan_notes(plan: Plan) -> list[str]:
 
 def plan_total(plan: Plan) -> str:
     """How many generations a run is, as far as that is known beforehand."""
-    calls = sum(task.n_calls for task in plan.tasks if task.n_calls is not None)
-    further = [task.name for task in plan.tasks if task.n_calls is None]
+    return _total(plan.tasks)
+
+
+def show_sweep_total(plans: Sequence[Plan]) -> None:
+    """The same of all runs of a sweep; nothing for a single run."""
+    if len(plans) > 1:
+        total = _total([task for plan in plans for task in plan.tasks])
+        out().print(Text(f"{len(plans)} runs: {total}"), soft_wrap=True)
+
+
+def _total(tasks: Sequence[TaskPlan]) -> str:
+    calls = sum(task.n_calls for task in tasks if task.n_calls is not None)
+    further = list(dict.fromkeys(task.name for task in tasks if task.n_calls is None))
     if not further:
         return f"{calls:,} generations in all"
     take = f"as {', '.join(further)} take{'s' * (len(further) == 1)}"

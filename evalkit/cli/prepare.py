@@ -8,7 +8,7 @@ from rich.text import Text
 
 from evalkit.cli import recipes
 from evalkit.cli.console import out, print_json, say
-from evalkit.cli.plan_view import plan_json, show_plan
+from evalkit.cli.plan_view import plan_json, show_plan, show_sweep_total
 
 if TYPE_CHECKING:
     import argparse
@@ -41,4 +41,5 @@ def show_plans(arguments: argparse.Namespace) -> int:
     for run in planned:
         out().print(Text(f"{run.plan.run_id}  would be {run.folder.root}"))
         show_plan(run.plan)
+    show_sweep_total([run.plan for run in planned])
     return 0

@@ -84,6 +84,11 @@ def add_compare(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="samples that are named in each direction (default: 5); --json has all",
     )
+    command.add_argument(
+        "--all-settings",
+        action="store_true",
+        help="each setting of servers of different kinds, not just the kinds; --json has all",
+    )
     add_json(command)
 
 
@@ -157,6 +162,11 @@ def add_export(command: argparse.ArgumentParser) -> None:
         required=True,
         choices=list(KINDS),
         help="; ".join(f"{name}: {kind.what}" for name, kind in KINDS.items()),
+    )
+    command.add_argument(
+        "--profile",
+        choices=["card", "fixed"],
+        help="the results that `evalkit score --profile` made",
     )
     command.add_argument(
         "--allow-partial",

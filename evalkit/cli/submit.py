@@ -170,30 +170,25 @@ def _wait(folder: RunFolder, document: dict[str, Any] | None) -> int:
 
 def _dry_run(arguments: argparse.Namespace) -> int:
     """Everything a submit would send, exactly; nothing is written."""
-    from evalkit.cli.plan_view import plan_json, show_plan
+    from evalkit.cli.plan_view import plan_json, show_plan, show_sweep_total
     from evalkit.cluster.executor import replica_gpus
     from evalkit.cluster.planning import plan_runs
     from evalkit.cluster.resolved import cluster_settings
     from evalkit.cluster.slurm import SlurmCommands
 
-    loaded = recipes.load(arguments)
-    env = command_environment(None)
-    commands = SlurmCommands(env)
-    documents = []
-    for planned in plan_runs(loaded, say):
+    loaded, env = recipes.load(arguments), command_environment(None)
+    commands, documents = SlurmCommands(env), []
+    runs = plan_runs(loaded, say)
+    for planned in runs:
         cluster = cluster_settings(planned.loaded, env)
         if arguments.replicas:
             cluster = cluster.model_copy(update={"replicas": arguments.replicas})
         plan, folder = planned.plan, planned.folder
         scripts = _scripts(folder, plan, cluster, commands)
         gpus = f"{_count(cluster.replicas, 'replica')} x {_count(replica_gpus(plan), 'GPU')}"
-        document = {
-            "folder": str(folder.root),
-            **plan_json(plan),
-            "gpus": gpus,
-            "scripts": [{"title": s.title, "text": s.text} for s in scripts],
-        }
-        documents.append(document)
+        texts = [{"title": s.title, "text": s.text} for s in scripts]
+        about = {"folder": str(folder.root), **plan_json(plan)}
+        documents.append({**about, "gpus": gpus, "scripts": texts})
         if arguments.json:
             continue
         out().print(Text(f"{plan.run_id}  would be {folder.root}"), soft_wrap=True)
@@ -204,7 +199,9 @@ def _dry_run(arguments: argparse.Namespace) -> int:
             out().print(Text(script.text), soft_wrap=True)
     if arguments.json:
         print_json(documents)
-    elif len(documents) > 1 and cluster_settings(loaded, env).share:
+        return 0
+    show_sweep_total([planned.plan for planned in runs])
+    if len(documents) > 1 and cluster_settings(loaded, env).share:
         say(
             "note: cluster.share: one array of replicas is submitted, for all runs; each has its gather"
         )

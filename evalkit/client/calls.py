@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from evalkit.client.admission import Admission
+from evalkit.client.completions import NoLogprobsError, parse_answer, without_logprobs
 from evalkit.client.kept_tokens import Salvaged
 from evalkit.client.limits import status_within
 from evalkit.client.pace import Pace
-from evalkit.client.replies import MalformedReplyError, WrongModelError, parse_reply
+from evalkit.client.replies import MalformedReplyError, WrongModelError
 from evalkit.client.retry import RetryPolicy
 from evalkit.client.salvage import Salvager
 from evalkit.client.transport import AnsweredError, PassingFaultError, Refusal, Transport, refused
@@ -131,6 +132,11 @@ class CallClient:
     def server(self) -> int:
         """Number of the server within the attempt, from 0."""
         return self._target.server
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Context length of the model (tokens), where it is known."""
+        return self._target.max_model_len
 
     @property
     def pace(self) -> str | None:
@@ -276,15 +282,16 @@ class CallClient:
         self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None
     ) -> Reply | Salvaged:
         """One try."""
+        url = self._target.url_of(request.route)
         self.in_flight += 1
         try:
-            if self._salvager is not None and tokens is not None:
+            is_chat = request.route == "chat/completions"
+            if is_chat and self._salvager is not None and tokens is not None:
                 salvaged = await self._salvager.answer(request, think_tags, tokens)
                 if salvaged is not None:
                     return salvaged
-            reply = self._parse(
-                await self._transport.post(self._target.url, request.payload), think_tags
-            )
+            answer = await self._transport.post(url, request.payload)
+            reply = self._parse(request, answer, think_tags)
             self.completion_tokens += reply.usage.completion_tokens or 0
             self._charge(reply.usage)
             return reply
@@ -292,6 +299,8 @@ class CallClient:
             return answered.reply
         except MalformedReplyError as error:
             raise PassingFaultError(self._target.hide(str(error))) from None
+        except NoLogprobsError as error:
+            raise without_logprobs(url, self._target.hide(str(error))) from None
         except WrongModelError as error:
             raise EndpointError(
                 f"{self._target.url} answers with another model's name: "
@@ -301,18 +310,17 @@ class CallClient:
         finally:
             self.in_flight -= 1
 
-    def _parse(self, body: bytes, think_tags: ThinkTags | None) -> Reply:
+    def _parse(self, request: Request, body: bytes, think_tags: ThinkTags | None) -> Reply:
         model = self._target.model if self._target.is_ours else None
         try:
-            return parse_reply(body, think_tags, model)
+            return parse_answer(request, body, think_tags, model)
         except MalformedReplyError:
             # what it says of the body is cut, maybe in the middle of a key
             hidden = self._target.hide_in(body)
             if (status := status_within(body)) is not None:
-                raise refused(
-                    self._target.url, Refusal(status, hidden), self._clock.wall()
-                ) from None
-            return parse_reply(hidden, think_tags, model)
+                url = self._target.url_of(request.route)
+                raise refused(url, Refusal(status, hidden), self._clock.wall()) from None
+            return parse_answer(request, hidden, think_tags, model)
 
     def _charge(self, usage: Usage) -> None:
         price, prompt = self._target.price, usage.prompt_tokens or 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from evalkit.client.relayed import Relays
 from evalkit.client.salvage import UNIT_ENDED
 from evalkit.client.steps import DurableSession, Facilities, Step, encode_json
 from evalkit.errors import EvalkitError, ScorerError
@@ -22,12 +23,16 @@ from evalkit.store.records import CallRecord, StepRecord
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from evalkit.client.calls import CallClient
+    from evalkit.client.drive import Drive
     from evalkit.client.kept_tokens import Tokens
+    from evalkit.client.relayed import Asked
     from evalkit.client.replies import ThinkTags
     from evalkit.client.request import Request, RequestBuilder
     from evalkit.client.spread import SpreadClient
+    from evalkit.client.target import Route
     from evalkit.plan.model import UnitKey
     from evalkit.scoring.sandbox import Program, ProgramResult
     from evalkit.store.records import Reply
@@ -103,10 +108,12 @@ class DurableModel:
         self._facilities = facilities
         self._calls = _Numbers()
         self._steps = _Numbers()
+        self.relays = Relays(self._relay, [number for number, _ in unit.finished_calls])
         self._has_session = False
         self._ended = False
         self.failure: EvalkitError | None = None
         """Why the first of its calls or steps got no answer, whatever its solve made of that."""
+        self._failing: asyncio.Future[EvalkitError] | None = None
         self._callers: set[asyncio.Task[Any]] = set()
 
     @property
@@ -120,8 +127,13 @@ class DurableModel:
         return self._builder.max_tokens
 
     @property
+    def max_model_len(self) -> int | None:
+        """Context length of the model (tokens), where it is known."""
+        return self._client.max_model_len
+
+    @property
     def calls(self) -> int:
-        """Calls made so far, answered from the journal or not."""
+        """Calls made so far, answered from the journal or not; without those that were relayed."""
         return self._calls.taken
 
     @property
@@ -151,6 +163,32 @@ class DurableModel:
         number = self._calls.take()
         request = self._builder.chat(messages, self._key.repeat, tools, overrides)
         return self._answer(number, request)
+
+    async def relay(self, route: Route, body: Mapping[str, Any]) -> Reply:
+        """One durable call whose body something else made; how many equal ones came before is settled
+        when it is first awaited."""
+        self._refuse_in_step("a call")
+        async with self.relays.asking(route, body) as reply:
+            return reply
+
+    def loglikelihood(
+        self, context: Sequence[int], continuation: Sequence[int]
+    ) -> Awaitable[Reply]:
+        """One durable call about a given text; its number is taken now, not when it is awaited."""
+        self._refuse_in_step("a call")
+        number = self._calls.take()
+        try:
+            request = self._builder.loglikelihood(context, continuation)
+        except ScorerError as error:
+            raise self._fail(error) from None
+        return self._answer(number, request)
+
+    def drive(self) -> AbstractAsyncContextManager[Drive]:
+        """A gateway and a place for a program that asks the model."""
+        driver = None if self._facilities is None else self._facilities.driver
+        if driver is None:
+            raise self._fail(ScorerError("a program: the benchmark does not say `drives`"))
+        return driver.drive(self._key, self)
 
     def step(self, name: str, arguments: Any, run: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
         """One durable step; its number is taken now, not when it is awaited."""
@@ -186,18 +224,26 @@ class DurableModel:
     def _end_session(self) -> None:
         self._has_session = False
 
-    async def end(self) -> None:
+    async def end(self, why: str | None = UNIT_ENDED) -> None:
         """End calls and steps that nobody waits for any more: those beside one that failed in a
-        `gather`.
+        `gather`, and relayed ones. `why` is null where the server may be to blame.
 
         They would go on in tasks of their own, and write into a journal that is closed by then.
         """
         self._ended = True
         left = self._callers - {asyncio.current_task()}
         for caller in left:
-            caller.cancel(UNIT_ENDED)
+            caller.cancel(why)
         if left:
             await asyncio.wait(left)
+        await self.relays.end(why)
+
+    async def _relay(self, asked: Asked) -> Reply:
+        try:
+            request = self._builder.relay(asked.route, asked.body, self._key.repeat, asked.nth)
+        except ScorerError as error:
+            raise self._fail(error) from None
+        return await self._answer(asked.number, request)
 
     async def _answer(self, number: int, request: Request) -> Reply:
         known = self._unit.finished_calls.get((number, request.digest))
@@ -260,8 +306,18 @@ class DurableModel:
         finally:
             self._callers.discard(caller)
 
+    async def failed(self) -> EvalkitError:
+        """Return when one of its calls or steps has failed, with the reason."""
+        if self.failure is not None:
+            return self.failure
+        if self._failing is None:
+            self._failing = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._failing)
+
     def _fail(self, error: EvalkitError) -> EvalkitError:
         self.failure = self.failure or error
+        if self._failing is not None and not self._failing.done():
+            self._failing.set_result(error)
         return error
 
     def _refuse_in_step(self, what: str) -> None:

@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalkit.client.limits import is_used_up
-from evalkit.client.replies import error_message, filtered_reply, overflow_reply
+from evalkit.client.completions import (
+    LOGPROBS_HINT,
+    NoLogprobsError,
+    parse_answer,
+    without_logprobs,
+)
+from evalkit.client.limits import TOO_MANY, is_used_up
+from evalkit.client.replies import (
+    MalformedReplyError,
+    error_message,
+    filtered_reply,
+    overflow_reply,
+)
 from evalkit.client.retry import REDIRECT_STATUS
 from evalkit.client.trial import send_trial
 from evalkit.errors import EndpointError, FailureKind, InfraError
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
 
     from evalkit.client.request import Request
     from evalkit.client.target import Target
+    from evalkit.client.trial import Answered
 
 TOOLS_HINT = (
     "Its calls offer tools, which vLLM takes with a parser only: set serving.tool_call_parser (vLLM's "
@@ -30,23 +42,50 @@ TOOLS_HINT = (
 )
 
 
-_NEEDED = frozenset({"model", "messages", "stream", "tools", "max_tokens", "max_completion_tokens"})
+_NEEDED = frozenset(
+    {
+        "model",
+        "messages",
+        "prompt",
+        "echo",
+        "logprobs",
+        "stream",
+        "tools",
+        "max_tokens",
+        "max_completion_tokens",
+    }
+)
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 async def preflight(target: Target, request: Request, *, task: str) -> None:
-    """Send a chat request and wait for its first chunk.
+    """Send a request and wait for the first chunk of its answer, or for the log-probabilities of its
+    prompt where those are asked for.
 
     Raises EndpointError when the endpoint refuses it, InfraError when it cannot be reached.
     """
     try:
-        answered = await send_trial(target, request, stream=True)
+        answered = await send_trial(target, request, stream=request.measured is None)
     except (EndpointError, InfraError) as error:
         error.message = f"preflight of tasks.{task}: {error.message}"
         raise
     if answered.status == 200 or filtered_reply(answered.status, answered.body) is not None:
+        if request.measured is not None and answered.status == 200:
+            _check_logprobs(target, request, answered.body, task)
         return  # of a filter: an endpoint that has an answer of its own to this very question
-    raise _refused(task, answered.status, answered.body, orjson.loads(request.payload))
+    refusal = _refused(task, answered, orjson.loads(request.payload))
+    if request.measured is not None and refusal.kind is not FailureKind.CONTEXT_WINDOW:
+        refusal.hint = f"{refusal.hint}\n{LOGPROBS_HINT}"
+    raise refusal
+
+
+def _check_logprobs(target: Target, request: Request, body: bytes, task: str) -> None:
+    try:
+        parse_answer(request, body, None)
+    except (NoLogprobsError, MalformedReplyError) as problem:
+        error = without_logprobs(target.url_of(request.route), target.hide(str(problem)))
+        error.message = f"preflight of tasks.{task}: {error.message}"
+        raise error from None
 
 
 def refused_fields(content: bytes, fields: Mapping[str, Any]) -> list[str]:
@@ -76,7 +115,8 @@ def _places(told: Any) -> Iterator[str]:
                 yield from _places(value)
 
 
-def _refused(task: str, status: int, content: bytes, fields: Mapping[str, Any]) -> EndpointError:
+def _refused(task: str, answered: Answered, fields: Mapping[str, Any]) -> EndpointError:
+    status, content = answered.status, answered.body
     text = content.decode("utf-8", "replace")[:600]
     overflow = overflow_reply(status, content)
     if overflow is not None:
@@ -85,10 +125,17 @@ def _refused(task: str, status: int, content: bytes, fields: Mapping[str, Any]) 
             hint=f"Raise serving.max_model_len, or lower tasks.{task}.generation.max_tokens.",
             kind=FailureKind.CONTEXT_WINDOW,
         )
-    if is_used_up(status, content):
+    if is_used_up(status, content, asks_to_wait=bool(answered.wait_s)):
         return EndpointError(
             f"preflight of tasks.{task}: no credits or quota are left for this key: {text}",
             hint="Top it up; then the same command goes on.",
+        )
+    if status == TOO_MANY:
+        wait = "" if answered.wait_s is None else f" for {answered.wait_s:.3g} s"
+        return EndpointError(
+            f"preflight of tasks.{task}: the endpoint's limit is reached, and it asks to wait{wait}: {text}",
+            hint="Others may use this key. The same command goes on later.",
+            kind=FailureKind.ENDPOINT,
         )
     named = refused_fields(content, fields) if status in (400, 422) else []
     if named:

@@ -69,7 +69,7 @@ def parse_reply(body: bytes, think_tags: ThinkTags | None, model: str | None = N
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise _malformed(body, error) from error
+        raise malformed(body, error) from error
     return read_reply(answer, think_tags, model, body)
 
 
@@ -80,14 +80,14 @@ def read_reply(
     try:
         choice = answer["choices"][0]
         message = choice["message"]
-        finish_reason = _text_in(choice, "finish_reason")
-        content = _text_in(message, "content")
-        reasoning = _text_in(message, "reasoning") or _text_in(message, "reasoning_content")
-        refusal = _text_in(message, "refusal")
+        finish_reason = text_in(choice, "finish_reason")
+        content = text_in(message, "content")
+        reasoning = text_in(message, "reasoning") or text_in(message, "reasoning_content")
+        refusal = text_in(message, "refusal")
         tool_calls = tuple(message.get("tool_calls") or ())
-        usage = _usage(answer.get("usage"))
+        usage = usage_of(answer.get("usage"))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _malformed(body, error) from error
+        raise malformed(body, error) from error
     if model is not None and answer.get("model") != model:
         raise WrongModelError(f"asked {model!r}, answered by {answer.get('model')!r}")
     if finish_reason in INTERRUPTED:
@@ -96,7 +96,7 @@ def read_reply(
     if reasoning is None and think_tags is not None:
         split = split_reasoning(split.content, think_tags)
     return Reply(
-        outcome=_outcome(finish_reason, split.content, bool(tool_calls), refusal),
+        outcome=outcome_of(finish_reason, split.content, bool(tool_calls), refusal),
         content=split.content,
         reasoning=split.reasoning,
         tool_calls=tool_calls,
@@ -107,7 +107,8 @@ def read_reply(
     )
 
 
-def _malformed(body: bytes, error: Exception) -> MalformedReplyError:
+def malformed(body: bytes, error: Exception) -> MalformedReplyError:
+    """What a body is that cannot be read."""
     start = body[:200].decode("utf-8", "replace")
     return MalformedReplyError(f"not a chat completion ({error!r}): {start!r}")
 
@@ -177,9 +178,13 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()[:500]
 
 
-def _outcome(
-    finish_reason: str | None, content: str, has_tool_calls: bool, refusal: str | None
+def outcome_of(
+    finish_reason: str | None,
+    content: str,
+    has_tool_calls: bool = False,
+    refusal: str | None = None,
 ) -> Outcome:
+    """What became of a call that was answered."""
     if finish_reason == "length":
         return Outcome.TRUNCATED
     if finish_reason == "content_filter" or refusal:
@@ -189,7 +194,8 @@ def _outcome(
     return Outcome.OK
 
 
-def _usage(usage: dict[str, Any] | None) -> Usage:
+def usage_of(usage: dict[str, Any] | None) -> Usage:
+    """Tokens as the server counted them. Raises TypeError."""
     if not usage:
         return Usage()
     details = usage.get("completion_tokens_details") or {}
@@ -202,7 +208,8 @@ def _usage(usage: dict[str, Any] | None) -> Usage:
     )
 
 
-def _text_in(found: dict[str, Any], key: str) -> str | None:
+def text_in(found: dict[str, Any], key: str) -> str | None:
+    """A text or null. Raises TypeError."""
     value = found.get(key)
     if value is None or isinstance(value, str):
         return value

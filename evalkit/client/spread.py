@@ -68,6 +68,11 @@ class SpreadClient:
         return self._own.server
 
     @property
+    def max_model_len(self) -> int | None:
+        """Context length of the model (tokens), where it is known."""
+        return self._own.max_model_len
+
+    @property
     def keeps_tokens(self) -> bool:
         """Whether calls are given a place for their tokens."""
         return self._own.keeps_tokens

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from evalkit.client.drive import Driver
     from evalkit.plan.model import UnitKey
     from evalkit.scoring.sandbox.program_pool import ProgramPool
     from evalkit.scoring.sandbox.session_pool import PooledSession, SessionPool
@@ -38,6 +39,7 @@ class Facilities:
     clock: Clock = SYSTEM_CLOCK
     sessions: SessionPool | None = None
     programs: ProgramPool | None = None
+    driver: Driver | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from evalkit.redaction import HIDDEN, redact, request_secrets
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evalkit.recipe.serving import Price
+
+Route: TypeAlias = Literal["chat/completions", "completions"]
+"""Where a request goes, below the base URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +76,8 @@ class Target:
     @property
     def url(self) -> str:
         """Where chat requests go."""
-        return f"{self.base_url}/chat/completions"
+        return self.url_of("chat/completions")
+
+    def url_of(self, route: Route) -> str:
+        """Where requests of a route go."""
+        return f"{self.base_url}/{route}"

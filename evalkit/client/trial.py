@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalkit.client.limits import wait_asked
+from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import EndpointError, InfraError
 
 if TYPE_CHECKING:
@@ -50,45 +52,54 @@ class Answered:
     status: int
     body: bytes
     """Without secrets where the status is not 200; empty for a stream, which is dropped."""
+    wait_s: float | None = None
+    """Seconds that a refusal asks to wait, in its headers or its body; null where it says none."""
 
 
 async def send_trial(
     target: Target, request: Request, *, stream: bool, patience: Patience = OURS
 ) -> Answered:
-    """Send a chat request; of a stream only the first chunk is waited for.
+    """Send a request of any route; of a stream only the first chunk is waited for.
 
     Raises InfraError where nobody answers, EndpointError for something that is no chat endpoint.
     """
     import openai
 
     fields = orjson.loads(request.payload) | {"stream": stream}
-    extra = {k: v for k, v in fields.items() if k not in ("model", "messages")}
-    asked = {"model": fields["model"], "messages": fields["messages"], "extra_body": extra}
+    what = "messages" if request.route == "chat/completions" else "prompt"
+    extra = {k: v for k, v in fields.items() if k not in ("model", what)}
+    asked = {"model": fields["model"], what: fields[what], "extra_body": extra}
     try:
         if stream:
             async with _make_client(target, patience) as client:
-                if await _has_first_chunk(client, asked):
+                if await _has_first_chunk(_route(client, request), asked):
                     return Answered(200, b"")
             # one token is enough to know an endpoint that streams nothing
             extra |= {name: 1 for name in LIMITS if name in extra} or {LIMITS[0]: 1}
             extra["stream"] = False
         bodies: list[bytes] = []
         async with _make_client(target, patience, bodies) as client:
-            await client.chat.completions.create(**asked)
+            await _route(client, request).create(**asked)
         if stream:
             _check_answer(bodies[-1], target)
         return Answered(200, bodies[-1])
     except openai.APIStatusError as error:
+        answer = error.response
+        wait_s = wait_asked(answer.headers, answer.content, SYSTEM_CLOCK.wall())
         # its words may hold the key
-        return Answered(error.status_code, target.hide_in(error.response.content))
+        return Answered(error.status_code, target.hide_in(answer.content), wait_s)
     except openai.APIConnectionError as error:
         raise InfraError(f"no answer from {target.base_url}: {target.hide(str(error))}") from None
     except openai.OpenAIError as error:
         raise EndpointError(target.hide(str(error))) from None
 
 
-async def _has_first_chunk(client: openai.AsyncOpenAI, asked: Mapping[str, Any]) -> bool:
-    stream = await client.chat.completions.create(**asked, stream=True)
+def _route(client: openai.AsyncOpenAI, request: Request) -> Any:
+    return client.chat.completions if request.route == "chat/completions" else client.completions
+
+
+async def _has_first_chunk(route: Any, asked: Mapping[str, Any]) -> bool:
+    stream = await route.create(**asked, stream=True)
     async with stream:
         async for _ in stream:
             return True

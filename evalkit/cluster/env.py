@@ -59,6 +59,12 @@ def export(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+def refuse_telemetry() -> None:
+    """Packages that report their use to their makers do not do so from here, unless the user says it."""
+    for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("WANDB_ERROR_REPORTING", "false")):
+        os.environ.setdefault(name, value)
+
+
 def _replace(env: Mapping[str, str]) -> None:
     for name in set(os.environ) - set(env):
         del os.environ[name]

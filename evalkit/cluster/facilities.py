@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.client.steps import Facilities
+from evalkit.cluster.driving import SharedGateway, TaskDriver
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import ScorerError
 from evalkit.scoring.sandbox import ProgramPool, SessionPool, find_sandbox
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, SandboxNeeds
     from evalkit.clock import Clock
+    from evalkit.cluster.attempts import Attempt
     from evalkit.plan.model import Plan
     from evalkit.recipe.schema import Scoring
     from evalkit.scoring.sandbox import Sandbox
-    from evalkit.store.layout import RunFolder
 
 
 CORES_PER_PROGRAM = 2
@@ -77,15 +78,20 @@ def find_for(needs: SandboxNeeds, scoring: Scoring, env: Mapping[str, str]) -> S
 
 
 def load_works(
-    folder: RunFolder, plan: Plan, deployment: int, env: Mapping[str, str], clock: Clock
+    attempt: Attempt, plan: Plan, deployment: int, env: Mapping[str, str], clock: Clock
 ) -> dict[str, TaskWork]:
     """The tasks of one deployment, with what is needed to do them. Raises StoreError, PlanError,
     ScorerError."""
+    folder, model = attempt.folder, plan.deployments[deployment].served_model_name
+    mark, shared = f"{plan.run_id}-{attempt.id}-0", SharedGateway(clock)
     works = {}
     for task in plan.tasks:
         if task.deployment == deployment:
             work = TaskWork.load(folder, task, plan.deployments[deployment])
             facilities = make_facilities(work.benchmark, plan.scoring, env, clock)
+            if facilities is not None and work.benchmark.drives:
+                driver = TaskDriver(shared, folder, task.name, model, attempt.id, mark)
+                facilities = replace(facilities, driver=driver)
             works[task.name] = replace(work, facilities=facilities)
     return works
 
@@ -104,9 +110,12 @@ async def check_sandboxes(works: Mapping[str, TaskWork]) -> None:
 
 
 async def close_works(works: Mapping[str, TaskWork]) -> None:
-    """End all sessions and programs, and their sandboxes."""
+    """End all sessions and programs, their sandboxes, and the gateway."""
     for _, pool in _pools(works):
         await pool.close()
+    for work in works.values():
+        if work.facilities is not None and work.facilities.driver is not None:
+            await work.facilities.driver.close()
 
 
 def _pools(works: Mapping[str, TaskWork]) -> Iterator[tuple[str, SessionPool | ProgramPool]]:

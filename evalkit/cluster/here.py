@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evalkit.benchmarks.registry import benchmark_class
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from evalkit.clock import Clock
+    from evalkit.cluster.job import JobInfo
     from evalkit.plan.model import Plan
     from evalkit.store.layout import RunFolder
 
@@ -63,7 +65,13 @@ def run_here(folder: RunFolder, plan: Plan, *, clock: Clock, env: Mapping[str, s
     collect_secrets(plan, env)
     _register(folder, plan, clock, env)
     with _draining_signals():
-        return run_replica(folder.root, REPLICA, current_job(), clock)
+        return run_replica(folder.root, REPLICA, _this_job(), clock)
+
+
+def _this_job() -> JobInfo:
+    """This process as the job that was registered: attempts and reports name it as `_register` does."""
+    job = current_job()
+    return job if job.executor == "slurm" else replace(job, job_id=str(os.getpid()))
 
 
 def _register(folder: RunFolder, plan: Plan, clock: Clock, env: Mapping[str, str]) -> None:

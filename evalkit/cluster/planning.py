@@ -6,6 +6,7 @@ This is the last step that needs data sets or the network.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ from evalkit.store.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Dataset, Sample
     from evalkit.plan.model import JudgePlan, ModelIdentity, Plan
@@ -105,6 +106,8 @@ def plan_runs(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[
 
 def _plan_cell(loaded: LoadedRecipe, on_progress: Callable[[str], None]) -> list[Planned]:
     """A plan for each model. Of a family, folders that are no whole checkpoint are named and left out."""
+    for name in loaded.recipe.tasks:
+        _check_task(loaded, name)
     data = {
         name: _load(loaded, name, task, on_progress) for name, task in loaded.recipe.tasks.items()
     }
@@ -132,17 +135,36 @@ def _refuse_empty(loaded: LoadedRecipe) -> None:
         )
 
 
-def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[str], None]) -> _Data:
-    on_progress(f"loading {name}")
-    access = DataAccess(name, task.data, loaded.base, task.limit)
-    try:
+def _check_task(loaded: LoadedRecipe, name: str) -> None:
+    """What is wrong with a task without its data, which may take minutes: its parameters, its settings with each
+    model, its judge. Raises RecipeError, PlanError."""
+    task = loaded.recipe.tasks[name]
+    with _named(name):
         benchmark = task_benchmark(loaded, name)
-        access.refuse_useless(benchmark.source)
-        dataset = benchmark.load(access)
+        DataAccess(name, task.data, loaded.base).refuse_useless(benchmark.source)
+        benchmark.check(loaded.base)
+        for model in loaded.recipe.models:
+            task_settings(loaded, model, name, benchmark)
+        if benchmark.grader == "judge":
+            judge_generation(benchmark, *resolve_judge(loaded.recipe, name, benchmark.name))
+
+
+@contextmanager
+def _named(task: str) -> Iterator[None]:
+    """Errors say which task they are of."""
+    try:
+        yield
     except EvalkitError as error:
         if not error.message.startswith("tasks."):
-            error.message = f"tasks.{name}: {error.message}"
+            error.message = f"tasks.{task}: {error.message}"
         raise
+
+
+def _load(loaded: LoadedRecipe, name: str, task: Task, on_progress: Callable[[str], None]) -> _Data:
+    on_progress(f"loading {name}")
+    with _named(name):
+        benchmark = task_benchmark(loaded, name)
+        dataset = benchmark.load(DataAccess(name, task.data, loaded.base, task.limit))
     samples = list(dataset.samples[: None if benchmark.counts_itself else task.limit])
     if not samples:
         raise DataError(f"tasks.{name}: the data set has no samples")

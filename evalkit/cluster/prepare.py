@@ -23,7 +23,7 @@ from evalkit.errors import (
     FingerprintMismatchError,
     StoreError,
 )
-from evalkit.plan.fingerprint import describe_difference, differences
+from evalkit.plan.fingerprint import ONLY_HERE, ONLY_THERE, describe_difference, differences
 from evalkit.recipe.document import Document
 from evalkit.recipe.files import moved
 from evalkit.recipe.secret_text import mask
@@ -131,8 +131,27 @@ def _check(run: Planned) -> None:
     raise FingerprintMismatchError(
         f"{run.folder.root} was made with other settings:\n" + "\n".join(lines),
         found,
-        hint="Nothing was changed. Go back to those settings, `evalkit resume` the run as it is, or "
-        "start another one with -o output.name=NAME.",
+        hint=_way_on(run, existing, found),
+    )
+
+
+def _way_on(run: Planned, existing: Plan, found: Mapping[str, tuple[str, str]]) -> str:
+    """What to do about an existing run that is not the one the recipe means."""
+    root = run.folder.root
+    if not set(found.values()) <= {ONLY_THERE, ONLY_HERE}:
+        return (
+            "Nothing was changed. Go back to those settings, `evalkit resume` the run as it is, or "
+            "start another one with -o output.name=NAME."
+        )
+    held = ", ".join(task.name for task in existing.tasks)
+    others = [task.name for task in run.plan.tasks if f"tasks.{task.name}" in found]
+    name = "-".join((root.name, *(others or [task.name for task in run.plan.tasks])[:3]))
+    chosen = " ".join(f"-t {task}" for task in others)
+    what = f"{chosen} -o output.name={name}" if chosen else f"-o output.name={name}"
+    return (
+        f"Nothing was changed. A run's tasks are settled when it is made, by -t too; this one has {held}. "
+        f"`evalkit resume {root}` finishes it. The same command with {what} makes a run of its own, and "
+        f"`evalkit report {root} {root.parent / name}` shows both side by side."
     )
 
 

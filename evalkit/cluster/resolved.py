@@ -86,6 +86,10 @@ def task_settings(
 ) -> TaskSettings:
     """All layers of one model's settings for one task. Raises RecipeError."""
     recipe = loaded.recipe
+    if benchmark.no_repeats is not None and (recipe.tasks[name].repeats or 1) > 1:
+        raise RecipeError(
+            f"tasks.{name}.repeats: {benchmark.name} repeats by itself", hint=benchmark.no_repeats
+        )
     generation = resolve_generation(
         benchmark.generation.get(benchmark.profile, {}), recipe, model, name
     )

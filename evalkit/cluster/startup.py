@@ -18,11 +18,24 @@ from evalkit.cluster.runlog import note
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evalkit.benchmarks.contract import Question
+    from evalkit.client.request import Request, RequestBuilder
     from evalkit.client.target import Target
     from evalkit.cluster.session import Attending
     from evalkit.cluster.units import TaskWork
 
 log = logging.getLogger("evalkit.worker")
+
+
+def first_request(builder: RequestBuilder, question: Question) -> Request:
+    """The request that tries a server, as a call of the task sends it. Raises ScorerError."""
+    body = question.body
+    if body is None:
+        return builder.chat(question.messages, repeat=0, tools=question.tools)
+    prompt = body.get("prompt")
+    if body.get("echo") and isinstance(prompt, list | tuple) and len(prompt) > 1:
+        return builder.loglikelihood(prompt[:-1], prompt[-1:])  # nothing is sampled
+    return builder.relay(question.route, body, repeat=0)
 
 
 class Startup:
@@ -56,7 +69,7 @@ class Startup:
             question = work.benchmark.first_call(work.samples)
             if name in self._tried or question is None:
                 continue
-            request = work.builder.chat(question.messages, repeat=0, tools=question.tools)
+            request = first_request(work.builder, question)
             await self._all.drain.unless(preflight(target, request, task=name))
             await self._try_replay(target, name, work)
             self._tried.add(name)

@@ -6,8 +6,9 @@ journal, and never as a wrong answer.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.contract import served_model
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
     from evalkit.client.calls import CallClient
+    from evalkit.client.relayed import Traffic
     from evalkit.client.spread import SpreadClient
     from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
@@ -93,7 +95,7 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     )
     sample = work.samples[item.key.sample]
     try:
-        solution = await work.benchmark.solve(sample, model)
+        solution = await _solve(work.benchmark, sample, model)
         if model.failure is None and not work.benchmark.single_call:
             writer.append(_unit_record(item, solution, model))
     except (ServingError, StoreError):
@@ -111,6 +113,24 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     if model.failure is not None:
         return _unanswered(item, model, model.failure)
     return UnitEnd(solution.outcome, solution)
+
+
+async def _solve(benchmark: Benchmark[Any], sample: Sample, model: DurableModel) -> Solution:
+    try:
+        solution = await benchmark.solve(sample, model)
+    except asyncio.CancelledError:
+        await model.end(None)  # they end for the reason that it does: the server, or the worker
+        raise
+    return with_traffic(solution, model.relays.traffic) if benchmark.drives else solution
+
+
+def with_traffic(solution: Solution, traffic: Traffic) -> Solution:
+    """A driven unit's solution; where its program did not ask again for what the journal had, its data
+    say so under `gateway`. Nothing else of the traffic: answers do not tell of interruptions."""
+    if not traffic.unasked:
+        return solution
+    data = {} if solution.data is None else solution.data
+    return replace(solution, data={**data, "gateway": traffic.to_json()})
 
 
 def _unanswered(item: WorkItem, model: DurableModel, failure: EvalkitError) -> UnitEnd:
@@ -131,6 +151,7 @@ def _unit_record(item: WorkItem, solution: Solution, model: DurableModel) -> Uni
         data=solution.data,
         calls=model.calls,
         unanswered=model.unanswered,
+        relayed=tuple(sorted(model.relays.answered)),
         steps=model.steps,
         undone=model.undone,
         detail=solution.detail,

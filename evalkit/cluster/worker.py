@@ -273,7 +273,7 @@ class Worker:
 
     async def _attend(self, index: int, deployment: DeploymentPlan) -> bool:
         """Do all owed units of the tasks that use one deployment; False when a drain left some."""
-        works = load_works(self._folder, self._plan, index, self._env, self._clock)
+        works = load_works(self._all.attempt, self._plan, index, self._env, self._clock)
         queue = WorkQueue(
             self._folder,
             self._plan,

@@ -16,7 +16,7 @@ from evalkit.errors import RecipeError
 from evalkit.recipe.check import check_recipe
 from evalkit.recipe.document import Document, dotted
 from evalkit.recipe.files import Kind, find_file, moved, read_file
-from evalkit.recipe.nemo.compose import SECTIONS, is_nemo, refuse_rewrite
+from evalkit.recipe.nemo.compose import SECTIONS, is_nemo, refuse_group, refuse_rewrite
 from evalkit.recipe.nemo.overrides import first_key
 from evalkit.recipe.nemo.read import NemoOptions, read_nemo, run_folder
 from evalkit.recipe.overrides import delete, limits, parse_override, select_tasks, with_limits
@@ -107,6 +107,7 @@ def load_recipe(  # noqa: PLR0913 - each is an argument of the command line
     read = read_file(find_file(source, kind), kind)
     base = read.path.parent
     refuse_rewrite(read.document.data, str(read.path))
+    refuse_group(read.document.data, str(read.path))
     found = None
     if is_nemo(read.document.data):
         theirs, overrides = _whose(overrides)

@@ -180,5 +180,6 @@ def _summarise(folder: RunFolder, task: TaskPlan) -> TaskSummary:
         complete=results.complete if results else None,
         headline=headline,
         counts=results.counts if results else None,
+        cost=results.cost if results else None,
         judge=results.provenance.judge if results else None,
     )

@@ -26,6 +26,7 @@ ORDER = (
     "benchmark version",
     "data",
     "parameters",
+    "prompt",
     "chat template",
     "reasoning",
     "sampling",
@@ -120,6 +121,8 @@ def check_task(card: Card, results: Results, missing_files: Sequence[str]) -> It
     yield _data(results, entry.data)
     yield from _keys("sampling", task, settings.generation, card.sampling(results.benchmark))
     yield from _keys("parameters", task, settings.params, entry.params)
+    for name, other in settings.stand_ins.items():
+        yield check("prompt", "unknown", stand_in_text(name, other))
     yield from _further(card, results)
     if card.reasoning is not None:
         yield _reasoning(card, results)
@@ -132,6 +135,11 @@ def check_task(card: Card, results: Results, missing_files: Sequence[str]) -> It
     )
     yield _artifacts(results, missing_files)
     yield from (check("card's notes", "unknown", note) for note in entry.notes)
+
+
+def stand_in_text(name: str, other: str) -> str:
+    """What to know of a prompt that stands in for another."""
+    return f"{name} stands in for {other}, which was never published"
 
 
 def other_judge(wanted: str | None, results: Results) -> str | None:

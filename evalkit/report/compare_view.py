@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from evalkit.report.differences import fold_servings
 from evalkit.report.paired import POWER
 from evalkit.report.tables import UNKNOWN, WIDE
 
@@ -31,13 +32,16 @@ HASH = 12
 """Characters of a checksum that are shown."""
 
 
-def comparison_view(found: Comparison, width: int, flips: int) -> RenderableType:
-    """Everything, for a terminal of `width` columns; `flips` samples of each task are named."""
+def comparison_view(
+    found: Comparison, width: int, flips: int, *, all_settings: bool = False
+) -> RenderableType:
+    """Everything, for a terminal of `width` columns; `flips` samples of each task are named, and with
+    `all_settings` each setting of servers of different kinds."""
     letters = letters_of(len(found.runs))
     return Group(
         _legend(found, letters),
         Text(),
-        *_settings(found, letters),
+        *_settings(found, letters, all_settings=all_settings),
         Text(),
         _scores(found, letters, width),
         *_not_compared(found, letters),
@@ -99,7 +103,9 @@ def _legend(found: Comparison, letters: Sequence[str]) -> Table:
     return table
 
 
-def _settings(found: Comparison, letters: Sequence[str]) -> Iterator[RenderableType]:
+def _settings(
+    found: Comparison, letters: Sequence[str], *, all_settings: bool
+) -> Iterator[RenderableType]:
     for letter, run in zip(letters, found.runs, strict=True):
         if not run.settings_of:
             yield Text(
@@ -119,7 +125,8 @@ def _settings(found: Comparison, letters: Sequence[str]) -> Iterator[RenderableT
         for column in range(4):
             table.add_column(overflow="fold", ratio=None if column else 1)
         tasks = [task.task for task in run.tasks]
-        for each in run.settings:
+        settings, folded = (run.settings, 0) if all_settings else fold_servings(run.settings)
+        for each in settings:
             table.add_row(
                 Text(f"  {each.key}"),
                 Text(f"A {_value(each.first)}"),
@@ -127,6 +134,11 @@ def _settings(found: Comparison, letters: Sequence[str]) -> Iterator[RenderableT
                 Text(_where(each, tasks), "dim"),
             )
         yield table
+        if folded:
+            text = (
+                f"  {folded} further settings of these kinds of server: --all-settings, or --json"
+            )
+            yield Text(text, "dim")
 
 
 def _where(each: SettingDifference, tasks: Sequence[str]) -> str:

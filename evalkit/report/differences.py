@@ -5,7 +5,7 @@ Pure. Settings are flat here, one dotted key for each; a setting that one side d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evalkit.base import Frozen
 from evalkit.recipe.request import Reasoning, RequestSettings
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from evalkit.report.results import Results
+
+KIND, URL = "serving.kind", "serving.base_url"
 
 
 class SettingDifference(Frozen):
@@ -42,6 +44,40 @@ def setting_differences(
             tasks = (task,) if known is None else (*known.tasks, task)
             found[key, repr((a, b))] = SettingDifference(key=key, first=a, second=b, tasks=tasks)
     return tuple(found.values())
+
+
+class FoldedSettings(NamedTuple):
+    """What differs, with one entry for servers of different kinds."""
+
+    settings: tuple[SettingDifference, ...]
+    folded: int
+    """Settings of such servers that are not named one by one: hardly any of one kind is known to the other."""
+
+
+def fold_servings(found: Sequence[SettingDifference]) -> FoldedSettings:
+    """The same without the keys of `serving` in tasks that were served by different kinds, but for what the
+    kinds are."""
+    kinds = {task: each for each in found if each.key == KIND for task in each.tasks}
+    urls = {task: each for each in found if each.key == URL for task in each.tasks}
+    settings: list[SettingDifference] = []
+    folded = 0
+    for each in found:
+        if not (each.key.startswith("serving.") and kinds.keys() >= set(each.tasks)):
+            settings.append(each)
+        elif each.key != KIND:
+            folded += 1
+        else:
+            url = urls.get(each.tasks[0])
+            first, second = each.first, each.second
+            if url is not None:
+                first, second = _at_url(first, url.first), _at_url(second, url.second)
+            update = {"key": "serving", "first": first, "second": second}
+            settings.append(each.model_copy(update=update))
+    return FoldedSettings(tuple(settings), folded)
+
+
+def _at_url(kind: Any, url: Any) -> Any:
+    return kind if url is None else f"{kind} {url}"
 
 
 def flat_settings(results: Results) -> dict[str, Any]:

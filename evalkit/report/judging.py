@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from evalkit.recipe.serving import ExternalServing
+from evalkit.recipe.serving import ExternalServing, price_of
 from evalkit.report.facts import read_servers, sum_gpu_seconds
+from evalkit.report.replied import cost_of
 from evalkit.report.results import JudgeFacts, JudgeTokens
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def judge_facts(task: TaskPlan, findings: Findings, problems: list[str]) -> Judg
             completion=usage.completion_tokens,
             reasoning=usage.reasoning_tokens,
             unknown=usage.unknown,
+        ),
+        cost=cost_of(
+            price_of(serving),
+            (usage.charged_prompt, usage.charged_completion, usage.charged_cached),
+            usage.calls,
+            usage.uncounted,
         ),
     )
 

@@ -19,6 +19,12 @@ POWER = 0.8
 FINEST = 20_000
 """Most steps that the sum of all differences is divided into for the sign-flip test."""
 
+FEW_OPEN = 20.0
+"""Below it, and below half of all samples, the open ones (`_Stratum.open`) are too few for Student's t: the
+rule of thumb n p (1 - p) >= 5, of samples whose chances differ."""
+DF_OF_OPEN = 3.0
+"""Degrees of freedom that an open sample gives to the variance; found by simulation, as docs/adr/0023 says."""
+
 
 class Pair(NamedTuple):
     """One sample in two runs."""
@@ -48,7 +54,7 @@ class PairedDifference:
     """Degrees of freedom of the standard error."""
     level: float
     interval: Interval
-    """At `level`, by Student's t."""
+    """At `level`, by Student's t; wider where few samples are neither always right nor always wrong."""
     p_value: float
     """Two-sided, of no difference (of `null`)."""
     test: str
@@ -81,6 +87,7 @@ def paired_difference(
     df: float = parts[0].count - 1
     if len(parts) > 1:  # Satterthwaite's
         df = variance**2 / math.fsum(part.variance**2 / (part.count - 1) for part in parts)
+    variance, df = _where_few_are_open(parts, variance, df, step)
     error = math.sqrt(variance)
     half = t_quantile(0.5 + level / 2, df) * error
     exact = null == 0.0 and sum(part.count for part in parts) < SMALL_SAMPLE
@@ -101,6 +108,22 @@ def paired_difference(
     )
 
 
+def _where_few_are_open(
+    parts: Sequence["_Stratum"], variance: float, df: float, step: float
+) -> tuple[float, float]:
+    """Variance and degrees of freedom where nearly all samples are always right, or always wrong.
+
+    Then a few samples make the difference, and a draw may have missed some: one more open sample like
+    those that were seen is added, and the degrees of freedom are those of the open ones. A single answer
+    (`step` of 1) has that much in its own error already, so this fades in with the repeats.
+    """
+    seen, count = math.fsum(part.open for part in parts), sum(part.count for part in parts)
+    if not seen < min(FEW_OPEN, count / 2):
+        return variance, df
+    share = (1 - step) / max(seen, step)
+    return variance * (1 + share), max(1.0, 1 / (1 / df + share / DF_OF_OPEN))
+
+
 @dataclass(frozen=True, slots=True)
 class _Stratum:
     """The contribution of one stratum to the difference of two headlines."""
@@ -109,6 +132,9 @@ class _Stratum:
     variance: float
     totals: list[float]
     """By cluster, what it contributes to `value`."""
+    open: float
+    """Number of clusters that may be answered either way: each counts 4 p (1 - p), p its mean over both
+    runs. Infinite where scores are no shares of what a sample may reach."""
 
     @property
     def count(self) -> int:
@@ -131,7 +157,13 @@ class _Stratum:
         )
         # one answer of one sample: samples that all agree do not prove that all others would
         variance = count / (count - 1) * (squares + (scale * step) ** 2)
-        return cls(value, variance, totals)
+        return cls(value, variance, totals, math.fsum(map(_openness, groups.values())))
+
+
+def _openness(group: Sequence[Pair]) -> float:
+    p = math.fsum(q.first + q.second for q in group) / (2 * math.fsum(q.weight for q in group))
+    is_share = all(0 <= score <= q.weight for q in group for score in (q.first, q.second))
+    return 4 * p * (1 - p) if is_share else math.inf
 
 
 def _by_stratum(pairs: Sequence[Pair], shares: Mapping[str, float]) -> list[tuple[str, list[Pair]]]:

@@ -12,6 +12,8 @@ from evalkit.report.distribution import Tally
 from evalkit.report.results import Cost, ReasoningStatistics, Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalkit.plan.model import TaskPlan
     from evalkit.recipe.serving import Price
     from evalkit.store.records import CallRecord, Reply
@@ -87,11 +89,16 @@ class Replied:
 
     def cost(self, price: Price | None) -> Cost | None:
         """What they cost; null without a price."""
-        if price is None:
-            return None
-        is_counted = self.calls > self._uncounted
-        return Cost(
-            value=round(price.cost(*self._charged), 6) if is_counted else None,
-            price=price.model_dump(),
-            uncounted=self._uncounted,
-        )
+        return cost_of(price, self._charged, self.calls, self._uncounted)
+
+
+def cost_of(price: Price | None, charged: Sequence[int], calls: int, uncounted: int) -> Cost | None:
+    """What calls cost of which so many were not counted; `charged` are tokens of prompts, answers and caches
+    of the others. Null without a price."""
+    if price is None:
+        return None
+    return Cost(
+        value=round(price.cost(*charged), 6) if calls > uncounted else None,
+        price=price.model_dump(),
+        uncounted=uncounted,
+    )

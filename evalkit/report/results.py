@@ -170,8 +170,8 @@ class ReasoningStatistics(Frozen):
 
 
 class Cost(Frozen):
-    """What the calls of the scored units cost, by the recipe's prices. Calls of failed tries, and of units
-    that were done twice, are not in it."""
+    """What calls cost, by the recipe's prices. A task's own are those of the scored units: calls of failed
+    tries, and of units that were done twice, are not in it."""
 
     value: float | None
     """In the currency of the prices; null where the endpoint counted no call's tokens."""
@@ -217,6 +217,8 @@ class Settings(Frozen):
     served_model_name: str
     prompts: dict[str, str]
     """Prompt template -> sha256."""
+    stand_ins: dict[str, str] = Field(default_factory=dict)
+    """Prompt template -> the prompt that it stands in for, because that was never published."""
     identity: dict[str, Any]
     """Everything that may move a score of this task, by key: what `fingerprint` hashes."""
     fingerprint: str
@@ -258,6 +260,8 @@ class JudgeFacts(Frozen):
     calls: int
     """Journaled calls, also those whose verdict could not be read, and those done twice."""
     tokens: JudgeTokens
+    cost: Cost | None = None
+    """Of these calls, by `serving.price` of the judge; null without it."""
 
 
 class Provenance(Frozen):
@@ -349,6 +353,8 @@ class TaskSummary(Frozen):
     complete: bool | None = None
     headline: Headline | None = None
     counts: Counts | None = None
+    cost: Cost | None = None
+    """Of the model's calls; what its judge cost is in `judge`."""
     judge: JudgeFacts | None = None
     """Who judged it, and what that has cost."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evalkit.benchmarks.prompt_templates import stands_in_for
 from evalkit.recipe.schema import Generation
 from evalkit.report.judging import bare_url
 from evalkit.report.results import Difference, Settings
@@ -29,7 +30,8 @@ def describe_settings(plan: Plan, task: TaskPlan, benchmark: Benchmark[Any]) -> 
         reasoning=task.reasoning.model_dump(mode="json"),
         serving=deployment.serving.model_dump(mode="json"),
         served_model_name=deployment.served_model_name,
-        prompts=task.identity.get("prompts", {}),
+        prompts=(prompts := task.identity.get("prompts", {})),
+        stand_ins={name: other for name in prompts if (other := stands_in_for(name))},
         identity=task.identity,
         fingerprint=task.fingerprint,
         grader=grader_of(plan, task, benchmark),
@@ -60,12 +62,7 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
 
     A sampling setting that the profile does not name has its default there: not sent.
     """
-    knobs = benchmark.knobs.get(task.profile, {})
-    for key, field in benchmark.params_type.model_fields.items():
-        wanted = knobs.get(key, field.get_default(call_default_factory=True))
-        value = task.params.get(key, wanted)
-        if _json(value) != _json(wanted):
-            yield Difference(key=f"params.{key}", profile=wanted, value=value)
+    yield from _params_differences(task, benchmark)
     generation = task.generation.model_dump(mode="json")
     profile = Generation(**benchmark.generation.get(task.profile, {})).model_dump(mode="json")
     for key, value in generation.items():
@@ -79,6 +76,18 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
         yield Difference(key="repeats", profile=benchmark.repeats, value=task.repeats)
     if task.n_samples < task.data.n_rows:
         yield Difference(key="limit", profile=task.data.n_rows, value=task.n_samples)
+
+
+def _params_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Difference]:
+    """No profile has a value for what every recipe must give."""
+    knobs = benchmark.knobs.get(task.profile, {})
+    for key, field in benchmark.params_type.model_fields.items():
+        if key not in knobs and field.is_required():
+            continue
+        wanted = knobs.get(key, field.get_default(call_default_factory=True))
+        value = task.params.get(key, wanted)
+        if _json(value) != _json(wanted):
+            yield Difference(key=f"params.{key}", profile=wanted, value=value)
 
 
 def _section_differences(name: str, section: RequestSettings | Reasoning) -> Iterator[Difference]:

@@ -64,7 +64,7 @@ class Concluded:
         agrees = known is not None and math.isclose(known.avg, metric.value, abs_tol=TOLERANCE)
         mode = headline_mode(self.native.repeats) if agrees else NATIVE
         is_share = 0.0 <= metric.value <= 1.0
-        of = "" if agrees or metric.subset == task.name else f" of {metric.subset}"
+        of = "" if agrees or metric.subset in ("", task.name) else f" of {metric.subset}"
         n_samples = self.native.n_samples or metric.n_samples
         return Headline(
             name=f"{mode} {metric.name}{of}",

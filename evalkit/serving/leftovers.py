@@ -4,7 +4,8 @@ A keeper ends its server when evalkit is gone, but it may be killed with evalkit
 the processes that it sees in one look, and what was forked, or lost its parent, in that moment escapes
 for good where no control group holds it. It keeps GPUs that Slurm gives to the next job. So an attempt
 looks before its first server, with the marks of `evalkit.serving.tree`: the marker in the environment
-names run and attempt, and so does the path of the log that takes the output.
+names run and attempt, and so does the path of the log that takes the output. So it is with the programs
+of driven units, which are kept alike.
 
 An attempt is left alone when one of its keepers lives and has its evalkit: two attempts of one replica may
 live at once, and replicas of one run share nodes. Its own, and what was started after this process,
@@ -32,6 +33,7 @@ MARKER_FORM = re.compile(r"(?P<run>.+)-(?P<attempt>r\d+\.a\d+)-\d+(?::.*)?")
 LOG_FORM = re.compile(
     r"logs/(?P<replica>r\d+)/attempt-(?P<number>\d+)/server[^/]*\.log(?: \(deleted\))?"
 )
+PROGRAM_FORM = re.compile(r"harness/[^/]+/[^/]+/(?P<attempt>r\d+\.a\d+)(?:-\d+)?/.*")
 KEEPER = "keeper.py"
 STDIN = "stdin"
 """In place of a parent's process id: evalkit holds the other end of the keeper's standard input."""
@@ -109,9 +111,11 @@ def _find_attempts(pid: int, run: str, root: str | None) -> Iterator[str]:
         yield name.attempt
     if root is not None:
         for path in tree.find_outputs(pid):
-            inside = LOG_FORM.fullmatch(path.removeprefix(f"{root}/"))
-            if inside is not None:
+            name_inside = path.removeprefix(f"{root}/")
+            if (inside := LOG_FORM.fullmatch(name_inside)) is not None:
                 yield f"{inside['replica']}.a{inside['number']}"
+            if (program := PROGRAM_FORM.fullmatch(name_inside)) is not None:
+                yield program["attempt"]
 
 
 def _has_evalkit(process: tree.Process) -> bool:

@@ -140,7 +140,12 @@ def start_server(
 
 
 def launch(
-    command: Sequence[str], env: Mapping[str, str], log_path: Path, *, stdin: int
+    command: Sequence[str],
+    env: Mapping[str, str],
+    log_path: Path,
+    *,
+    stdin: int,
+    cwd: Path | None = None,
 ) -> tuple[subprocess.Popen[bytes], int]:
     """A process in a session of its own that logs to a file, and where in the file it begins."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +160,7 @@ def launch(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(env),
+                cwd=cwd,
                 start_new_session=True,
             )
         finally:

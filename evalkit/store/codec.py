@@ -224,6 +224,8 @@ def _encode_unit(record: UnitRecord) -> dict[str, Any]:
         payload["data"] = record.data
     if record.unanswered:
         payload["unanswered"] = record.unanswered
+    if record.relayed:
+        payload["relayed"] = record.relayed
     if record.steps:
         payload["steps"] = record.steps
     if record.undone:
@@ -244,6 +246,7 @@ def _decode_unit(payload: dict[str, Any]) -> UnitRecord:
         data=payload.get("data"),
         calls=int(payload["calls"]),
         unanswered=tuple(payload.get("unanswered", ())),
+        relayed=tuple(payload.get("relayed", ())),
         steps=int(payload.get("steps", 0)),
         undone=tuple(payload.get("undone", ())),
         detail=payload.get("detail"),

@@ -86,6 +86,12 @@ class JudgeUsage:
     completion_tokens: int = 0
     """Reasoning included."""
     reasoning_tokens: int = 0
+    uncounted: int = 0
+    """Calls of which its server did not count the prompt or the answer, so that nobody knows what they cost."""
+    charged_prompt: int = 0
+    """Tokens of the prompts of all other calls."""
+    charged_completion: int = 0
+    charged_cached: int = 0
 
     def add(self, record: CallRecord) -> None:
         """Count one call."""
@@ -95,6 +101,12 @@ class JudgeUsage:
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
         self.reasoning_tokens += usage.reasoning_tokens or 0
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
+            self.uncounted += 1
+            return
+        self.charged_prompt += usage.prompt_tokens
+        self.charged_completion += usage.completion_tokens
+        self.charged_cached += min(usage.cached_tokens or 0, usage.prompt_tokens)
 
     def take(self, other: JudgeUsage) -> None:
         """Count what another one counted."""

@@ -182,6 +182,11 @@ class RunFolder:
         """How busy the servers and GPUs of an attempt were (JSON lines)."""
         return self.attempt_logs(replica, attempt) / "telemetry.jsonl"
 
+    def harness(self, task: str, sample: int, repeat: int, name: str) -> Path:
+        """What a program wrote that asked the model for one unit; `name` is an attempt's, or that of a
+        further try in it."""
+        return self.root / "harness" / task / f"{sample}-{repeat}" / name
+
     def artifacts(self, task: str | None = None) -> Path:
         """Folder of a task's artifacts, or of all."""
         below = self.root / "artifacts"
@@ -215,7 +220,7 @@ class RunFolder:
 
     def exports(self, kind: str) -> Path:
         """Where the results go in the form of another tool, unless somebody says where."""
-        return self.root / "exports" / kind
+        return self.root / "exports" / (kind if self.profile is None else f"{kind}-{self.profile}")
 
     @property
     def summary(self) -> Path:

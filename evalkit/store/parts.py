@@ -51,16 +51,20 @@ class Parts(Generic[R]):
         self.open.setdefault(key, {}).setdefault(part, record)
         self._own.setdefault(key, {})[number] = record
 
-    def finish(self, key: UnitKey, count: int, given_up: Iterable[int]) -> tuple[R, ...]:
-        """The records of a unit that ended with so many of them, by number; those that are not there
-        yet, and were not given up, are waited for."""
+    def finish(
+        self, key: UnitKey, count: int, given_up: Iterable[int], named: Iterable[int] = ()
+    ) -> tuple[R, ...]:
+        """The records of a unit that ended with so many of them and those that are `named`, by number;
+        those that are not there yet, and were not given up, are waited for."""
         known: dict[int, R] = {}
         for (number, _), record in self.open.get(key, {}).items():
             known.setdefault(number, record)
         known |= self._own.get(key, {})
-        if unseen := set(range(count)) - known.keys() - set(given_up):
+        counted = set(range(count))
+        wanted = counted | set(named)
+        if unseen := wanted - known.keys() - (counted & set(given_up)):
             self._unseen[key] = unseen
-        return tuple(known[number] for number in sorted(known) if number < count)
+        return tuple(known[number] for number in sorted(wanted & known.keys()))
 
     def complete(self, key: UnitKey, parts: tuple[R, ...], record: R) -> tuple[R, ...]:
         """The records of a finished unit, with one that it waited for."""

@@ -11,6 +11,9 @@ from enum import StrEnum
 from typing import Any
 
 RECORD_VERSION = 1
+RELAYED = 2**52
+"""Calls of this number and above are relayed: something else made their requests, in an order of its own,
+so they are not counted, and a unit names those that are its own."""
 
 
 class Outcome(StrEnum):
@@ -85,9 +88,9 @@ class CallRecord:
     sample: int
     repeat: int
     call: int
-    """0 for the first call of the unit."""
+    """0 for the first call of the unit; from `RELAYED` on for those whose order is nobody's."""
     request: str
-    """Hash of the request, model id and seed included."""
+    """Hash of the request, seed included."""
     reply: Reply
     timing: Timing
     server: int = 0
@@ -176,10 +179,13 @@ class UnitRecord:
     data: Any = None
     """JSON that the scorer reads besides the text."""
     calls: int = 0
-    """How many calls were made."""
+    """How many calls were made, without those that were relayed."""
     unanswered: tuple[int, ...] = ()
     """Numbers of those that the solve gave up, say because another one was faster: no record is
     missing of them."""
+    relayed: tuple[int, ...] = ()
+    """Numbers of the relayed calls that the unit is made of. Others of it may be journaled: a program that
+    was interrupted may have asked what it did not ask again."""
     steps: int = 0
     """How many steps were begun."""
     undone: tuple[int, ...] = ()

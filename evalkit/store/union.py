@@ -18,6 +18,7 @@ from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
 from evalkit.store.markers import marked_journals
 from evalkit.store.parts import Parts
 from evalkit.store.records import (
+    RELAYED,
     CallRecord,
     GradingRecord,
     Outcome,
@@ -53,8 +54,13 @@ class FinishedUnit:
 
     @property
     def reply(self) -> Reply | None:
-        """The reply of the last call."""
-        return self.calls[-1].reply if self.calls else None
+        """The reply of the last call; of relayed ones, of the one that was sent last."""
+        if not self.calls:
+            return None
+        last = self.calls[-1]
+        if last.call >= RELAYED:
+            last = max(self.calls, key=lambda call: (call.timing.started, call.call))
+        return last.reply
 
 
 @dataclass(slots=True)
@@ -165,7 +171,7 @@ class ShardUnion:
         if key in self.finished:
             self.duplicates += 1
             return
-        calls = self._calls.finish(key, record.calls, record.unanswered)
+        calls = self._calls.finish(key, record.calls, record.unanswered, record.relayed)
         steps = self._steps.finish(key, record.steps, record.undone)
         outcome, text, data, detail = record.outcome, record.text, record.data, record.detail
         self._finish(FinishedUnit(key, outcome, text, data, detail, calls, attempt, steps))

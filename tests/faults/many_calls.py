@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from evalkit.plan.model import DataProvenance
 if TYPE_CHECKING:
     from evalkit.benchmarks.contract import Message, ModelHandle
 
+PROGRAM = Path(__file__).parent / "driven_program.py"
 TOOL_LOG = "TOOL_LOG"
 """Variable that names the file in which each step of `Tool` leaves a line."""
 ENTRY_POINTS = """\
@@ -32,6 +34,7 @@ judged = tests.faults.graded:Judged
 programs = tests.faults.graded:Programs
 tool = tests.faults.many_calls:Tool
 cells = tests.faults.many_calls:Cells
+driven = tests.faults.many_calls:Driven
 """
 
 
@@ -179,6 +182,26 @@ class Cells(Chain):
                 cell = f"seen.append({reply.content!r}); '/'.join(seen)"
                 shown.append((await session.execute(cell, 20)).text)
         return Solution(shown[-1], data={"shown": shown})
+
+
+class Driven(Chain):
+    """A program asks: some things several times, all at once, and one about what it was told."""
+
+    name = "driven"
+    title = "Driven"
+    description = "Calls of a program."
+    drives = True
+
+    async def solve(self, sample: Sample, model: ModelHandle) -> Solution:
+        """Run it, and read its file."""
+        async with model.drive() as driving:
+            env = {"URL": driving.base_url, "KEY": driving.api_key, "MODEL": driving.model}
+            command = [sys.executable, "-I", str(PROGRAM), str(sample.data["number"])]
+            code = await driving.run([*command, str(self.params.calls)], env, "program.log")
+            if code:
+                raise RuntimeError(f"exit code {code}, see {driving.name}/program.log")
+            said = json.loads((driving.folder / "said.json").read_text())
+        return Solution(said[-1], data={"said": said})
 
 
 def ask(text: str) -> list[Message]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SEED = 20
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_kind_of_fault(tmp_path: Path) -> None:
     """All kinds, once each, in several runs: artifacts as undisturbed, nothing finished paid twice."""
     drawn = draw(SEED, len(CATALOGUE), Choice())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
+LONG = pytest.mark.long
 PREFLIGHTS = len([task for task in TASKS if task == "addition"])
 """Tasks whose first prompt is known before they start get a request of their own."""
 
@@ -62,7 +62,7 @@ def stop_after(process: subprocess.Popen[str], server: Server, answers: int, how
     process.send_signal(how)
 
 
-@pytest.mark.parametrize("answered", [3, 40, 90, 140])
+@pytest.mark.parametrize("answered", [3, 90, *(pytest.param(n, marks=LONG) for n in (40, 140))])
 def test_killed_worker(place: Place, undisturbed: dict[str, Any], answered: int) -> None:
     """SIGKILL at any point: what was journaled then is never asked again, and nothing is missing."""
     with serving() as server:
@@ -174,7 +174,7 @@ def test_killed_beside_a_living_one(place: Place, undisturbed: dict[str, Any]) -
     assert differing(place.artifacts(), undisturbed) == {}
 
 
-@pytest.mark.parametrize("room", [0, 300, 5_000, 20_000])
+@pytest.mark.parametrize("room", [0, 5_000, *(pytest.param(n, marks=LONG) for n in (300, 20_000))])
 def test_full_disk(place: Place, undisturbed: dict[str, Any], room: int) -> None:
     """A disk that fills up ends the attempt with the reason; with room again the run goes on."""
     with serving() as server:
@@ -196,7 +196,9 @@ def test_full_disk(place: Place, undisturbed: dict[str, Any], room: int) -> None
     "switches",
     [
         ("--fail-status", "500", "--fail-every", "3"),
-        ("--fail-status", "429", "--fail-every", "4", "--retry-after", "0.1"),
+        pytest.param(
+            ("--fail-status", "429", "--fail-every", "4", "--retry-after", "0.1"), marks=LONG
+        ),
         ("--truncate-every", "3"),
     ],
     ids=["500", "429", "truncated"],

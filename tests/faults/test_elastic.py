@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:

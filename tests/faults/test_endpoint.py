@@ -22,8 +22,6 @@ from tests.faults.harness import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
@@ -90,6 +88,11 @@ def test_wrong_model_without_a_list(place: Place) -> None:
         "error: preflight of tasks.addition: the endpoint refused it with 404: "
         '{"error": {"message": "The model `huge` does not exist.", "type": "fault", "code": 404}}\n'
         "Check the model id and serving.base_url.\n"
+    )
+    [status] = orjson.loads(place.evalkit("status", str(place.folder.root), "--json"))
+    causes = [(failure["of"], failure["kind"]) for failure in status["failures"]]
+    assert causes == [("attempt", "client_error")], (
+        "the process of the attempt is no second failure"
     )
 
 

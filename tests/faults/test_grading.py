@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,7 +20,8 @@ from evalkit.store.layout import RunFolder
 from evalkit.store.records import CallRecord, GradingRecord
 from evalkit.store.run import load_plan
 from evalkit.store.union import list_journals
-from tests.faults.harness import Place, Server, finish, serving, wait_for
+from tests.faults.harness import FAULT_SERVER, Place, Server, finish, serving, wait_for
+from tests.unit.serving.support import writing_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from evalkit.store.codec import Record
 
-pytestmark = pytest.mark.timeout(120)
 
 N = 12
 BOTH: dict[str, Any] = {"judged": {"params": {"n": N}}, "programs": {"params": {"n": N}}}
@@ -308,6 +309,24 @@ def test_another_profile(place: Place, model: Server, judge: Server) -> None:
     assert (card["settings"]["profile"], fixed["settings"]["profile"]) == ("card", "fixed")
     assert fixed["settings"]["params"]["wanted"] == "odd"
     assert fixed["headline"]["value"] == pytest.approx(1 - card["headline"]["value"])
+
+
+def test_judge_that_evalkit_serves(place: Place, model: Server) -> None:
+    """Its server starts when the answers are there, judges them, and is gone."""
+    argv = [sys.executable, str(FAULT_SERVER), "--port", "{port}", "--api-key", "{api_key}"]
+    command = [*argv, "--model", "{served_model_name}"]
+    judges = {"own": {"id": "m", "serving": {"kind": "command", "gpus": 0, "command": command}}}
+    recipe = place.external(model, tasks=JUDGED, judges=judges)
+    text = place.evalkit("run", recipe)
+    assert model.counts()["received"] == N
+    assert text.count("server is ready on") == 1
+    results = results_of(place, "judged")
+    assert results["complete"]
+    assert results["headline"]["name"] == "pass@1 even[own]"
+    assert results["provenance"]["judge"]["kind"] == "served"
+    [log] = (place.folder.root / "gradings" / "judged").glob("*/logs/r900/attempt-1/server.log")
+    assert log.exists()
+    assert writing_to(place.folder.root) == []
 
 
 def test_recipe_without_a_judge(place: Place, model: Server) -> None:

@@ -32,7 +32,6 @@ from tests.unit.vectors import SHARED, TESTS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(240)
 TASKS: dict[str, Any] = {
     "aime2025_tools": {
         "data": {"path": str(SHARED / "aime2025" / "aime2025.jsonl")},

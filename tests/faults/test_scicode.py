@@ -20,7 +20,6 @@ from tests.unit.vectors import SHARED
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
 N_PROBLEMS = 20
 TASKS = {"scicode": {"data": {"path": str(SHARED / "scicode")}, "limit": N_PROBLEMS, "repeats": 1}}
 

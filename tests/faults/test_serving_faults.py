@@ -476,19 +476,26 @@ async def test_watchdog_bears_faults_that_pass(tmp_path: Path) -> None:
     def completed() -> int:
         nonlocal looks
         looks += 1
+        if looks > 20:
+            raise EnoughError
         return looks
 
     watchdog = ProgressWatchdog(endpoint, 900, time.monotonic, deployment.failure, look_s=0.02)
-    for switch, counter in (
-        ({"health_status": 503}, completed),
-        ({"health_status": 0, "fail_status": 503, "fail_times": 2}, lambda: 0),
-        ({"fail_status": 0, "hang_after": 1}, lambda: 0),
+    await turn(endpoint, health_status=503)
+    with pytest.raises(EnoughError):
+        await watchdog.watch(lambda: 1, completed)
+    for switch in (
+        {"health_status": 0, "fail_status": 503, "fail_times": 2},
+        {"fail_status": 0, "hang_after": 1},
     ):
         await turn(endpoint, **switch)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(watchdog.watch(lambda: 1, counter), 1.5)
-    assert looks > 10
+            await asyncio.wait_for(watchdog.watch(lambda: 1, lambda: 0), 1.5)
     await deployment.stop()
+
+
+class EnoughError(Exception):
+    """A test has seen enough looks."""
 
 
 async def turn(endpoint: Endpoint, **switches: int) -> None:

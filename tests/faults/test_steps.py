@@ -19,7 +19,6 @@ from tests.faults.test_durability import stop_after
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(240)
 TASKS: dict[str, Any] = {
     "tool": {"params": {"n": 6, "calls": 4}, "repeats": 2},
     "cells": {"params": {"n": 4, "calls": 3}},

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from evalkit.store.layout import RunFolder
 
-pytestmark = pytest.mark.timeout(120)
+LONG = pytest.mark.long
 FULL = "No space left on device"
 READ_ONLY = "Read-only file system"
 
@@ -110,7 +110,7 @@ def problems(place: Place) -> list[str]:
 # full and read-only
 
 
-@pytest.mark.parametrize("pages", [0, 6, 16, 30, 60])
+@pytest.mark.parametrize("pages", [0, 30, *(pytest.param(n, marks=LONG) for n in (6, 16, 60))])
 def test_really_full_disk(
     place: Place, undisturbed: dict[str, Any], server: Server, pages: int
 ) -> None:
@@ -296,8 +296,14 @@ def twice(lines: list[bytes], at: int) -> list[bytes]:
 DAMAGE: list[Callable[[list[bytes], int], list[bytes]]] = [bit_flip, zeros, half_line, alien, twice]
 
 
-@pytest.mark.parametrize("where", ["middle", "end"])
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    [
+        *((damage, "middle") for damage in DAMAGE),
+        (half_line, "end"),
+        *(pytest.param(d, "end", marks=LONG) for d in DAMAGE if d is not half_line),
+    ],
+)
 def test_damaged_line(
     worked: Place,
     undisturbed: dict[str, Any],

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(180)
 STEPS = ("step-1", "step-2", "step-10")
 TASKS: dict[str, Any] = {"addition": {"params": {"n": 20, "digits": 6}}}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 SERVED_NAME = "demo"
-START_TIMEOUT_S = 400
+START_TIMEOUT_S = 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def vllm_serving(**changes: Any) -> VllmServing:
         # Long answers: the model has no positions, so the length of its training binds nobody.
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
         "dtype": "float32",
-        "max_model_len": 2048,
+        "max_model_len": 32_768,
         # vLLM's CPU build fails on Mamba prompts above 256 tokens with it.
         "enable_prefix_caching": False,
         "reasoning_parser": "deepseek_r1",

@@ -6,7 +6,6 @@ is sent, parsed, run, judged and written fits together.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -18,18 +17,16 @@ import pytest
 import yaml
 import zstandard
 
-from evalkit.serving.deployment import make_deployment
 from evalkit.store.layout import RunFolder
 from tests.faults.harness import finish, wait_for
 from tests.integration.conftest import START_TIMEOUT_S, vllm_serving
-from tests.unit.serving.support import make_context, make_plan
 from tests.unit.vectors import SHARED, TESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from evalkit.serving.endpoint import Endpoint
+    from tests.integration.conftest import VllmServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(START_TIMEOUT_S + 300)]
 
@@ -70,16 +67,11 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def endpoint(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """A vLLM with room for the longest prompt."""
-    plan = make_plan(vllm_serving(max_model_len=32_768), model=str(demo_checkpoint), name="demo")
-    deployment = make_deployment(plan, make_context(tmp_path_factory.mktemp("vllm")))
-    endpoint = asyncio.run(deployment.start())
-    try:
-        yield endpoint
-    finally:
-        asyncio.run(deployment.stop())
+@pytest.fixture
+def endpoint(vllm_server: VllmServer) -> Endpoint:
+    """The vLLM of all tests has room for the longest prompt."""
+    assert vllm_server.facts.max_model_len == 32_768
+    return vllm_server.endpoint
 
 
 def write_recipe(folder: Path, endpoint: Endpoint, **changes: Any) -> Path:
@@ -149,7 +141,7 @@ def check_complete(run: RunFolder) -> None:
 
 
 def test_every_benchmark_and_a_kill(endpoint: Endpoint, tmp_path: Path) -> None:
-    """A run that is killed at any depth and run again gives what an undisturbed one gives."""
+    """A run that is killed in the middle and run again gives what an undisturbed one gives."""
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     recipe = write_recipe(tmp_path / "whole", endpoint)
@@ -159,8 +151,7 @@ def test_every_benchmark_and_a_kill(endpoint: Endpoint, tmp_path: Path) -> None:
     check_complete(whole)
     recipe = write_recipe(tmp_path / "killed", endpoint)
     killed = RunFolder(tmp_path / "killed" / "runs" / "all")
-    for size in (2_000, 90_000):  # bytes of journals: early, and in the middle
-        kill_at(size, start(recipe, endpoint), killed)
+    kill_at(written(whole) // 2, start(recipe, endpoint), killed)
     finish(start(recipe, endpoint), 10)
     check_complete(killed)
     differing = [name for name in TASKS if samples_of(killed, name) != samples_of(whole, name)]
@@ -168,8 +159,8 @@ def test_every_benchmark_and_a_kill(endpoint: Endpoint, tmp_path: Path) -> None:
 
 
 def kill_at(size: int, process: subprocess.Popen[str], run: RunFolder) -> None:
-    """SIGKILL once the journals have so many bytes, or nothing where it has ended before."""
-    wait_for(lambda: written(run) > size or process.poll() is not None)
+    """SIGKILL once the journals have so many bytes."""
+    wait_for(lambda: written(run) > size, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -179,6 +170,7 @@ def written(run: RunFolder) -> int:
     return sum(path.stat().st_size for path in (run.root / "journal").rglob("*.jsonl"))
 
 
+@pytest.mark.long
 def test_judge_that_evalkit_serves(
     endpoint: Endpoint, demo_checkpoint: Path, tmp_path: Path
 ) -> None:

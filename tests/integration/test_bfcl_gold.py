@@ -96,7 +96,6 @@ def count_right(results: dict[str, Any]) -> tuple[int, int]:
     return round(results["metrics"]["pass@1"]["accuracy"] * entries), int(entries)
 
 
-@pytest.mark.timeout(300)
 def test_a_gold_answer_of_each_category_is_right_and_a_wrong_one_is_not(tmp_path: Path) -> None:
     """Through the real loop: a request that the endpoint does not expect would fail, and be missing."""
     recording = tmp_path / "web.jsonl"

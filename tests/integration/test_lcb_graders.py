@@ -27,7 +27,6 @@ from tests.unit.vectors import TESTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.timeout(180)
 
 GRADERS: tuple[Grader, ...] = ("ns-compat", "official", "strict-subprocess")
 SUM = "3\n1 2 3\n"
@@ -203,7 +202,8 @@ def hunt():
         for line in Path("/proc/self/maps").read_text().splitlines():
             span, rights = line.split()[:2]
             start, stop = (int(number, 16) for number in span.split("-"))
-            if "r" in rights and "[v" not in line:
+            # The code of libraries is in no page that anybody could have written to.
+            if "r" in rights and ("w" in rights or ".so" not in line) and "[v" not in line:
                 memory.seek(start)
                 try:
                     if holds(memory.read(stop - start)):
@@ -211,13 +211,18 @@ def hunt():
                 except OSError:
                     continue
     return False
-print(hunt())
+print(input() != "y" and hunt())
 """
 
 
-@pytest.mark.parametrize("by", GRADERS)
+@pytest.mark.parametrize(
+    "by", ["ns-compat", pytest.param("official", marks=pytest.mark.long), "strict-subprocess"]
+)
 def test_expected_outputs_are_nowhere(pool: SandboxPool, by: Grader) -> None:
-    """Files and memory of the process hold no expected output; an input is found by the same hunt."""
+    """Files and memory of the process hold no expected output; an input is found by the same hunt.
+
+    The output that is hunted for is the second test's, which does not hunt again.
+    """
     here = judge(pool, HUNT, [SECRET], ["True"], by=by)
     assert here.code is ResultCode.PASSED, here
     away = judge(pool, HUNT, ["x", "y"], ["False", SECRET], by=by)

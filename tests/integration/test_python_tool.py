@@ -29,7 +29,7 @@ from evalkit.report.frames import iter_samples
 from evalkit.scoring.sandbox import SessionPool, find_sandbox
 from evalkit.store.layout import RunFolder
 from evalkit.store.records import CallRecord, Outcome, StepRecord
-from tests.faults.harness import journaled
+from tests.faults.harness import journaled, wait_for
 from tests.integration.test_kill_and_resume import KEY, finish, journal_lines, start
 
 if TYPE_CHECKING:
@@ -165,9 +165,7 @@ def test_killed_and_resumed(vllm_server: VllmServer, tmp_path: Path) -> None:
     finish(start(recipe, "quiet", vllm_server))
     quiet, killed = (RunFolder(tmp_path / "runs" / name) for name in ("quiet", "killed"))
     process = start(recipe, "killed", vllm_server)
-    while journal_lines(killed) < 20:
-        assert process.poll() is None, "the run ended before it could be killed"
-        os.sched_yield()
+    wait_for(lambda: journal_lines(killed) >= 20, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = len(made(killed, CallRecord))

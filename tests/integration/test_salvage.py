@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 TAGS = ("<think>", "</think>")
 INTERVAL = 64
-LONG = Generation(temperature=0, max_tokens=1800, extra_body={"ignore_eos": True})
+LENGTH = 800
+"""Tokens of a long answer: a dozen chunks."""
+LONG = Generation(temperature=0, max_tokens=LENGTH, extra_body={"ignore_eos": True})
 PENALISED = LONG.model_copy(update={"presence_penalty": 1.0})
 
 
@@ -167,7 +169,7 @@ async def test_interrupted_twice(vllm_server: VllmServer, generation: Generation
     assert [answer.reply for answer in answers] == expected
     places = [[each.at for each in answer.continued] for answer in answers]
     assert any(places)
-    assert all(0 < at < 1800 for each in places for at in each)
+    assert all(0 < at < LENGTH for each in places for at in each)
     assert all(each == sorted(set(each)) for each in places)
 
 
@@ -181,7 +183,7 @@ async def test_worker_that_dies(vllm_server: VllmServer) -> None:
             await asyncio.wait([call], timeout=0.01)
         call.cancel()
         await asyncio.wait([call])
-    has_all = memory.count == 1800  # they came in one burst, before we could look
+    has_all = memory.count == LENGTH  # they came in one burst, before we could look
     assert has_all or memory.saved % INTERVAL == 1, "the first token, then whole chunks"
     async with CallClient(target(vllm_server), Client(), SYSTEM_CLOCK) as client:
         answer = await client.call(request, TAGS, memory)
@@ -254,12 +256,12 @@ async def test_penalty_that_begins_anew_shows(vllm_server: VllmServer) -> None:
     async with CallClient(there, Client(), SYSTEM_CLOCK) as client:
         expected = (await client.call(request, TAGS, memory)).reply
     assert memory.chain is not None
-    assert memory.count == 1800
+    assert memory.count == LENGTH
     begun = TokenChain()
     begun.begin(memory.chain.prompt.tolist())
-    begun.add(memory.chain.tokens.tolist()[:700])
+    begun.add(memory.chain.tokens.tolist()[: LENGTH // 2])
     body = orjson.loads(request.payload)
-    fields = continuation(body, begun, 1100, None)
+    fields = continuation(body, begun, LENGTH // 2, None)
     texts = []
     async with Transport(there, limit=4, timeout_s=60) as transport:
         for own in (fields, {k: v for k, v in fields.items() if k != "vllm_xargs"}):

@@ -16,7 +16,13 @@ import aiohttp
 import psutil
 import pytest
 
+from evalkit.client.calls import CallClient
+from evalkit.client.preflight import preflight
+from evalkit.client.request import RequestBuilder
+from evalkit.client.target import Target
+from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import ServerStartError
+from evalkit.recipe.schema import Client, Generation
 from evalkit.recipe.serving import ExternalServing
 from evalkit.serving.deployment import make_deployment
 from evalkit.serving.ready import IdentityError
@@ -52,8 +58,37 @@ async def test_endpoint_answers(vllm_server: VllmServer) -> None:
     status, body = await post(vllm_server.endpoint, "chat/completions", chat(max_tokens=8))
     assert status == 200
     assert body["usage"]["completion_tokens"] <= 8
-    assert vllm_server.endpoint.max_model_len == 2048
+    assert vllm_server.endpoint.max_model_len == 32_768
     assert vllm_server.deployment.failure() is None
+
+
+@pytest.mark.parametrize("context", [[], [5], [5, 17, 40, 9, 33, 12, 60, 21, 8, 44]])
+async def test_loglikelihood(vllm_server: VllmServer, context: list[int]) -> None:
+    """What is kept of a text's likelihood is what vLLM's own log-probabilities of a prompt come to:
+    of tokens that the model chose itself, and of others."""
+    endpoint = vllm_server.endpoint
+    asked = {"model": SERVED_NAME, "prompt": context or [5], "max_tokens": 4, "temperature": 0}
+    status, said = await post(endpoint, "completions", asked | {"return_token_ids": True})
+    assert status == 200
+    chosen = said["choices"][0]["token_ids"]
+    target = Target(endpoint.base_url, SERVED_NAME, endpoint.request_headers())
+    builder = RequestBuilder(Generation(temperature=1.0, repetition_penalty=1.5), SERVED_NAME)
+    async with CallClient(target, Client(), SYSTEM_CLOCK) as client:
+        for continuation in (chosen, [*chosen[:-1], 7], [7, 7, 7]):
+            prompt = [*context, *continuation]
+            exact = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+            _, body = await post(endpoint, "completions", asked | exact)
+            start = max(1, len(context))
+            given = body["choices"][0]["prompt_logprobs"][start:]
+            own = [each[str(token)] for each, token in zip(given, prompt[start:], strict=True)]
+            request = builder.loglikelihood(context, continuation)
+            reply = (await client.call(request, None)).reply
+            assert reply.logprobs is not None
+            assert reply.logprobs["sum"] == pytest.approx(sum(each["logprob"] for each in own))
+            assert reply.logprobs["is_greedy"] == all(each["rank"] == 1 for each in own)
+            if continuation is chosen and context:
+                assert reply.logprobs["is_greedy"]
+    await preflight(target, builder.loglikelihood([5], [6]), task="likely")
 
 
 async def test_key_is_needed_and_unseen(vllm_server: VllmServer) -> None:
@@ -122,7 +157,6 @@ async def test_vllm_as_an_external_endpoint(vllm_server: VllmServer, tmp_path: P
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(300)
 async def test_checkpoint_that_cannot_be_loaded(demo_checkpoint: Path, tmp_path: Path) -> None:
     """vLLM's death comes back at once, with its last lines and a cause that names config.json."""
     broken = tmp_path / "broken"
@@ -155,7 +189,6 @@ asyncio.run(main())
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(300)
 async def test_vllm_ends_with_a_killed_parent(demo_checkpoint: Path, tmp_path: Path) -> None:
     """After kill -9 of evalkit while the engine core loads, no process of vLLM is left."""
     parent = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A real Slurm for the tests of this folder, started once for the session.
+"""A real Slurm for the tests of this folder, started once for the session, or for each process of it.
 
 `slurm_cluster` is shared by all tests: they must leave the nodes up and the queue as they found
 it. `launch_cluster` starts further ones. Without root or the packages the tests fail, on purpose:
@@ -134,10 +134,17 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
         yield launch("--nodes", "4", "--gpus", "4")
 
 
+@pytest.fixture(scope="module")
+def warning_cluster() -> Iterator[SlurmCluster]:
+    """One node with one GPU; who is preempted there gets the signal that his job asked for."""
+    with _clusters() as launch:
+        yield launch("--nodes", "1", "--gpus", "1", "--preempt-signal")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests of this folder need Slurm, and more time than the default."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slurm)
             if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(300))
+                item.add_marker(pytest.mark.timeout(600))

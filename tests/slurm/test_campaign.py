@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from tests.slurm.conftest import SlurmCluster
 
 SEED = 5
+FEW = [
+    "slurm: preempted by an urgent job",
+    "server: kill -9",
+    "worker: SIGKILL, resume",
+    "slurm: node dies",
+]
+"""The others have tests of their own with a real worker: cancel, requeue, warning, late replicas."""
+ALL = [fault.name for fault in SLURM_CATALOGUE.values() if not fault.slow]
 
 
 @pytest.mark.timeout(900)
-def test_every_fault_of_slurm(launch_cluster: Callable[..., SlurmCluster], tmp_path: Path) -> None:
-    """All but the two slow ones, once each: artifacts as undisturbed, nothing finished paid twice."""
-    kinds = [fault.name for fault in SLURM_CATALOGUE.values() if not fault.slow]
+@pytest.mark.parametrize(
+    "kinds", [pytest.param(FEW, id="few"), pytest.param(ALL, id="all", marks=pytest.mark.long)]
+)
+def test_faults_of_slurm(
+    launch_cluster: Callable[..., SlurmCluster], tmp_path: Path, kinds: list[str]
+) -> None:
+    """Some, or all but the two slow ones: artifacts as undisturbed, nothing finished paid twice."""
     cluster = launch_cluster(*OPTIONS)
     outcomes = play_real(cluster, tmp_path, "fault server", kinds, SEED, print)
     played = [fault.kind for outcome in outcomes for fault in outcome.injected]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from tests.slurm.conftest import SlurmCluster
 
-pytestmark = pytest.mark.timeout(240)
 SLACK_S = 60.0
 """For the epilog, and for a machine with two cores that plays four nodes."""
 

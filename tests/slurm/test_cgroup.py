@@ -40,7 +40,6 @@ def _has_groups() -> None:
         pytest.skip(f"no control groups of version 1: {', '.join(missing)}")
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.long
 def test_faults_in_control_groups(
     launch_cluster: Callable[..., SlurmCluster], tmp_path: Path

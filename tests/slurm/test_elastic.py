@@ -25,7 +25,6 @@ def run(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ServedRun]:
     served.cancel()
 
 
-@pytest.mark.timeout(300)
 def test_fast_replicas_join_a_slow_one(run: ServedRun) -> None:
     """Two that join do what is free, end and leave their nodes while the slow one works on; the one
     gather waits for all of them."""
@@ -60,7 +59,6 @@ def test_fast_replicas_join_a_slow_one(run: ServedRun) -> None:
     assert len([job for job in read_jobs(run.folder) if job.role == "gather"]) == 1
 
 
-@pytest.mark.timeout(300)
 def test_replicas_join_behind_a_gather_that_started(run: ServedRun) -> None:
     """Replicas that were cancelled by hand leave a gather: one that joins then is gathered for too."""
     first, gather = run.submit("--hang-after 3").jobs

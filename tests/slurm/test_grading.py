@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.jobs import read_jobs
 from tests.faults.harness import Place, Server, finish, serving, wait_for
@@ -27,10 +25,9 @@ CLIENT = {"parallelism": 4, "max_retries": 0, "retry_budget_s": 1}
 
 
 def graded_recipe(place: Place, judge: Server) -> Path:
-    """Two replicas with servers of their own, and a judge that is there already."""
+    """A replica with a server of its own, and a judge that is there already."""
     cluster: dict[str, Any] = {
         "executor": "slurm",
-        "replicas": 2,
         "time_min": 10,
         "mem": "400MB",
         "gather": {"mem": "2GB", "cpus-per-task": 1},
@@ -39,7 +36,6 @@ def graded_recipe(place: Place, judge: Server) -> Path:
     return place.command(cluster=cluster, tasks=BOTH, judges=judged_by(judge), client=CLIENT)
 
 
-@pytest.mark.timeout(400)
 def test_job_behind_the_replicas_grades(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """A judge that fails costs no answer: the same submit again sends one job, which only grades."""
     place = Place(tmp_path)
@@ -61,7 +57,6 @@ def test_job_behind_the_replicas_grades(slurm_cluster: SlurmCluster, tmp_path: P
     assert "nothing is owed" in place.evalkit("submit", recipe)
 
 
-@pytest.mark.timeout(400)
 def test_grading_goes_on_after_its_time_limit(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """Warned of its limit the job drains and requeues itself; no call of the judge is made twice."""
     place = Place(tmp_path)

@@ -263,7 +263,6 @@ def test_a_command_starts_its_own_parts(slurm_cluster: SlurmCluster, tmp_path: P
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(420)
 def test_vllm_over_two_nodes(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """One copy of the model, split over two nodes: it answers, the run is complete, nothing is left."""
     serving = {

@@ -227,17 +227,14 @@ def test_a_site_without_requeue_is_told_so(make_run: Callable[..., Run]) -> None
 
 @pytest.mark.parametrize(("grace_time", "signals"), [("0", None), ("20", ["SIGUSR2"])])
 def test_preemption_with_a_warning_is_no_failure(
-    launch_cluster: Callable[..., SlurmCluster],
-    tmp_path: Path,
-    grace_time: str,
-    signals: list[str] | None,
+    warning_cluster: SlurmCluster, tmp_path: Path, grace_time: str, signals: list[str] | None
 ) -> None:
     """A preempted job drains, is requeued once, leaves no failed result, and goes on.
 
     Without a grace time USR2 and TERM come together, and either may be seen first.
     """
-    options = ("--nodes", "1", "--gpus", "1", "--preempt-signal", "--grace-time", grace_time)
-    cluster = launch_cluster(*options)
+    cluster = warning_cluster
+    cluster.run("scontrol", "update", "PartitionName=low", f"GraceTime={grace_time}")
     plan = make_plan(serving=VllmServing(gpus=1, secrets=("MY_KEY",)))
     run = Run(cluster, write_run(tmp_path / "out" / "demo", plan), plan)
     job = run.submit(partition="low").jobs[0].job_id
@@ -260,7 +257,6 @@ def test_preemption_with_a_warning_is_no_failure(
     assert job in run.cancel()
 
 
-@pytest.mark.timeout(400)
 def test_a_run_from_submit_to_results(make_run: Callable[..., Run]) -> None:
     """Two replicas serve, work and end; the gather writes results; nothing is owed any more."""
     serving = CommandServing(

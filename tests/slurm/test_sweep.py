@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.slurm.conftest import SlurmCluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture

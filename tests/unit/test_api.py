@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +21,6 @@ from tests.builders import answer_all
 from tests.unit.cli.conftest import RECIPE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from evalkit.recipe.load import LoadedRecipe
 
 
@@ -109,6 +108,26 @@ def test_gathered_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(frame) == 8
     assert set(frame["repeat"]) == {0, 1}
     assert set(frame["outcome"]) == {"ok"}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_export(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the command does it: the same files, options and errors; another profile's results lie apart."""
+    run.gather()
+    assert run.export("csv") == [
+        str(run.folder.root / "exports" / "csv" / name) for name in ("metrics.csv", "addition.csv")
+    ]
+    with pytest.raises(StoreError, match="there are no results") as missing:
+        run.export("csv", profile="fixed")
+    assert missing.value.hint == f"`evalkit score {run.folder.root} --profile fixed` makes them."
+    run.score(profile="fixed")
+    own = Path(run.export("csv", profile="fixed")[0])
+    assert own == run.folder.root / "exports" / "csv-fixed" / "metrics.csv"
+    assert f"{run.plan.run_id}-fixed," in own.read_text()
+    with pytest.raises(UsageError, match="--offline has no effect on an export to csv"):
+        run.export("csv", offline=True)
+    with pytest.raises(UsageError, match="no kind of export is called 'excel'"):
+        run.export("excel")
     assert capsys.readouterr() == ("", "")
 
 

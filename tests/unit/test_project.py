@@ -19,7 +19,7 @@ import yaml
 import evalkit
 from evalkit import errors
 from evalkit.benchmarks.contract import BenchmarkParams, Score, Solution
-from evalkit.benchmarks.registry import benchmark_names
+from evalkit.benchmarks.registry import benchmark_names, harness_names, is_harness_task
 from evalkit.cli.parser import build_parser
 from evalkit.recipe.load import load_recipe
 from evalkit.shipped import shipped_templates
@@ -191,7 +191,9 @@ def test_recipes_in_pages_are_valid(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     recipe = load_recipe(path, env={}).recipe
     benchmarks = {task.benchmark or name for name, task in recipe.tasks.items()}
-    assert benchmarks <= set(benchmark_names())
+    of_harnesses = {name for name in benchmarks if is_harness_task(name)}
+    assert benchmarks - of_harnesses <= set(benchmark_names())
+    assert {name.partition("/")[0] for name in of_harnesses} <= set(harness_names())
     assert {recipe.cluster.get("template", "default")} <= set(shipped_templates())
 
 

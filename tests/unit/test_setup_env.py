@@ -30,7 +30,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     commands: list[list[str]] = []
     monkeypatch.setattr(module, "run", lambda command, _env=None: commands.append([*command]))
     monkeypatch.setattr(module, "missing_packages", lambda _extras: [])
-    module.__dict__["commands"] = commands
+    compiled: list[Path] = []
+    module.__dict__.update(commands=commands, compiled=compiled, compiles=module.compile_packages)
+    monkeypatch.setattr(module, "compile_packages", compiled.append)
     return module
 
 
@@ -60,6 +62,22 @@ def test_cpu_build_of_torch_comes_first(script: ModuleType, tmp_path: Path) -> N
     assert companions[-3:] == ["torchvision", "torchaudio", "torchcodec"]
 
 
+def test_what_pip_leaves_is_compiled(script: ModuleType, tmp_path: Path) -> None:
+    """pip is told not to compile; the code is compiled all the same, beside what is no Python."""
+    venv = tmp_path / "venv"
+    script.setup(make_venv(venv), frozenset({"cpu", "ifbench", "test"}))
+    pip = [command for command in script.commands if "install" in command]
+    assert len(pip) == 3
+    assert all("--no-compile" in command for command in pip)
+    (venv / "bin" / "python").unlink()
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    (venv / "lib").mkdir()
+    (venv / "lib" / "good.py").write_text("x = 1\n")
+    (venv / "lib" / "template.py").write_text("x = {{ value }\n")
+    script.compiles(venv)
+    assert [path.name.split(".")[0] for path in venv.rglob("*.pyc")] == ["good"]
+
+
 def test_second_run_does_nothing(script: ModuleType, tmp_path: Path) -> None:
     """What is installed is not installed again, nor is a part of it."""
     venv = make_venv(tmp_path / "venv")
@@ -67,6 +85,7 @@ def test_second_run_does_nothing(script: ModuleType, tmp_path: Path) -> None:
     script.commands.clear()
     script.setup(venv, frozenset({"test"}))
     assert script.commands == []
+    assert script.compiled == [venv]
 
 
 def test_extras_add_up(script: ModuleType, tmp_path: Path) -> None:

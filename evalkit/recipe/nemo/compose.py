@@ -52,6 +52,19 @@ def refuse_rewrite(data: Any, origin: str) -> None:
         )
 
 
+def refuse_group(data: Any, origin: str) -> None:
+    """Raise RecipeError for a file that a launcher's `defaults` list names: a part, told by its `type` or by
+    its own `defaults` beside no section of a whole configuration."""
+    if not isinstance(data, dict) or any(key in data for key in (*RECIPE_KEYS, "evaluation")):
+        return
+    if isinstance(data.get("type"), str) or ("defaults" in data and not is_nemo(data)):
+        raise RecipeError(
+            f"{origin}: a part of launcher configurations, which names no task",
+            hint="A configuration names it in its `defaults` list (- deployment: vllm, - execution: local); "
+            "evalkit has the launcher's parts by these names.",
+        )
+
+
 def is_default(place: str | None) -> bool:
     """Whether a key was given by a group, not by the file or the command line."""
     return place is None or place.startswith(DEFAULTS)

@@ -8,6 +8,7 @@ from evalkit.recipe.nemo.env_vars import Variable, read_variables
 from evalkit.recipe.nemo.judges import PARAMS
 from evalkit.recipe.nemo.lm_eval_task import LmEvalTaskReader
 from evalkit.recipe.nemo.task import GLOBAL, SAMPLING, TaskReader, refuse_command
+from evalkit.recipe.nemo.wheel_task import WheelTaskReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 def read_evaluation(source: Source, draft: Draft, chosen: Sequence[Chosen]) -> None:
     """All chosen tasks, and what they have in common."""
     _common(source, draft)
-    readers = [
-        (LmEvalTaskReader if each.target.is_lm_eval else TaskReader)(source, draft, each)
-        for each in chosen
-    ]
+    readers = [_reader(each)(source, draft, each) for each in chosen]
     for reader in readers:
         reader.read()
     if readers:
@@ -32,6 +30,13 @@ def read_evaluation(source: Source, draft: Draft, chosen: Sequence[Chosen]) -> N
     for key in ("pre_cmd", "post_cmd"):
         refuse_command(source, ("evaluation", key))
     _variables(source, draft, chosen)
+
+
+def _reader(chosen: Chosen) -> type[TaskReader | LmEvalTaskReader]:
+    """What reads a task's settings, by who runs it."""
+    if chosen.target.is_lm_eval:
+        return LmEvalTaskReader
+    return WheelTaskReader if chosen.target.is_wheel else TaskReader
 
 
 def _common(source: Source, draft: Draft) -> None:

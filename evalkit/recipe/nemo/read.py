@@ -20,6 +20,7 @@ from evalkit.recipe.nemo.reasons import reason_of
 from evalkit.recipe.nemo.source import Note, Source
 from evalkit.recipe.nemo.task import GLOBAL, Chosen
 from evalkit.recipe.nemo.tasks import TaskName, similar, understand
+from evalkit.recipe.nemo.wheel_task import why_no_wheel_task
 from evalkit.recipe.problems import recipe_error
 from evalkit.recipe.shorthand import model_name
 
@@ -146,6 +147,9 @@ def _why_not(source: Source, index: int, name: TaskName) -> str | None:
     """Why a task is not available, null where it is."""
     if name.target is None:
         return name.reason
+    if name.target.is_wheel:
+        own = ("evaluation", "tasks", index, "nemo_evaluator_config")
+        return why_no_wheel_task(source, (GLOBAL, own))
     args = source.peek("evaluation", "tasks", index, *ARGS)
     if isinstance(args, str) and parse_args(args).python and name.target.with_python is None:
         return f"evalkit has {name.target.benchmark} without a Python tool alone"

@@ -67,10 +67,7 @@ class TaskReader:
 
     def read(self) -> None:
         """The whole task."""
-        for key in ("name", "endpoint_type"):
-            value = self._source.get(*self._chosen.root, key)
-            if key == "endpoint_type" and value not in (None, "chat"):
-                self._source.problem((*self._chosen.root, key), "evalkit asks chat endpoints alone")
+        self._endpoint()
         self._source.problems += [
             problem
             for problem in extra_problems(self._source.document, (*self._own, *EXTRA))
@@ -87,6 +84,12 @@ class TaskReader:
         self._adapter()
         self._judge()
         self._rest()
+
+    def _endpoint(self) -> None:
+        for key in ("name", "endpoint_type"):
+            value = self._source.get(*self._chosen.root, key)
+            if key == "endpoint_type" and value not in (None, "chat"):
+                self._source.problem((*self._chosen.root, key), "evalkit asks chat endpoints alone")
 
     def parallelism(self) -> int:
         """Requests in flight that the file asks for."""

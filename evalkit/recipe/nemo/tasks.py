@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 NEMO_SKILLS = "nemo_skills"
 LM_EVAL = "lm-evaluation-harness"
+SIMPLE_EVALS = "simple_evals"
+WHEELS: Mapping[str, str] = {SIMPLE_EVALS: "nvidia-simple-evals"}
+"""Harnesses of which evalkit runs the wheel, which has their tasks under the same names."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Target:
     """More parameters of the benchmark."""
     judge: Mapping[str, str] = field(default_factory=dict)
     """The judge where the file names none: its url and model_id."""
-
+    is_wheel: bool = False
+    """It is run by the wheel of its harness, which takes the file's settings as they are."""
     is_lm_eval: bool = False
     """A task of lm-evaluation-harness, which has its settings elsewhere."""
 
@@ -102,6 +106,9 @@ class TaskName:
     def target(self) -> Target | None:
         """The benchmark for it, null where evalkit has none."""
         found = [TARGETS[h, self.name] for h in self.harnesses if (h, self.name) in TARGETS]
+        if not found and len(self.harnesses) == 1 and self.harnesses[0] in WHEELS:
+            wheel = WHEELS[self.harnesses[0]]
+            return Target(f"{wheel}/{self.name}", self.name, is_wheel=True)
         if not found and LM_EVAL in self.harnesses:
             return lm_eval_targets().get(self.name)
         return found[0] if found else None
@@ -113,6 +120,12 @@ class TaskName:
             return REASONS[self.name]
         if len(self.harnesses) == 1 and self.harnesses[0] in HARNESS_REASONS:
             return HARNESS_REASONS[self.harnesses[0]]
+        wheels = [each for each in self.harnesses if each in WHEELS]
+        if wheels:
+            return (
+                f"{' and '.join(self.harnesses)} have a task of this name: write {wheels[0]}.{self.name} "
+                "for the one that evalkit has"
+            )
         return f"evalkit has no counterpart to this task of {' or '.join(self.harnesses)}"
 
 

@@ -67,7 +67,7 @@ def export_inspect(run: ExportedRun, dest: Path) -> list[Path]:
     written = []
     for task in run.tasks:
         writer = _Writer(log, model, score, run, task)
-        path = dest / f"{task.name}_{run.plan.run_id}.eval"
+        path = dest / f"{task.name}_{run.run_id}.eval"
         with tempfile.TemporaryDirectory() as folder:
             # Inspect writes in place: a reader must find the old log or the new one
             made = Path(folder) / path.name
@@ -105,11 +105,11 @@ class _Writer:
     def _spec(self) -> Any:
         results, plan = self._task.results, self._task.plan
         data, settings = results.provenance.data, results.settings
-        name = f"{self._run.plan.run_id}-{self._task.name}"
+        name = f"{self._run.run_id}-{self._task.name}"
         generation = {key: settings.generation.get(key) for key in GENERATION}
         return self._log.EvalSpec(
             eval_id=name,
-            run_id=self._run.plan.run_id,
+            run_id=self._run.run_id,
             task_id=name,
             created=self._created,
             task=self._task.name,
@@ -172,7 +172,7 @@ class _Writer:
         if "messages" not in line:
             return WITHHELD.format(line.get("messages_sha256"))
         asked = await self._model.messages_from_openai(line["messages"])
-        name = f"{self._run.plan.run_id}-{self._task.name}-{line['sample']}"
+        name = f"{self._run.run_id}-{self._task.name}-{line['sample']}"
         return [
             message.model_copy(update={"id": f"{name}-message-{number}"})
             for number, message in enumerate(asked)
@@ -180,7 +180,7 @@ class _Writer:
 
     def _sample(self, line: Mapping[str, Any], asked: Any) -> Any:
         usage = self._usage(line["usage"])
-        name = f"{self._run.plan.run_id}-{self._task.name}-{line['sample']}-{line['repeat']}"
+        name = f"{self._run.run_id}-{self._task.name}-{line['sample']}-{line['repeat']}"
         answer = self._answer(line).model_copy(update={"id": f"{name}-answer"})
         messages = [*([] if isinstance(asked, str) else asked), answer]
         choice = self._model.ChatCompletionChoice(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from evalkit.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -41,8 +43,12 @@ KINDS = {
 def export_run(run: ExportedRun, kind: str, options: ExportOptions) -> list[str]:
     """Export; says what was written or where it was sent.
 
-    Raises UsageError for an option without effect or a package that is missing, StoreError.
+    Raises UsageError for an unknown kind, an option without effect or a package that is missing, StoreError.
     """
+    if kind not in KINDS:
+        raise UsageError(
+            f"no kind of export is called {kind!r}", hint=f"Kinds: {', '.join(KINDS)}."
+        )
     options.refuse_unheard(kind, KINDS[kind].heard)
     dest = (options.dest or run.folder.exports(kind)).absolute()
     if kind == "wandb":

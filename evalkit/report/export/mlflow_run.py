@@ -74,7 +74,7 @@ def _experiment(client: Any, name: str) -> str:
 
 
 def _find_or_create(client: Any, experiment: str, run: ExportedRun) -> str:
-    run_id = run.plan.run_id
+    run_id = run.run_id
     found = client.search_runs([experiment], filter_string=f"tags.`{RUN_ID}` = '{run_id}'")
     if found:
         return str(found[0].info.run_id)
@@ -82,7 +82,7 @@ def _find_or_create(client: Any, experiment: str, run: ExportedRun) -> str:
         experiment,
         start_time=_milliseconds(run),
         tags={RUN_ID: run_id, "evalkit.version": evalkit.__version__},
-        run_name=run.plan.run,
+        run_name=run.title,
     )
     return str(created.info.run_id)
 

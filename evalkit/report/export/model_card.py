@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import UsageError
 from evalkit.report.export.packages import need
-from evalkit.report.export.source import PARTIAL
+from evalkit.report.export.source import PARTIAL, export_id
 from evalkit.store.publish import publish
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def _eval_result(hub: Any, run: ExportedRun, task: ExportedTask) -> Any:
         task_name="Text Generation",
         dataset_type=data.source,
         dataset_name=f"{task.name} ({PARTIAL})" if task.is_partial else task.name,
-        dataset_config=task.name,  # two tasks of one data set would be taken for one of two metrics
+        dataset_config=export_id(
+            task.folder, task.name
+        ),  # two tasks of one data set would be taken for one of two metrics
         dataset_revision=data.revision,
         dataset_args={
             "benchmark": results.benchmark,
@@ -76,7 +78,7 @@ def _about(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:
     about: dict[str, Any] = {
         "unit": "percent" if headline.is_share else "number",
         "complete": task.results.complete,
-        "run_id": run.plan.run_id,
+        "run_id": run.run_id,
         "fingerprint": settings.fingerprint,
         "differs_from_profile": [each.key for each in settings.differs_from_profile],
     }
@@ -93,7 +95,7 @@ def _is_ours(found: Any, run: ExportedRun, results: list[Any]) -> bool:
     args = found.metric_args or {}
     names = {each.dataset_name.removesuffix(f" ({PARTIAL})") for each in results}
     named = found.dataset_name.removesuffix(f" ({PARTIAL})")
-    return isinstance(args, dict) and args.get("run_id") == run.plan.run_id and named in names
+    return isinstance(args, dict) and args.get("run_id") == run.run_id and named in names
 
 
 def _read_card(hub: Any, path: Path) -> Any:

@@ -196,8 +196,8 @@ def _summary(run: ExportedRun, dest: Path) -> Mapping[str, Any]:
     for task in run.tasks:
         index = [each.name for each in run.plan.tasks].index(task.name)
         entry = {
-            "invocation_id": run.plan.run_id,
-            "job_id": f"{run.plan.run_id}.{index}",
+            "invocation_id": run.run_id,
+            "job_id": f"{run.run_id}.{index}",
             "harness": HARNESS,
             "container": None,
             "scores": task.metrics(),

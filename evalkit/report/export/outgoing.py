@@ -94,7 +94,7 @@ def run_settings(run: ExportedRun) -> dict[str, Any]:
     }
     model = plan.model.model_dump(mode="json", exclude_none=True)
     settings: dict[str, Any] = masked(
-        {"run": plan.run, "run_id": plan.run_id, "recipe": plan.recipe, "model": model}
+        {"run": plan.run, "run_id": run.run_id, "recipe": plan.recipe, "model": model}
         | {"fingerprint": plan.fingerprint, "tasks": tasks}
     )
     return settings

@@ -6,7 +6,7 @@ another plan: a folder that was copied together would export one run's scores un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,22 @@ from evalkit.errors import IncompleteError, StoreError
 from evalkit.report.artifacts import read_results, render_metrics
 from evalkit.report.frames import iter_samples
 from evalkit.report.gather import choose_tasks
+from evalkit.report.rescore import rescored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from evalkit.plan.model import Plan, TaskPlan
+    from evalkit.recipe.schema import Profile
     from evalkit.report.results import Results
     from evalkit.store.layout import RunFolder
 
 PARTIAL = "partial"
+
+
+def export_id(folder: RunFolder, name: str) -> str:
+    """A name by which others know results: those of another profile than the run's are others."""
+    return name if folder.profile is None else f"{name}-{folder.profile}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,16 @@ class ExportedRun:
     tasks: tuple[ExportedTask, ...]
 
     @property
+    def run_id(self) -> str:
+        """Id by which an earlier export is found again; one of another profile's has its own."""
+        return export_id(self.folder, self.plan.run_id)
+
+    @property
+    def title(self) -> str:
+        """Name for a person."""
+        return export_id(self.folder, self.plan.run)
+
+    @property
     def is_partial(self) -> bool:
         """Whether a task has missing units."""
         return any(task.is_partial for task in self.tasks)
@@ -95,13 +112,21 @@ class ExportedRun:
 
 
 def load_export(
-    folder: RunFolder, plan: Plan, tasks: Sequence[str] = (), *, allow_partial: bool = False
+    folder: RunFolder,
+    plan: Plan,
+    tasks: Sequence[str] = (),
+    *,
+    profile: Profile | None = None,
+    allow_partial: bool = False,
 ) -> ExportedRun:
-    """The published results of these tasks, or of all.
+    """The published results of these tasks, or of all; with a `profile` those that `evalkit score --profile`
+    made of the same answers.
 
     Raises UsageError for an unknown task, StoreError for results that are not there or not this run's,
     IncompleteError for incomplete ones that nobody allowed.
     """
+    if profile is not None:
+        folder, plan = replace(folder, profile=profile), rescored(plan, profile)
     chosen = choose_tasks(plan, list(tasks) or None)
     found = tuple(_load_task(folder, plan, task) for task in chosen)
     partial = [task for task in found if task.is_partial]
@@ -120,12 +145,19 @@ def _load_task(folder: RunFolder, plan: Plan, task: TaskPlan) -> ExportedTask:
     if results is None:
         raise StoreError(
             f"{task.name}: there are no results in {path}",
-            hint=f"`evalkit gather {folder.root}` makes them.",
+            hint=f"`{_maker(folder)}` makes them.",
         )
     found = (results.settings.fingerprint, results.settings.plan_fingerprint)
     if found != (task.fingerprint, plan.fingerprint):
         raise StoreError(
             f"{path} is of another plan than {folder.plan}",
-            hint=f"`evalkit gather {folder.root}` makes it again from this run's journals.",
+            hint=f"`{_maker(folder)}` makes it again from this run's journals.",
         )
     return ExportedTask(folder, task, results)
+
+
+def _maker(folder: RunFolder) -> str:
+    """The command that makes the results."""
+    if folder.profile is None:
+        return f"evalkit gather {folder.root}"
+    return f"evalkit score {folder.root} --profile {folder.profile}"

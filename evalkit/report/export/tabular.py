@@ -14,7 +14,7 @@ import orjson
 
 from evalkit.errors import StoreError
 from evalkit.report.export.packages import need
-from evalkit.report.export.source import PARTIAL
+from evalkit.report.export.source import PARTIAL, export_id
 from evalkit.report.frames import flat_samples, sample_batches
 from evalkit.store.publish import publishing
 
@@ -67,7 +67,7 @@ def export_parquet(run: ExportedRun, dest: Path) -> list[Path]:
     pa = need("pyarrow", "arrow", "parquet")
     types = {str: pa.string(), bool: pa.bool_(), float: pa.float64(), int: pa.int64()}
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-    about = {"evalkit": orjson.dumps({"run_id": run.plan.run_id, "complete": not run.is_partial})}
+    about = {"evalkit": orjson.dumps({"run_id": run.run_id, "complete": not run.is_partial})}
     table = pa.RecordBatch.from_pylist(list(metric_rows(run)), schema=schema)
     written = [_write_parquet(dest / "metrics.parquet", schema.with_metadata(about), [table])]
     for task in run.tasks:
@@ -81,7 +81,7 @@ def export_parquet(run: ExportedRun, dest: Path) -> list[Path]:
 def _named(task: ExportedTask) -> dict[str, Any]:
     results = task.results
     return {
-        "run_id": results.run_id,
+        "run_id": export_id(task.folder, results.run_id),
         "run": results.run,
         "model": results.provenance.model.name,
         "task": task.name,

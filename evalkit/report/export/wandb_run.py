@@ -45,8 +45,8 @@ def export_wandb(run: ExportedRun, dest: Path, options: ExportOptions) -> list[s
         ours = wandb.init(
             project=options.project or PROJECT,
             entity=options.entity,
-            id=run.plan.run_id,
-            name=run.plan.run,
+            id=run.run_id,
+            name=run.title,
             resume="allow",
             dir=dest,
             mode="offline" if options.offline else "online",
@@ -112,7 +112,7 @@ def _fill(
         ours.summary[f"{task.name}/complete"] = task.results.complete
         ours.summary[f"{task.name}/{PARTIAL}"] = task.note
     ours.summary["complete"] = not run.is_partial
-    artifact = wandb.Artifact(f"evalkit-{run.plan.run_id}", type="evaluation")
+    artifact = wandb.Artifact(f"evalkit-{run.run_id}", type="evaluation")
     for task in run.tasks:
         artifact.add_file(str(write_results(task, folder)))
         if options.samples:

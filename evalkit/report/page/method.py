@@ -9,7 +9,7 @@ import yaml
 
 if TYPE_CHECKING:
     from evalkit.report.page.sources import TaskReport
-    from evalkit.report.results import Distribution, Results
+    from evalkit.report.results import Cost, Distribution, Results
 
 Pairs = list[tuple[str, str]]
 
@@ -69,6 +69,7 @@ def _percent(scores: dict[str, float], task: TaskReport) -> str:
 
 def _method_facts(results: Results) -> Pairs:
     headline, data, counts = results.headline, results.provenance.data, results.counts
+    judge = results.provenance.judge
     facts = [
         ("benchmark", f"{results.benchmark}, version {results.benchmark_version}"),
         ("profile", results.settings.profile),
@@ -85,12 +86,24 @@ def _method_facts(results: Results) -> Pairs:
         ("calls, retries", f"{counts.calls:,}, {counts.retries:,}"),
         ("continued after an interruption", f"{counts.continued:,} units"),
         ("finished twice", f"{counts.duplicates:,} units, one of each scored"),
+        ("cost", _cost(results.cost)),
+        ("judge's cost", None if judge is None else _cost(judge.cost)),
         ("requests' sha256", results.settings.requests_sha256),
         ("fingerprint", results.settings.fingerprint),
         ("grader", results.settings.grader),
         ("samples' sha256", results.samples_sha256),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _cost(cost: Cost | None) -> str | None:
+    """In the currency of the prices, and of how many calls it is not known."""
+    if cost is None:
+        return None
+    left = f", without {cost.uncounted:,} calls that were not counted" if cost.uncounted else ""
+    return (
+        "not known" if cost.value is None else f"{cost.value:,.4f}{left}"
+    ) + ", by serving.price"
 
 
 def _distribution(name: str, found: Distribution) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evalkit.plan.fingerprint import flatten
+from evalkit.report.checklist import stand_in_text
 from evalkit.report.page.plots import Curve, CurvePoint, ScorePoint
 from evalkit.report.tables import UNKNOWN, row_of
 
@@ -120,6 +121,7 @@ def task_notes(task: TaskReport, results: Results) -> list[str]:
     if differs := results.settings.differs_from_profile:
         keys = ", ".join(difference.key for difference in differs)
         notes.append(f"differs from the profile {results.settings.profile}: {keys}")
+    notes += [stand_in_text(name, other) for name, other in results.settings.stand_ins.items()]
     if results.provenance.data.altered:
         notes.append("the data is not the one that the benchmark pins")
     if results.problems:

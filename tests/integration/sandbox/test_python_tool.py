@@ -94,7 +94,6 @@ def last_lines(unit: Unit) -> list[str]:
     return [text.removesuffix("\n").split("\n")[-1] for text in texts]
 
 
-@pytest.mark.timeout(180)
 async def test_dialogue(pool: SessionPool) -> None:
     """Packages are there, the last expression is shown, output is cut, errors and time-outs are told,
     and a death costs no state that was there before."""
@@ -107,7 +106,6 @@ async def test_dialogue(pool: SessionPool) -> None:
     )
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("kept", [1, 3, 6])
 async def test_resumed_dialogue(pool: SessionPool, kept: int) -> None:
     """With some cells in the journal the rest says what it would have said, counts included."""

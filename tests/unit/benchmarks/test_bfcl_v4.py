@@ -185,7 +185,6 @@ def test_single_gold_answers_are_right_and_wrong_ones_are_not() -> None:
     assert wrong.total() == 0
 
 
-@pytest.mark.timeout(300)
 def test_gold_dialogues_are_right_and_empty_ones_are_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

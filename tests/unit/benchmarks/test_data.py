@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import io
+import logging
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -206,3 +207,27 @@ def test_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(DataError, match="which is none of"):
         access(tmp_path, revision="main").rows(source, "x")
     assert asked == ["c0ffee", "main"]
+
+
+def test_an_unreachable_hub_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's lines about its tries are not shown, and its logger is left as it was."""
+    import huggingface_hub
+
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+
+    def unreachable(**_: Any) -> str:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(DataError, match=r"the hub cannot be reached .*\(no connection\)"):
+            hub.download(DataSource(hub="o/d", file="d.jsonl"), "c0ffee", "t")
+    finally:
+        logger.removeHandler(handler)
+    assert (lines, logger.level) == ([], level)

@@ -38,13 +38,14 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
     "unknown task": (
         {"tasks": {"additon": {}}},
         2,
-        "loading additon\nerror: tasks.additon: unknown benchmark 'additon'. Did you mean "
-        f"'addition'?\nInstalled benchmarks: {', '.join(benchmark_names())}.\n",
+        "error: tasks.additon: unknown benchmark 'additon'. Did you mean "
+        f"'addition'?\nInstalled benchmarks: {', '.join(benchmark_names())}. "
+        "Tasks of harnesses are written HARNESS/TASK.\n",
     ),
     "unknown parameter": (
         {"tasks": {"addition": {"params": {"digit": 3}}}},
         2,
-        "loading addition\nerror: tasks.addition: params.digit: unknown key, did you mean "
+        "error: tasks.addition: params.digit: unknown key, did you mean "
         "'digits'?\nParameters of addition: form, n, digits, seed.\n",
     ),
     "unknown template": (
@@ -160,6 +161,26 @@ def test_existing_run_with_other_settings(shell: Shell) -> None:
     assert shell("prepare", "recipe.yaml", "-o", "client.parallelism=3").code == 0
 
 
+def test_other_tasks_of_a_recipe_have_a_next_step(shell: Shell) -> None:
+    """A run of some tasks is no run of others: what to type makes one beside it, and it works."""
+    both = {name: {"benchmark": "addition", "params": {"n": 2}} for name in ("a", "b")}
+    shell.write(tasks=both)
+    assert shell("prepare", "recipe.yaml", "-t", "a").code == 0
+    root = shell.folder / "runs" / "test"
+    said = shell("prepare", "recipe.yaml", "-t", "b")
+    assert said.code == 4
+    assert said.err.splitlines()[-3:] == [
+        "  tasks.a: there, not in this recipe",
+        "  tasks.b: not there, in this recipe",
+        "Nothing was changed. A run's tasks are settled when it is made, by -t too; this one has a. "
+        f"`evalkit resume {root}` finishes it. The same command with -t b -o output.name=test-b makes "
+        f"a run of its own, and `evalkit report {root} {root}-b` shows both side by side.",
+    ]
+    assert shell("prepare", "recipe.yaml", "-t", "b", "-o", "output.name=test-b").code == 0
+    whole = shell("prepare", "recipe.yaml").err
+    assert "with -t b -o output.name=test-b makes" in whole
+
+
 def test_many_differences_fit_on_a_screen(shell: Shell) -> None:
     """A run of another recipe altogether shows the first keys and counts the rest."""
     shell.write(tasks={name: {"benchmark": "addition", "params": {"n": 2}} for name in "abcdefgh"})
@@ -227,6 +248,15 @@ def test_run_that_is_not_there_lists_those_that_are(shell: Shell) -> None:
         "error: no run 'nope'\nGive a run folder, a run's name or id, or a recipe. Runs in runs: "
         "test.\n"
     )
+
+
+def test_info_of_nothing_names_recipes_too(shell: Shell) -> None:
+    """Shipped ones and files of a like name; where there is none, the command that lists them."""
+    said = shell("info", "recipes")
+    assert said.code == 2
+    assert said.err.endswith("Runs in runs: none. Recipes of a like name: recipe.yaml.\n")
+    assert "Recipes of a like name: nano-tools" in shell("info", "nano-tool").err
+    assert "`evalkit ls recipes` lists" in shell("info", "qqqqqqq").err
 
 
 def test_env_file(shell: Shell) -> None:

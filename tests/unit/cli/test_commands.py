@@ -103,6 +103,16 @@ def test_sweep(shell: Shell) -> None:
     assert shell("status", "test/a").code == 0
 
 
+def test_dry_run_of_a_sweep_has_a_total(shell: Shell) -> None:
+    """Under the runs' own totals; a single run has none beside its own."""
+    assert "runs: " not in shell("prepare", "recipe.yaml", "--dry-run").out
+    shell.write(models={"a": {"id": "x"}, "b": {"id": "y"}})
+    for command in ("prepare", "run", "submit"):
+        lines = shell(command, "recipe.yaml", "--dry-run").out.splitlines()
+        assert "2 runs: 8 generations in all" in lines
+        assert lines.count("4 generations in all") == 2
+
+
 def test_dry_run_writes_nothing(shell: Shell) -> None:
     """A dry run shows the plan and leaves no file."""
     before = shell.files()

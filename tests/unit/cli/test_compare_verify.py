@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from evalkit.cli.main import main
+from evalkit.recipe.serving import VllmServing
 from evalkit.store.layout import RunFolder
 from tests.builders import answer_all
 from tests.unit.cli.conftest import RECIPE
@@ -72,6 +73,24 @@ def runs(shell: Shell, made: Path) -> Shell:
     """A copy of them to spoil."""
     shutil.copytree(made, shell.folder / "runs")
     return shell
+
+
+def test_servers_of_different_kinds_are_one_line(runs: Shell) -> None:
+    """What each is, and where; their settings behind an option and in the JSON."""
+    for path in runs.folder.joinpath("runs", "new", "artifacts").glob("*/results.json"):
+        results = orjson.loads(path.read_bytes())
+        results["settings"]["serving"] = VllmServing().model_dump(mode="json")
+        path.write_bytes(orjson.dumps(results))
+    said = runs("compare", "old", "new").out
+    [line] = [line for line in said.splitlines() if line.strip().startswith("serving")]
+    assert line.split()[:5] == ["serving", "A", "external", "http://127.0.0.1:9/v1", "B"]
+    assert "vllm" in line
+    count = int(said.partition(" further settings of these kinds")[0].split()[-1])
+    [run] = orjson.loads(runs("compare", "old", "new", "--json").out)["runs"]
+    assert sum(each["key"].startswith("serving.") for each in run["settings"]) == count + 1
+    said = runs("compare", "old", "new", "--all-settings").out
+    assert "serving.kind" in said
+    assert "further settings" not in said
 
 
 def test_compare(runs: Shell) -> None:

@@ -64,6 +64,16 @@ def test_export(shell: Shell, run: RunFolder) -> None:
     )
 
 
+def test_export_of_another_profile(shell: Shell, run: RunFolder) -> None:
+    """Its results beside the run's own, under an id of their own; without them it says what makes them."""
+    said = shell("export", "test", "--to", "nemo", "--profile", "fixed")
+    assert (said.code, f"evalkit score {run.root} --profile fixed" in said.err) == (5, True)
+    assert shell("score", "test", "--profile", "fixed").code == 0
+    [found] = orjson.loads(shell("export", "test", "--to", "csv", "--profile=fixed", "--json").out)
+    assert found["run_id"] == load_plan(run).run_id + "-fixed"
+    assert {path.rsplit("/", 2)[1] for path in found["places"]} == {"csv-fixed"}
+
+
 def test_export_of_an_incomplete_run(shell: Shell, run: RunFolder) -> None:
     """Code 10 and no file; --allow-partial exports it and says so."""
     shutil.rmtree(run.artifacts())

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from tests.unit.recipe.nemo.launcher import ENV, NEMO, URL
-from tests.unit.vectors import SHARED
+from evalkit.benchmarks.bfcl_v4 import BfclV4
+from tests.unit.recipe.nemo.launcher import ENV, NEMO, URL, needs
+from tests.unit.recipe.nemo.test_published import COUNTS
+from tests.unit.vectors import SHARED, TESTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from evalkit.benchmarks.contract import Dataset
+    from evalkit.benchmarks.data import DataAccess
     from tests.unit.cli.conftest import Shell
 
 INSTRUCT = NEMO / "nemotron" / "local_nvidia_nemotron_3_nano_30b_a3b.yaml"
@@ -23,6 +29,17 @@ FILES = sorted(
 )
 GOLDEN = Path(__file__).with_name("converted.yaml")
 DATA = ["-o", f"ns_aime2025.data.path={SHARED / 'aime2025' / 'aime2025.jsonl'}"]
+SAMPLES = TESTS / "data" / "samples"
+ROWS = {
+    "ns_aime2025": SAMPLES / "aime2025.jsonl",
+    "ns_gpqa": SAMPLES / "gpqa_diamond.csv",
+    "ns_hle": SAMPLES / "hle.jsonl",
+    "ns_ifbench": SAMPLES / "ifbench.jsonl",
+    "ns_livecodebench": SAMPLES / "livecodebench_v6.jsonl",
+    "ns_mmlu_pro": SAMPLES / "mmlu_pro.jsonl",
+    "ns_scicode": SAMPLES / "scicode",
+}
+"""A row or two of every data set that is read from a file."""
 SKIP = "--skip-unsupported"
 JUDGE = ["-o", f"evaluation.tasks.ns_hle.{URL}"]
 
@@ -39,6 +56,15 @@ def plan_of(shell: Shell, *arguments: str) -> Any:
     assert said.code == 0, said.err
     [found] = orjson.loads(said.out)
     return found
+
+
+def data_of(path: Path) -> list[str]:
+    """Overrides that give a published file's tasks data of a few rows."""
+    text = path.read_text("utf-8")
+    there = {name: rows for name, rows in ROWS.items() if f"name: {name}\n" in text}
+    given = [f"{name}.data.path={rows}" for name, rows in there.items()]
+    given += [f"{name}.data.allow_altered=true" for name in there]
+    return [*given, "ns_ifbench.params.without_tagger=true"] if "ns_ifbench" in there else given
 
 
 def test_converted_recipe(shell: Shell) -> None:
@@ -128,6 +154,64 @@ def test_dotenv(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is not set" not in shell(*dry).err
 
 
+@pytest.fixture(scope="module")
+def _bfcl_once() -> Iterator[None]:
+    """The same data set for all files that have it: making it takes seconds."""
+    made: dict[str, Dataset] = {}
+    load = BfclV4.load
+
+    def once(self: BfclV4, access: DataAccess) -> Dataset:
+        key = repr(self.params)
+        if key not in made:
+            made[key] = load(self, access)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BfclV4, "load", once)
+        yield
+
+
+@pytest.mark.usefixtures("_bfcl_once")
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_every_file_dry_runs_or_says_why_not(shell: Shell, path: Path) -> None:
+    """Down to what would be started, with one sample of each task; each task that is not there is named. Data
+    that is not at hand has a stand-in of a row."""
+    arguments = [str(path), SKIP, *(word for each in needs(path) for word in ("-o", each))]
+    if path.name == "slurm_nim.yaml":
+        said = shell("submit", *arguments, "-o", "execution.num_nodes=1", "--dry-run")
+        assert (said.code, "NIM lives in its container" in said.err) == (2, True)
+        return
+    ours, missing = COUNTS[path.name]
+    data = [word for each in data_of(path) for word in ("-o", each)]
+    said = shell("submit", *arguments, "--limit", "1", *data, "--dry-run")
+    if ours == 0:
+        assert said.code == 4
+        assert "nothing can be run, for none of its tasks is available here" in said.err
+        assert len(said.err.partition("nothing can be run")[2].splitlines()) == 1 + missing
+        return
+    assert said.code == 0, said.err
+    assert said.out.count("not available: ") == missing
+    table = [line.split() for line in said.out.splitlines()]
+    assert len([row for row in table if row and row[0].startswith("ns_")]) == ours
+    assert "--dry-run" not in said.err
+
+
+PARTS = sorted((NEMO / "launcher_configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda p: f"{p.parent.name}-{p.name}")
+def test_parts_of_configurations_are_none(shell: Shell, path: Path) -> None:
+    """The launcher's own groups name no task: one sentence says so, whatever the command."""
+    for command in (("convert", str(path)), ("submit", str(path), "--dry-run")):
+        said = shell(*command)
+        assert (said.code, said.out) == (2, "")
+        if path.parent.name == "launcher_configs":
+            assert "evaluation: expected a mapping, found a list" in said.err
+        else:
+            assert "a part of launcher configurations" in said.err
+            assert len(said.err.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     "path", [p for p in FILES if p.name != "slurm_nim.yaml"], ids=lambda p: p.name
 )
@@ -164,9 +248,10 @@ def test_values_to_fill_in_are_named(shell: Shell, monkeypatch: pytest.MonkeyPat
 
 def test_keys_of_a_task_that_is_not_available_are_named(shell: Shell) -> None:
     """Each interceptor by its name, as any other key: nothing of a file is dropped without a word."""
-    said = shell("convert", str(NEMO / "examples" / "local_advanced_adapters.yaml"), "--json")
+    file = str(NEMO / "examples" / "local_advanced_adapters.yaml")
+    said = shell("convert", file, "-o", "evaluation.tasks.0.name=tooltalk", "--json")
     notes = {n["key"].rpartition("config.")[2]: n["text"] for n in orjson.loads(said.out)["notes"]}
-    end = "not taken over: task mgsm is not available"
+    end = "not taken over: task tooltalk is not available"
     assert notes["params.parallelism"] == end
     for index, name in ((0, "payload_modifier"), (1, "system_message"), (3, "caching")):
         assert notes[f"adapter_config.interceptors.{index}".partition("config.")[2]] == (

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
-import pytest
 
 from tests.unit.vectors import SHARED, TESTS
 
@@ -77,7 +76,6 @@ def repeated_csv(source: Path, target: Path, count: int) -> Path:
     return target
 
 
-@pytest.mark.timeout(180)
 def test_nano_at_full_size(shell: Shell, tmp_path: Path) -> None:
     """All eight tasks: 26,382 generations, and BFCL. Data that is not at hand has stand-ins of the same size."""
     samples = TESTS / "data" / "samples"

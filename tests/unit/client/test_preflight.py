@@ -229,6 +229,25 @@ async def test_filtered_question_passes() -> None:
         await try_it(url)
 
 
+@pytest.mark.parametrize(
+    ("headers", "words", "kind"),
+    [
+        ({"retry-after-ms": "20"}, "it asks to wait for 0.02 s: ", FailureKind.ENDPOINT),
+        ({"x-should-retry": "false"}, "no credits or quota are left", FailureKind.CLIENT_ERROR),
+    ],
+)
+async def test_a_limit_is_told_from_credits_by_its_headers(
+    headers: dict[str, str], words: str, kind: FailureKind
+) -> None:
+    """The same words mean a rate where a header says how long to wait, and an empty account where none does."""
+    answer = refuses(429, "You exceeded your current quota.", **headers)
+    async with serve(Script(answer)) as url:
+        with pytest.raises(EndpointError) as caught:
+            await try_it(url)
+    assert words in caught.value.message
+    assert caught.value.kind is kind
+
+
 async def test_redirect_is_refused() -> None:
     """An endpoint that has moved is an error about its URL: the key goes nowhere else."""
     async with serve(Script(refuses(308, Location="http://elsewhere.example/"))) as url:

@@ -185,3 +185,29 @@ def test_judge_that_is_not_named(tmp_path: Path) -> None:
     """As for a plan: it is said what to write."""
     with pytest.raises(RecipeError, match=r"tasks\.hle: answers to hle are judged by a model"):
         describe(load(tmp_path, tasks={"hle": {}}), {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"gpqa_diamond": {"params": {"prompt": "eval/aai/mcq-4choice"}}},
+            "tasks.gpqa_diamond: there is no prompt 'eval/aai/mcq-4choice'",
+        ),
+        (
+            {"aime2025": {"params": {"prompt": "generic/hle-system"}}},
+            "tasks.aime2025: prompt generic/hle-system: the template never shows {problem}",
+        ),
+        ({"hle": {}}, "tasks.hle: answers to hle are judged by a model"),
+    ],
+)
+def test_what_needs_no_data_is_found_before_any_is_read(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    """Of the last task, too, before the first one's data, which may take minutes."""
+    loaded = load(tmp_path, tasks={"mmlu_pro": {"data": {"path": "nowhere"}}, **changes})
+    said: list[str] = []
+    with pytest.raises(RecipeError) as caught:
+        plan_runs(loaded, said.append)
+    assert message in caught.value.message
+    assert said == []

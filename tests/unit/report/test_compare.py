@@ -194,6 +194,7 @@ TOLD_OTHERWISE = {
     "identity": "is made of the others",
     "fingerprint": "hashes identity",
     "plan_fingerprint": "is every run's own",
+    "stand_ins": "follows from the prompts",
 }
 """Settings that a comparison does not list, and why."""
 

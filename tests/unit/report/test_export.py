@@ -139,6 +139,20 @@ def test_two_tasks_of_one_data_set_are_two_results(tmp_path: Path) -> None:
     assert [each.dataset_name for each in results] == ["echo", "again"]
 
 
+def test_results_of_another_profile_stand_beside_the_own(tmp_path: Path) -> None:
+    """On one model card, each once however often it is exported."""
+    from huggingface_hub import ModelCard
+
+    run = make_export(tmp_path / "run")
+    folder = replace(run.folder, profile="fixed")
+    [task] = run.tasks
+    fixed = replace(run, folder=folder, tasks=(replace(task, folder=folder),))
+    for each in (run, fixed, run, fixed):
+        export(each, "model-card", tmp_path)
+    results = ModelCard.load(tmp_path / "README.md").data.eval_results or []
+    assert sorted(each.dataset_config for each in results) == ["echo", "echo-fixed"]
+
+
 def test_nemo(tmp_path: Path) -> None:
     """The four files that its exporters ask for, with population statistics of all units' scores."""
     run = make_export(tmp_path / "run")

@@ -7,11 +7,12 @@ import pytest
 
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.plan.build import plan_deployment
-from evalkit.recipe.serving import VllmServing
+from evalkit.recipe.serving import ExternalServing, Price, VllmServing
 from evalkit.report.facts import read_run_facts
 from evalkit.report.findings import Findings
 from evalkit.report.judging import bare_url, judge_facts
 from evalkit.store.layout import RunFolder
+from evalkit.store.records import CallRecord, Outcome, Reply, Timing, Usage
 from tests.builders import make_plan
 from tests.unit.report.test_rescore import planned
 
@@ -118,3 +119,27 @@ def test_facts_of_a_served_judge(tmp_path: Path) -> None:
     assert facts is not None
     assert (facts.kind, facts.url, facts.gpu_seconds, problems) == ("served", None, 20.0, [])
     assert facts.servers[0].facts["version"] == "0.11"
+
+
+def test_what_a_judge_costs(tmp_path: Path) -> None:
+    """By its own price, over the calls that were counted; without a price there is no number."""
+    task = planned("hle", 1.0)
+    assert task.judge is not None
+    findings = Findings.of(
+        RunFolder(tmp_path), make_plan(), task, make_benchmark("hle", {}, "card")
+    )
+    for usage in (Usage(1000, 200, cached_tokens=600), Usage(500, 100), Usage(400, None)):
+        reply = Reply(Outcome.OK, "yes", usage=usage)
+        findings.usage.add(CallRecord(0, 0, 0, "hash", reply, Timing(0.0, 1.0)))
+    assert (free := judge_facts(task, findings, [])) is not None
+    assert free.cost is None
+    price = Price(input=2.0, output=10.0, cached=0.5)
+    serving = ExternalServing(kind="external", base_url="https://x/v1", price=price)
+    judge = task.judge.model_copy(
+        update={"deployment": plan_deployment(serving, "j", "j", revision=None)}
+    )
+    facts = judge_facts(task.model_copy(update={"judge": judge}), findings, [])
+    assert facts is not None
+    assert facts.cost is not None
+    assert facts.cost.value == pytest.approx((900 * 2.0 + 600 * 0.5 + 300 * 10.0) / 1e6)
+    assert (facts.cost.uncounted, facts.calls, facts.tokens.prompt) == (1, 3, 1900)

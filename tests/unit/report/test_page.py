@@ -19,7 +19,7 @@ from evalkit.report.page.speed import time_plots
 from evalkit.report.page.views import find_differences, learning_curves
 from evalkit.report.page.write import default_path, make_page, title_of
 from evalkit.report.steps import find_step
-from tests.unit.report.page_builder import HOSTILE, START, make_report, with_units
+from tests.unit.report.page_builder import HOSTILE, START, as_report, make_report, with_units
 from tests.unit.report.run_builder import make_run
 
 VOID = frozenset({"meta", "link", "input", "br"})
@@ -124,6 +124,15 @@ def test_a_score_stands_with_its_interval_and_its_profile(tmp_path: Path) -> Non
     assert "pass@1[avg-of-2] correct" in text
     assert "differs from the profile card: generation.temperature, repeats" in text
     assert "complete tiny" in text
+
+
+def test_a_prompt_that_stands_in_is_told(tmp_path: Path) -> None:
+    """AIME's, whose own was never published."""
+    run = make_run(tmp_path, identity={"prompts": {"gpt-oss/math": "0" * 64}})
+    run.write_all()
+    run.gather()
+    text = Reader(page_of(as_report(run))).text
+    assert "gpt-oss/math stands in for math-oai.yaml of the launcher's container, which" in text
 
 
 def test_an_incomplete_task_is_marked_and_has_bounds(tmp_path: Path) -> None:

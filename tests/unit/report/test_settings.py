@@ -93,3 +93,11 @@ def test_settings_hold_the_whole_identity() -> None:
         "0123456789abcdef",
     )
     assert settings.serving["kind"] == "vllm"
+
+
+def test_a_prompt_that_stands_in_for_another_is_named() -> None:
+    """A shipped prompt in the place of one that was never published; others say nothing."""
+    prompts = {"gpt-oss/math": "ab" * 32, "generic/math": "cd" * 32, "mine.txt": "ef" * 32}
+    task = make_task(make_samples(1), identity={"prompts": prompts})
+    settings = describe_settings(make_plan(task), task, Knobs(KnobParams(), "card"))
+    assert settings.stand_ins == {"gpt-oss/math": "math-oai.yaml of the launcher's container"}

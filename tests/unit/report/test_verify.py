@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -207,6 +208,18 @@ def of(found: Verification, name: str) -> Check:
     """The only check of a name."""
     [check] = [check for check in found.checks if check.name == name]
     return check
+
+
+def test_a_prompt_that_stands_in_is_a_line_of_its_own(tasks: Tasks) -> None:
+    """Equal in name to the card's entry, it still is not the text behind the card."""
+    task = made(tasks, 20)
+    stand_ins = {"ours": "theirs.yaml"}
+    results = task.results.model_copy(
+        update={"settings": task.results.settings.model_copy(update={"stand_ins": stand_ins})}
+    )
+    check = of(verify(make_card(), t=replace(task, results=results)), "prompt")
+    assert (check.state, check.task) == ("unknown", task.results.task)
+    assert check.text == "ours stands in for theirs.yaml, which was never published"
 
 
 def test_what_the_card_does_not_say_is_unknown(tasks: Tasks) -> None:

@@ -158,7 +158,7 @@ async def test_a_cancel_ends_it_whatever_the_driver_does(
     task = asyncio.create_task(telemetry.record(Endpoint("http://h/v1", "m"), 0, every_s=0.01))
     await asked.wait()
     task.cancel()
-    await asyncio.wait({task}, timeout=5.0)
+    await asyncio.wait({task}, timeout=60)
     assert task.cancelled()
 
 

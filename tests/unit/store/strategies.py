@@ -89,6 +89,7 @@ units = st.builds(
     data=json_values,
     calls=st.integers(0, 1000),
     unanswered=st.lists(counts, max_size=3).map(tuple),
+    relayed=st.lists(counts, max_size=3).map(tuple),
     steps=st.integers(0, 1000),
     undone=st.lists(counts, max_size=3).map(tuple),
     detail=st.none() | texts,

@@ -64,7 +64,7 @@ def test_every_call_of_a_judge_has_its_cost(tmp_path: Path) -> None:
     write_findings(place, "r900.a1.0", judged(5), failed)
     write_findings(place, "r900.a2.0", judged(7), judged(None))
     gradings = ShardGradings.read(place, PLAN, SHARD)
-    assert gradings.usage == JudgeUsage(3, 1, 30, 12, 0)
+    assert gradings.usage == JudgeUsage(3, 1, 30, 12, 0, 1, 20, 12, 0)
     total = JudgeUsage()
     total.take(gradings.usage)
     total.take(gradings.usage)

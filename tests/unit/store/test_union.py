@@ -15,7 +15,7 @@ from evalkit.plan.model import Shard, UnitKey
 from evalkit.store.codec import Record, encode, seal
 from evalkit.store.layout import RunFolder
 from evalkit.store.markers import write_marker
-from evalkit.store.records import Outcome
+from evalkit.store.records import RELAYED, CallRecord, Outcome, Timing
 from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
 from evalkit.store.union import ShardUnion, attempt_order
@@ -331,3 +331,51 @@ def test_a_call_that_was_given_up_is_not_lost(tmp_path: Path, damage: bytes) -> 
         file.write(damage)
     union = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
     assert [call.call for call in union.finished[key].calls] == [1]
+
+
+def relayed(key: UnitKey, nth: int, text: str) -> CallRecord:
+    """A relayed call."""
+    return make_call(key, text, call=RELAYED + nth, request=f"h{nth}")
+
+
+def test_relayed_calls_are_those_that_the_unit_names(tmp_path: Path) -> None:
+    """Whoever journaled them, before or after the unit's end; others of the unit are not its."""
+    key = UnitKey(0, 0)
+    journals: dict[str, list[Record]] = {
+        "r0.a1": [relayed(key, 5, "not asked again"), relayed(key, 3, "theirs")],
+        "r0.a2": [
+            make_call(key, "counted"),
+            relayed(key, 3, "mine"),
+            make_unit(key, relayed=(RELAYED + 3, RELAYED + 9)),
+        ],
+        "r1.a1": [relayed(key, 9, "of a later one"), relayed(key, 7, "nobody's")],
+    }
+    unit = read(tmp_path, journals, single_call=False).finished[key]
+    texts = [call.reply.content for call in unit.calls]
+    assert texts == ["counted", "mine", "of a later one"]
+
+
+def test_lost_relayed_call_is_made_again(tmp_path: Path) -> None:
+    """Of a unit that ended, a relayed call whose line was corrupted is owed, and the others are known."""
+    folder, key = RunFolder(tmp_path), UnitKey(1, 0)
+    unit = make_unit(key, calls=0, relayed=(RELAYED + 1, RELAYED + 2))
+    records = [relayed(key, 1, "a"), relayed(key, 2, "b"), unit]
+    path = write_journal(folder, ONE_SHARD, SHARD, "r0.a1", records)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], b"\0" * 50, *lines[2:]]))
+    damaged = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert key in damaged.owed(TASK, SHARD)
+    assert [call.reply.content for call in damaged.calls[key].values()] == ["b"]
+    write_journal(folder, ONE_SHARD, SHARD, "r0.a2", [relayed(key, 1, "again"), unit])
+    union = ShardUnion.read(folder, ONE_SHARD, SHARD, single_call=False)
+    assert [call.reply.content for call in union.finished[key].calls] == ["again", "b"]
+
+
+def test_last_reply_of_relayed_calls_is_the_last_in_time(tmp_path: Path) -> None:
+    """Their numbers are in no order."""
+    key = UnitKey(0, 0)
+    late = replace(relayed(key, 1, "late"), timing=Timing(9.0, 1.0))
+    early = replace(relayed(key, 2, "early"), timing=Timing(3.0, 1.0))
+    unit = make_unit(key, calls=0, relayed=(RELAYED + 1, RELAYED + 2))
+    union = read(tmp_path, {"r0.a1": [late, early, unit]}, single_call=False)
+    assert union.finished[key].reply == late.reply

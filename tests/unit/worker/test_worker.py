@@ -89,7 +89,6 @@ def test_from_start_to_end(tmp_path: Path, server: Server) -> None:
     )
 
 
-@pytest.mark.timeout(240)
 def test_leftovers_of_a_killed_attempt(tmp_path: Path, server: Server) -> None:
     """A starting attempt ends what another one left on its node; its log and the run's log say so."""
     folder = make_run(tmp_path, server.base_url, n=2)

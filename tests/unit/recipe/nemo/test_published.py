@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from evalkit.errors import RecipeError
 from evalkit.recipe.load import load_recipe
 from evalkit.recipe.nemo.render import render_recipe
-from evalkit.recipe.nemo.tasks import task_index
+from evalkit.recipe.nemo.tasks import Target, task_index, understand
 from evalkit.recipe.resolve import resolve_generation
-from tests.unit.recipe.nemo.launcher import ENV, NEMO, load_file
+from tests.unit.recipe.nemo.launcher import ENV, NEMO, hosted, load_file, task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +35,13 @@ COUNTS = {
     NVFP4.name: (7, 6),
     "local_nvidia_nemotron_3_nano_30b_a3b@5d9815f1.yaml": (8, 6),
     "local_nvidia_nemotron_3_nano_30b_a3b@fc304a07.yaml": (8, 1),
-    "local_advanced_adapters.yaml": (0, 1),
-    "local_auto_export.yaml": (0, 1),
-    "local_basic.yaml": (0, 3),
-    "local_reasoning.yaml": (0, 2),
+    "local_advanced_adapters.yaml": (1, 0),
+    "local_auto_export.yaml": (1, 0),
+    "local_basic.yaml": (1, 2),
+    "local_reasoning.yaml": (1, 1),
     "local_vllm_logprobs.yaml": (1, 0),
-    "slurm_nemotron_benchmarks.yaml": (0, 7),
-    "slurm_sglang_auto_export.yaml": (0, 1),
+    "slurm_nemotron_benchmarks.yaml": (4, 3),
+    "slurm_sglang_auto_export.yaml": (1, 0),
     "slurm_vllm_advanced_hf_caching.yaml": (0, 2),
     "slurm_vllm_auxiliary_judge.yaml": (0, 2),
     "slurm_vllm_basic.yaml": (0, 2),
@@ -203,3 +204,50 @@ def test_missing_variables_are_named() -> None:
         load_recipe(TOOLS, env={key: "" for key in ENV if key != "HF_HOME"})
     place = f"{TOOLS}:42 evaluation.env_vars.HF_HOME"
     assert str(caught.value).startswith(f"{place}: the environment variable HF_HOME is not set")
+
+
+def test_tasks_of_simple_evals_are_the_wheels(tmp_path: Path) -> None:
+    """Settings go on to the wheel; what it would set by itself is left to it."""
+    recipe = load_file(NEMO / "examples" / "slurm_nemotron_benchmarks.yaml").recipe
+    assert {name: task.benchmark for name, task in recipe.tasks.items()} == {
+        name: f"nvidia-simple-evals/{name}"
+        for name in ("gpqa_diamond_nemo", "math_test_500_nemo", "aime_2024_nemo", "aime_2025_nemo")
+    }
+    assert (recipe.generation.temperature, recipe.generation.max_tokens) == (0.6, 65536)
+    extra = {
+        "n_samples": 4,
+        "judge": {"url": "https://judge.example/v1", "api_key": "JUDGE_API_KEY"},
+    }
+    data = hosted(
+        {
+            **task("simple_evals.AIME_2025", extra, temperature=0.2, limit_samples=3),
+            "env_vars": {"JUDGE_API_KEY": "host:JUDGE_API_KEY", "HF_TOKEN": "host:HF_TOKEN"},
+        }
+    )
+    path = tmp_path / "launcher.yaml"
+    path.write_text(yaml.safe_dump(data))
+    [(name, read)] = load_recipe(path, env={**ENV, "KEY": "x"}).recipe.tasks.items()
+    assert (name, read.benchmark, read.limit) == (
+        "AIME_2025",
+        "nvidia-simple-evals/AIME_2025",
+        3,
+    )
+    assert read.params == {"extra": extra, "pass_env": ["JUDGE_API_KEY"]}
+    assert read.generation == {"temperature": 0.2}
+
+
+def test_a_judge_beside_the_model_is_not_started() -> None:
+    """Both tasks name the launcher's own judge: they are named as not available, with the way out."""
+    unavailable = load_file(
+        NEMO / "examples" / "slurm_vllm_auxiliary_judge.yaml"
+    ).recipe.unavailable
+    assert list(unavailable) == ["AIME_2025", "AIME_2024"]
+    assert "give the url and model_id of an endpoint" in unavailable["AIME_2025"]
+
+
+def test_a_name_of_several_harnesses_must_be_whole() -> None:
+    """The launcher has two tasks `mgsm`; evalkit has one of them."""
+    assert "write simple_evals.mgsm" in understand("mgsm").reason
+    assert understand("simple_evals.mgsm").target == Target(
+        "nvidia-simple-evals/mgsm", "mgsm", is_wheel=True
+    )
