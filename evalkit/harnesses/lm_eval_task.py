@@ -75,7 +75,7 @@ class AnyLmEvalTask(Benchmark[P], Generic[P]):
     counts_itself = True
     single_call = False  # a long text is asked about in windows, each a call
     expected_tokens = 256
-    local_params: ClassVar[Sequence[str]] = ("include_path", "tokenizer", "bootstrap_iters")
+    local_params: ClassVar[Sequence[str]] = ("include_path", "bootstrap_iters")
     environment: ClassVar[EnvironmentSpec]
 
     def __init__(self, params: P, profile: Profile) -> None:

@@ -434,7 +434,9 @@ def _about(task):
     lasting = {key: value for key, value in config.items() if key not in ("metadata",)}
     docs = task.eval_docs
     filters = [each.name for each in getattr(task, "_filters", [])]
-    metrics = list(getattr(task, "_metric_fn_list", None) or [])
+    # A task that makes its own results has numbers that its file need not name.
+    own = getattr(task.config, "process_results", None) is not None
+    metrics = [] if own else list(getattr(task, "_metric_fn_list", None) or [])
     return {
         "version": str(getattr(task, "VERSION", None)),
         "kind": str(task.OUTPUT_TYPE),
