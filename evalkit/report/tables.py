@@ -52,6 +52,11 @@ class Row:
     empty: int | None = None
     errors: int | None = None
     """Units that failed for a reason of ours."""
+    is_share: bool = True
+
+    def text(self, number: float) -> str:
+        """A score, its error or a bound: percent with two digits, other numbers with four that count."""
+        return f"{number:.2f}" if self.is_share else f"{number:.4g}"
 
 
 def row_of(results: Results) -> Row:
@@ -83,6 +88,7 @@ def _row(
         interval=_span(headline.interval, scale),
         bounds=_span(headline.bounds, scale),
         n_samples=headline.n_samples,
+        is_share=headline.is_share,
         truncated=outcomes.get("truncated", 0),
         empty=outcomes.get("empty", 0),
         errors=sum(n for name, n in outcomes.items() if not Outcome(name).is_models_own),
@@ -156,13 +162,13 @@ def _stack(*parts: str | Text | None) -> Text:
 def _score(row: Row, signs: str) -> Text:
     if row.percent is None:
         return Text("withheld", "yellow") if row.done is not None else Text(UNKNOWN)
-    error = "" if row.standard_error is None else f" {signs} {row.standard_error:.2f}"
-    return Text(f"{row.percent:.2f}{error}", "bold")
+    error = "" if row.standard_error is None else f" {signs} {row.text(row.standard_error)}"
+    return Text(f"{row.text(row.percent)}{error}", "bold")
 
 
 def _interval(row: Row) -> Text:
     if row.interval is not None:
-        return Text(f"[{row.interval[0]:.2f}, {row.interval[1]:.2f}]")
+        return Text(f"[{row.text(row.interval[0])}, {row.text(row.interval[1])}]")
     if row.bounds is not None:
         return Text(f"{row.bounds[0]:.2f} to {row.bounds[1]:.2f}", "yellow")
     return Text(UNKNOWN)

@@ -105,10 +105,10 @@ def score_view(results: Results | None) -> ScoreView:
         bounds = row.bounds
         span = "no bounds" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}"
         return ScoreView("withheld", "", span, is_withheld=True)
-    error = "" if row.standard_error is None else f"{row.standard_error:.2f}"
+    error = "" if row.standard_error is None else row.text(row.standard_error)
     interval = row.interval
-    span = UNKNOWN if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
-    return ScoreView(f"{row.percent:.2f}", error, span, is_withheld=False)
+    span = UNKNOWN if interval is None else f"[{row.text(interval[0])}, {row.text(interval[1])}]"
+    return ScoreView(row.text(row.percent), error, span, is_withheld=False)
 
 
 def task_notes(task: TaskReport, results: Results) -> list[str]:
