@@ -8,8 +8,7 @@ BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup_env --venv $(VENV)
 # What the tests need, without a server.
 TEST := test,bfcl,bfcl-web,ifbench,livecodebench,scicode
-# Two of the processes begin with tests that mostly wait for Slurm and one with those of vLLM, then
-# whichever is free runs the others.
+# A third of the tests wait for Slurm and a third for vLLM: beside them the others run.
 SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
 # Compiled code is kept: what the tests start are hundreds of short Python processes.
 unexport PYTHONDONTWRITEBYTECODE

@@ -1,8 +1,7 @@
 """Rules for all tests: the same examples every time in CI, and there no test may be skipped.
 
-With several processes (`-n 3`), tests that need Slurm run in two of them, each with a cluster of its
-own, tests that need the one vLLM in one of them, and those of a file stay together; these longest
-groups begin first.
+With several processes (`-n 3`), tests that need the one Slurm run in one of them, tests that need the
+one vLLM in one of them, and those of a file stay together; the longest of these begin first.
 
 A skipped test proves nothing and looks like a passed one. With EVALKIT_CI=1, which `.ci/run` sets, a
 skip is reported as a failure with its reason, whether a test asked for it or a whole module.
@@ -34,23 +33,20 @@ settings.load_profile("evalkit")
 
 
 SLURM = "tests/slurm"
-SLURM_TOO = "tests/slurm too"
 VLLM = "vllm_server"
-FIRST_HALF = ("campaign", "cgroup", "dev_cluster", "end_to_end", "multi_node", "submit")
-"""Half of the time that the tests of Slurm take, with those that start a vLLM or a further cluster."""
 
 
 @cache
 def _group(path: Path) -> str:
     """What must run in one process."""
     if path.parent.name == "slurm":
-        return SLURM if path.stem.removeprefix("test_") in FIRST_HALF else SLURM_TOO
+        return SLURM
     return VLLM if VLLM in path.read_text(encoding="utf-8") else str(path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of Slurm and vLLM in front."""
-    order = {SLURM: 0, SLURM_TOO: 1, VLLM: 2}
+    order = {SLURM: 0, VLLM: 1}
     items.sort(key=lambda item: order.get(_group(item.path), len(order)))
 
 
