@@ -58,14 +58,17 @@ class Concluded:
     """Names of what the harness left, below `artifacts/<task>/native`."""
 
     def headline(self, task: TaskPlan) -> Headline:
-        """The harness's number."""
+        """The harness's number, with our error over the samples of the same subset, else over all."""
         metric = self._metric()
-        known = None if self.aggregate is None else self.aggregate.statistics.get(metric.name)
+        part = None if self.aggregate is None else self.aggregate.subsets.get(metric.subset)
+        own = part or self.aggregate
+        known = None if own is None else own.statistics.get(metric.name)
         agrees = known is not None and math.isclose(known.avg, metric.value, abs_tol=TOLERANCE)
         mode = headline_mode(self.native.repeats) if agrees else NATIVE
         is_share = 0.0 <= metric.value <= 1.0
-        of = "" if agrees or metric.subset in ("", task.name) else f" of {metric.subset}"
-        n_samples = self.native.n_samples or metric.n_samples
+        is_all = part is None and agrees
+        of = "" if is_all or metric.subset in ("", task.name) else f" of {metric.subset}"
+        n_samples = part.n_items if part else self.native.n_samples or metric.n_samples
         return Headline(
             name=f"{mode} {metric.name}{of}",
             mode=mode,

@@ -161,6 +161,28 @@ def test_numbers_that_are_no_means(tmp_path: Path) -> None:
     ]
 
 
+def test_number_of_one_subset(tmp_path: Path) -> None:
+    """Its error is of its own samples, also where the mean over all happens to be the same."""
+    run = make_run(tmp_path, metric="acc")
+    units = run.units()
+    run.write_all(wrong=[units[0], units[3], units[5], units[7]])
+    changed = NativeResult(
+        metrics=[NativeMetric(subset="even", name="acc", value=0.75)],
+        headline=("even", "acc"),
+        versions={},
+        repeats=2,
+    )
+    results = run.gather(whole(changed))
+    assert results.subsets is not None
+    own = results.subsets["even"].statistics["acc"]
+    assert own.avg == 0.75
+    assert results.headline.name == "pass@1[avg-of-2] acc of even"
+    assert results.headline.n_samples == 2
+    assert results.headline.standard_error == own.se_items_clustered
+    assert results.native is not None
+    assert results.native.differences == ()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none(tmp_path: Path, value: float) -> None:
     """What is not a finite number is no result."""
