@@ -16,6 +16,7 @@ from evalkit.benchmarks.data import DataSource
 from evalkit.errors import FailureKind, InfraError, ScorerError
 from evalkit.harnesses.call import INSIDE
 from evalkit.harnesses.env import harness_environment
+from evalkit.serving.server import describe_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,8 +67,9 @@ async def run_program(
     """Run it to its end. Raises InfraError with the end of its log where its exit code is not 0."""
     code = await driving.run(command, env, log)
     if code != 0:
-        how = f"was ended by signal {-code}" if code < 0 else f"failed (exit code {code})"
-        raise unit_error(f"{Path(command[0]).name} {how}", driving.folder, log)
+        raise unit_error(
+            f"{Path(command[0]).name} failed ({describe_code(code)})", driving.folder, log
+        )
 
 
 def unit_error(what: str, folder: Path, log: str = LOG) -> InfraError:
