@@ -59,7 +59,7 @@ async def lend(lending: Lending, folder: RunFolder) -> tuple[frozenset[str], lis
     queue = Queue()
     task = asyncio.create_task(lending.lend(HERE, queue, frozenset({"t"})))  # type: ignore[arg-type]
     while queue.looks < 10:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     loans = [(path.name, path.stat().st_mode, path.read_text()) for path in folder.loans()]
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
