@@ -145,6 +145,9 @@ class Few(NamedTuple):
     places: int = 0
 
 
+NONE_ARE_FEW = Few()
+
+
 class WorkQueue:
     """Owed units of the given tasks for one attempt. Used from one event loop."""
 
@@ -155,7 +158,7 @@ class WorkQueue:
         single_call: Mapping[str, bool],
         attempt: str,
         journals: JournalSet,
-        few: Few = Few(),
+        few: Few = NONE_ARE_FEW,
     ) -> None:
         """`single_call` names the tasks to work on, and says which make one call per unit. Of `few` no more
         shards are leased than have a place here: others may have one, and the next comes when one is over."""

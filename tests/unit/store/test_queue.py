@@ -20,7 +20,7 @@ from evalkit.store import queue as queue_module
 from evalkit.store.journal import JournalSet
 from evalkit.store.leases import Leases
 from evalkit.store.markers import read_marker
-from evalkit.store.queue import LOW_WATER, Few, WorkItem, WorkQueue
+from evalkit.store.queue import LOW_WATER, NONE_ARE_FEW, Few, WorkItem, WorkQueue
 from evalkit.store.records import Outcome
 from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class Worker:
     """A queue and its journals, as one attempt has them."""
 
-    def __init__(self, folder: RunFolder, attempt: str = "r0.a1", few: Few = Few()) -> None:
+    def __init__(self, folder: RunFolder, attempt: str = "r0.a1", few: Few = NONE_ARE_FEW) -> None:
         self.plan = load_plan(folder)
         self.journals = JournalSet()
         single = {task.name: True for task in self.plan.tasks}
@@ -387,7 +387,10 @@ async def test_few_places(tmp_path: Path) -> None:
     assert not third.done()
     assert not first.queue.is_idle
     [one, two], [three, four] = items, others
-    assert one and two and three and four
+    assert one is not None
+    assert two is not None
+    assert three is not None
+    assert four is not None
     await first.do(one, Outcome.INFRA_ERROR)
     await first.do(two)
     item = await third
