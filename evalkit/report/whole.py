@@ -121,6 +121,7 @@ def conclude(
     try:
         native = benchmark.conclude(answers, folder.root, out)
         concluded = _check(benchmark, native, out)
+        out.chmod(kept.parent.stat().st_mode & 0o7777)  # a temporary folder is its owner's alone
         shutil.rmtree(kept, ignore_errors=True)
         out.replace(kept)
     except EvalkitError:

@@ -88,6 +88,8 @@ def test_complete(tmp_path: Path) -> None:
     assert results.native.versions == {"toy": "1.0"}
     assert results.native.files == ("logs/native.json",)
     assert (run.folder.native("echo") / "logs" / "native.json").read_text() == "{}"
+    kept = run.folder.native("echo")
+    assert kept.stat().st_mode == kept.parent.stat().st_mode, "who reads the results reads this"
     assert results.native.differences == ()
     assert (results.counts.expected, results.counts.scored, results.counts.no_answer) == (8, 8, 0)
     lines = run.read_samples()
