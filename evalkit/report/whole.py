@@ -45,6 +45,8 @@ TOLERANCE = 1e-9
 NATIVE = "native"
 """In place of a mode, for a number that is no mean of samples' scores."""
 
+UNCOUNTED = "of how many samples its number is the harness does not say: n is how often it was run"
+
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
@@ -68,7 +70,7 @@ class Concluded:
         is_share = 0.0 <= metric.value <= 1.0
         is_all = part is None and agrees
         of = "" if is_all or metric.subset in ("", task.name) else f" of {metric.subset}"
-        n_samples = part.n_items if part else self.native.n_samples or metric.n_samples
+        n_samples = part.n_items if part else self._n_samples
         return Headline(
             name=f"{mode} {metric.name}{of}",
             mode=mode,
@@ -83,6 +85,11 @@ class Concluded:
             is_share=is_share,
         )
 
+    @property
+    def _n_samples(self) -> int | None:
+        """Items behind the number, where the harness says so."""
+        return self.native.n_samples or self._metric().n_samples
+
     def _metric(self) -> NativeMetric:
         return next(m for m in self.native.metrics if (m.subset, m.name) == self.native.headline)
 
@@ -94,7 +101,7 @@ class Concluded:
             metrics=tuple(self.native.metrics),
             differences=self.differences,
             files=self.files,
-            problems=tuple(self.native.problems),
+            problems=(*self.native.problems, *([] if self._n_samples else [UNCOUNTED])),
         )
 
     def lines(self) -> Iterator[bytes]:

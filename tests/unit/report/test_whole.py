@@ -9,6 +9,7 @@ import pytest
 
 from evalkit.benchmarks.native import NativeMetric, NativeResult, NativeSample
 from evalkit.errors import ScorerError
+from evalkit.report.whole import UNCOUNTED
 from tests.unit.report.run_builder import Echo, echo, make_failure, make_run
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ def test_numbers_that_are_no_means(tmp_path: Path) -> None:
     )
     results = run.gather(whole(changed))
     assert results.headline.name == "native perplexity of wiki"
+    assert results.native is not None
+    assert results.native.problems == (UNCOUNTED,)
     assert (results.headline.value, results.headline.percent) == (12.5, None)
     assert results.headline.shown == 12.5
     assert results.headline.standard_error == 2.0
