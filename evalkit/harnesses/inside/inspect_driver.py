@@ -9,6 +9,7 @@ import json
 import math
 import os
 import signal
+import traceback
 from importlib import metadata
 from pathlib import Path
 
@@ -293,4 +294,11 @@ def pattern(sample_id, task):
 def main(arguments):
     """One of the four, as `do` says."""
     doing = {"list": list_tasks, "plan": plan, "run": run, "join": join}
-    return doing[arguments["do"]](arguments)
+    try:
+        return doing[arguments["do"]](arguments)
+    except Exception as error:
+        # Nobody else would see it: inspect's own hook shows nothing where its display is `none`.
+        if type(error).__name__ == "PrerequisiteError":
+            raise SystemExit(str(error).removeprefix("Error: ")) from error
+        traceback.print_exc()
+        raise
