@@ -48,7 +48,7 @@ def result_files(spec: Results, folder: Path) -> list[Path]:
 def read_results(spec: Results, folder: Path) -> NativeResult:
     """What one run of the command found. Raises ScorerError for whatever is not there or no number."""
     if spec.parser is not None:
-        return _parse(spec.parser, folder)
+        return _checked(spec.parser, _parse(spec.parser, folder))
     samples = list(_samples(spec.samples, folder)) if spec.samples else []
     if spec.samples is not None and not samples:
         raise ScorerError(f"results.samples: {spec.samples.file} has no samples")
@@ -250,6 +250,19 @@ def _sample(
         target=get(fields.target),
         outcome=Outcome.EMPTY if fields.content and not content else Outcome.OK,
     )
+
+
+def _checked(parser: str, found: NativeResult) -> NativeResult:
+    """Raises ScorerError for what could be no result: now, while the unit can be done again."""
+    if found.headline not in [(metric.subset, metric.name) for metric in found.metrics]:
+        raise ScorerError(
+            f"results.parser {parser}: headline {found.headline} is none of its metrics"
+        )
+    for metric in found.metrics:
+        if not math.isfinite(metric.value):
+            raise ScorerError(f"results.parser {parser}: {metric.name} is {metric.value}")
+    _refuse_equal(found.samples)
+    return found
 
 
 def _parse(parser: str, folder: Path) -> NativeResult:

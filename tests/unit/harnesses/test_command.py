@@ -222,6 +222,9 @@ def test_parser(tmp_path: Path) -> None:
     (tmp_path / "n").write_text("four")
     with pytest.raises(ScorerError, match="could not convert string to float"):
         read_results(spec, tmp_path)
+    (tmp_path / "n").write_text("nan")
+    with pytest.raises(ScorerError, match=r"parse_folder: n is nan"):
+        read_results(spec, tmp_path)
 
 
 def parse_folder(folder: Path) -> dict[str, Any]:
