@@ -108,7 +108,8 @@ class DurableModel:
         self._facilities = facilities
         self._calls = _Numbers()
         self._steps = _Numbers()
-        self.relays = Relays(self._relay, [number for number, _ in unit.finished_calls])
+        known = [number for number, _ in unit.finished_calls]
+        self.relays = Relays(self._relay, known, self._fail)
         self._has_session = False
         self._ended = False
         self.failure: EvalkitError | None = None

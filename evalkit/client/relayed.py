@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalkit.client.request import encode_fields, relayed_fields
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, FailureKind, InfraError
 from evalkit.store.records import RELAYED
 
 if TYPE_CHECKING:
@@ -86,10 +86,15 @@ class Relays:
     """The relayed calls of one unit. Used from one event loop."""
 
     def __init__(
-        self, call: Callable[[Asked], Coroutine[Any, Any, Reply]], known: Collection[int]
+        self,
+        call: Callable[[Asked], Coroutine[Any, Any, Reply]],
+        known: Collection[int],
+        fail: Callable[[EvalkitError], object],
     ) -> None:
-        """`call` makes one durable call; `known` are the numbers that the journal answers."""
+        """`call` makes one durable call; `known` are the numbers that the journal answers; `fail` is told
+        why the unit cannot count."""
         self._call = call
+        self._fail = fail
         self._known = frozenset(number for number in known if number >= RELAYED)
         self._equals: dict[bytes, _Equals] = {}
         self._going: set[_Going] = set()
@@ -123,6 +128,17 @@ class Relays:
             raise
         self.answered.add(going.asked.number)
         self._going.discard(going)
+
+    def refuse(self, why: str) -> None:
+        """A question to the model that got an error before it could be a call, such as one to another
+        model: what a program makes of that in place of an answer must not count."""
+        self._counts["requests"] += 1
+        self._counts["failed"] += 1
+        self._fail(
+            InfraError(
+                f"the program asked what cannot be answered: {why}", kind=FailureKind.CLIENT_ERROR
+            )
+        )
 
     def _begin(self, route: Route, body: Mapping[str, Any]) -> _Going:
         identity = hashlib.sha256(route.encode() + encode_fields(relayed_fields(body))).digest()

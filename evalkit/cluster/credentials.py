@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 OPTIONAL = ("HF_TOKEN",)
 """Secrets that travel when they are set: gated models and data sets need them."""
 
+PASSED = "pass_env"
+"""Parameter of tasks with a program of their own: names of variables that it gets, mostly keys of judges."""
+
 
 def secrets_file(folder: RunFolder, plan: Plan) -> Path:
     """Where the run's secrets are while it runs."""
@@ -54,7 +57,7 @@ def collect_secrets(plan: Plan, env: Mapping[str, str]) -> dict[str, str]:
     if missing:
         raise RecipeError(
             f"{'variables' if len(missing) > 1 else 'variable'} {', '.join(missing)} not set: "
-            "the recipe names them in serving.secrets or api_key_env",
+            "the recipe names them in serving.secrets, api_key_env or pass_env",
             hint="Export them, or give a file of them with --env-file, and submit again.",
         )
     optional = [name for name in OPTIONAL if env.get(name)]
@@ -108,6 +111,8 @@ def _key_names(value: Any) -> Iterator[str]:
         for key, below in value.items():
             if key == "api_key_env" and isinstance(below, str):
                 yield below
+            elif key == PASSED and isinstance(below, list | tuple):
+                yield from (name for name in below if isinstance(name, str))
             else:
                 yield from _key_names(below)
     elif isinstance(value, list | tuple):

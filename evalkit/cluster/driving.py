@@ -32,12 +32,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("evalkit.worker")
 
 
+def places() -> int:
+    """Programs that may run at once on this node."""
+    return len(os.sched_getaffinity(0))
+
+
 class SharedGateway:
     """The gateway of a worker, open from its first use on."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.places = asyncio.Semaphore(len(os.sched_getaffinity(0)))
+        self.places = asyncio.Semaphore(places())
         """Programs that may run at once."""
         self._gateway: Gateway | None = None
         self._opening = asyncio.Lock()

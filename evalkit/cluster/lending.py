@@ -77,8 +77,11 @@ class Lending:
         self._serving = serving
 
     def can_lend(self, endpoint: Endpoint) -> bool:
-        """Whether another replica of the run could ask this server."""
-        if endpoint.api_key is None:
+        """Whether another replica of the run could ask this server.
+
+        A hosted endpoint is the same for all of them, and its key is the user's: it goes into no file here.
+        """
+        if endpoint.api_key is None or self._serving.kind == "external":
             return False
         if urlsplit(endpoint.base_url).hostname not in LOOPBACK:
             return True
@@ -91,13 +94,15 @@ class Lending:
     async def lend(self, endpoint: Endpoint, queue: WorkQueue, tasks: frozenset[str]) -> None:
         """Lend the server while there is nothing for it to do, and stay for `tasks`; until cancelled."""
         path = self._folder.loan(self._report.replica)
+        _remove(path)  # of an attempt before, which was killed
         lent = False
         try:
             while True:
                 if not queue.stay_for and await asyncio.to_thread(self.can_lend, endpoint):
                     queue.stay_for = tasks
-                if lent != queue.is_idle:
-                    lent = queue.is_idle
+                idle = bool(queue.stay_for) and queue.is_idle
+                if lent != idle:
+                    lent = idle
                     if lent:
                         await asyncio.to_thread(self._write, path, endpoint)
                     else:

@@ -121,7 +121,15 @@ async def _solve(benchmark: Benchmark[Any], sample: Sample, model: DurableModel)
     except asyncio.CancelledError:
         await model.end(None)  # they end for the reason that it does: the server, or the worker
         raise
-    return with_traffic(solution, model.relays.traffic) if benchmark.drives else solution
+    if not benchmark.drives:
+        return solution
+    if model.failure is None and not model.relays.answered:
+        raise InfraError(
+            "the program ended and had asked the model nothing: has it another address or answers of its "
+            "own? The gateway is in OPENAI_BASE_URL and OPENAI_API_KEY",
+            kind=FailureKind.CONFIG,
+        )
+    return with_traffic(solution, model.relays.traffic)
 
 
 def with_traffic(solution: Solution, traffic: Traffic) -> Solution:

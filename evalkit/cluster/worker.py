@@ -21,6 +21,7 @@ from evalkit.cluster.attempts import begin_attempt, read_attempts
 from evalkit.cluster.contexts import Contexts, remove_caches
 from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.drain import Drain, DrainedError
+from evalkit.cluster.driving import places
 from evalkit.cluster.env import read_environment
 from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.facilities import close_works, load_works
@@ -45,7 +46,7 @@ from evalkit.serving.leftovers import end_leftovers
 from evalkit.serving.telemetry import Telemetry
 from evalkit.store.journal import JournalSet
 from evalkit.store.layout import RunFolder
-from evalkit.store.queue import WorkQueue
+from evalkit.store.queue import Few, WorkQueue
 from evalkit.store.run import load_cluster, load_plan
 
 if TYPE_CHECKING:
@@ -280,6 +281,7 @@ class Worker:
             {name: work.benchmark.single_call for name, work in works.items()},
             self._all.attempt.id,
             self._all.journals,
+            Few(frozenset(n for n, work in works.items() if work.benchmark.drives), places()),
         )
         try:
             first = await queue.next()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from evalkit.harnesses.command_results import Results, SampleFields
 
+SAME = 1e-9
+"""Between a number of a file and the mean of the same scores."""
 SHOWN = 12
 """Files that an error names."""
 PARSER_BUGS = (
@@ -46,10 +48,11 @@ def result_files(spec: Results, folder: Path) -> list[Path]:
 def read_results(spec: Results, folder: Path) -> NativeResult:
     """What one run of the command found. Raises ScorerError for whatever is not there or no number."""
     if spec.parser is not None:
-        return _parse(spec.parser, folder)
+        return _checked(spec.parser, _parse(spec.parser, folder))
     samples = list(_samples(spec.samples, folder)) if spec.samples else []
     if spec.samples is not None and not samples:
         raise ScorerError(f"results.samples: {spec.samples.file} has no samples")
+    _refuse_equal(samples)
     metrics = _metrics(spec, folder) if spec.file else list(_means(samples))
     items = {(sample.subset, sample.id) for sample in samples}
     repeats = Counter((sample.subset, sample.id) for sample in samples)
@@ -66,11 +69,13 @@ def read_results(spec: Results, folder: Path) -> NativeResult:
 def combine(parts: Sequence[NativeResult]) -> NativeResult:
     """One result of those of all shards: each metric is the mean over all their samples.
 
-    Raises ScorerError where a shard lacks a metric, or its number of samples.
+    Raises ScorerError where a shard lacks a metric, or its number of samples, and where two shards have the
+    same sample: then each did more than its part.
     """
     if len(parts) == 1:
         return parts[0]
     samples = [sample for part in parts for sample in part.samples]
+    _refuse_equal(samples)
     names = [(metric.subset, metric.name) for metric in parts[0].metrics]
     counts = [part.n_samples for part in parts]
     known = [count for count in counts if count is not None]
@@ -81,8 +86,41 @@ def combine(parts: Sequence[NativeResult]) -> NativeResult:
         samples=samples,
         n_samples=sum(known) if len(known) == len(counts) else None,
         repeats=min(part.repeats for part in parts),
-        problems=[problem for part in parts for problem in part.problems],
+        problems=[
+            *(problem for part in parts for problem in part.problems),
+            *(text for number, part in enumerate(parts) for text in _other_means(number, part)),
+        ],
     )
+
+
+def _refuse_equal(samples: Sequence[NativeSample]) -> None:
+    counts = Counter((sample.subset, sample.id, sample.repeat) for sample in samples)
+    several = [key for key, count in counts.items() if count > 1]
+    if several:
+        _, name, repeat = several[0]
+        raise ScorerError(
+            f"{len(several)} answers are there more than once, the first is answer {repeat} to {name!r}",
+            hint="Each shard must do its {shard} of {shards} alone, and ids must be those of the whole task.",
+        )
+
+
+def _other_means(number: int, part: NativeResult) -> Iterator[str]:
+    """Numbers of a shard's file that its samples' scores, which count, do not give."""
+    for metric in part.metrics:
+        values = [_score(sample, metric) for sample in part.samples]
+        known = [value for value in values if value is not None]
+        if known and not math.isclose(
+            mean := math.fsum(known) / len(known), metric.value, abs_tol=SAME
+        ):
+            yield (
+                f"shard {number} says {metric.name} = {metric.value:g}, the mean of its samples, which "
+                f"counts, is {mean:g}"
+            )
+
+
+def _score(sample: NativeSample, metric: NativeMetric) -> float | None:
+    is_of = not metric.subset or (sample.subset or "") == metric.subset
+    return sample.scores.get(metric.name) if is_of else None
 
 
 def _combined(name: tuple[str, str], parts: Sequence[NativeResult]) -> NativeMetric:
@@ -212,6 +250,19 @@ def _sample(
         target=get(fields.target),
         outcome=Outcome.EMPTY if fields.content and not content else Outcome.OK,
     )
+
+
+def _checked(parser: str, found: NativeResult) -> NativeResult:
+    """Raises ScorerError for what could be no result: now, while the unit can be done again."""
+    if found.headline not in [(metric.subset, metric.name) for metric in found.metrics]:
+        raise ScorerError(
+            f"results.parser {parser}: headline {found.headline} is none of its metrics"
+        )
+    for metric in found.metrics:
+        if not math.isfinite(metric.value):
+            raise ScorerError(f"results.parser {parser}: {metric.name} is {metric.value}")
+    _refuse_equal(found.samples)
+    return found
 
 
 def _parse(parser: str, folder: Path) -> NativeResult:

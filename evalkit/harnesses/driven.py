@@ -16,6 +16,8 @@ from evalkit.benchmarks.data import DataSource
 from evalkit.errors import FailureKind, InfraError, ScorerError
 from evalkit.harnesses.call import INSIDE
 from evalkit.harnesses.env import harness_environment
+from evalkit.serving.keeper import ENDED
+from evalkit.serving.server import describe_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,8 +68,9 @@ async def run_program(
     """Run it to its end. Raises InfraError with the end of its log where its exit code is not 0."""
     code = await driving.run(command, env, log)
     if code != 0:
-        how = f"was ended by signal {-code}" if code < 0 else f"failed (exit code {code})"
-        raise unit_error(f"{Path(command[0]).name} {how}", driving.folder, log)
+        raise unit_error(
+            f"{Path(command[0]).name} failed ({describe_code(code)})", driving.folder, log
+        )
 
 
 def unit_error(what: str, folder: Path, log: str = LOG) -> InfraError:
@@ -78,14 +81,15 @@ def unit_error(what: str, folder: Path, log: str = LOG) -> InfraError:
 
 
 def log_tail(path: Path) -> str:
-    """The last lines of a log; nothing where there is none."""
+    """The last lines of a log, without its keeper's; nothing where there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return "\n".join([line for line in lines if line.strip()][-TAIL_LINES:])
+    said = [line for line in lines if line.strip() and not line.startswith(ENDED)]
+    return "\n".join(said[-TAIL_LINES:])
 
 
 def folders_of(answers: Sequence[Answered], run: Path) -> list[Path]:

@@ -212,8 +212,9 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
         """What the wheel's reader found. Raises ScorerError where its files are gone."""
         [folder] = folders_of(answers, run)
         for file in sorted((folder / OUTPUT).rglob("*")):
-            if file.is_file() and "cache" not in file.parts and file.stat().st_size <= LARGEST_KEPT:
-                keep(file, out, str(file.relative_to(folder / OUTPUT)))
+            name = file.relative_to(folder / OUTPUT)
+            if file.is_file() and "cache" not in name.parts and file.stat().st_size <= LARGEST_KEPT:
+                keep(file, out, str(name))
         keep(folder / LOG, out, LOG)
         versions = {self.params.harness: self.version.partition("+")[2]}
         return native_result(read_answer(folder), versions)

@@ -56,6 +56,11 @@ ENVIRONMENT = EnvironmentSpec(
     extra="inspect",
 )
 
+KNOWN = (
+    "`evalkit ls tasks --harness inspect` lists the tasks of installed packages; `evalkit harness install "
+    "inspect` makes an environment with inspect_evals."
+)
+
 
 class Role(Frozen):
     """A further model that a task asks, such as its grader. Its calls go past evalkit: they are not journaled."""
@@ -146,7 +151,7 @@ class InspectTask(DrivenBenchmark[InspectParams]):
         except InsideError as error:
             raise DataError(
                 f"inspect cannot load the task {self.params.task}: {error.message}",
-                hint=error.tail or None,
+                hint=error.tail or KNOWN,
             ) from error
         return planned
 
@@ -201,6 +206,10 @@ class InspectTask(DrivenBenchmark[InspectParams]):
         """Join the logs into `merged.eval`. Raises ScorerError where one is not there or not whole."""
         folders = folders_of(answers, run)
         samples = [answer.sample.data for answer in answers]
+        try:
+            _check_file(samples[0])
+        except InfraError as error:
+            raise ScorerError(error.message) from error  # its scorers would be others
         ids = [each for data in samples for each in data["ids"]]
         arguments = {
             "do": "join",

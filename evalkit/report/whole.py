@@ -45,6 +45,8 @@ TOLERANCE = 1e-9
 NATIVE = "native"
 """In place of a mode, for a number that is no mean of samples' scores."""
 
+UNCOUNTED = "of how many samples its number is the harness does not say: n is how often it was run"
+
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
@@ -58,14 +60,17 @@ class Concluded:
     """Names of what the harness left, below `artifacts/<task>/native`."""
 
     def headline(self, task: TaskPlan) -> Headline:
-        """The harness's number."""
+        """The harness's number, with our error over the samples of the same subset, else over all."""
         metric = self._metric()
-        known = None if self.aggregate is None else self.aggregate.statistics.get(metric.name)
+        part = None if self.aggregate is None else self.aggregate.subsets.get(metric.subset)
+        own = part or self.aggregate
+        known = None if own is None else own.statistics.get(metric.name)
         agrees = known is not None and math.isclose(known.avg, metric.value, abs_tol=TOLERANCE)
         mode = headline_mode(self.native.repeats) if agrees else NATIVE
         is_share = 0.0 <= metric.value <= 1.0
-        of = "" if agrees or metric.subset in ("", task.name) else f" of {metric.subset}"
-        n_samples = self.native.n_samples or metric.n_samples
+        is_all = part is None and agrees
+        of = "" if is_all or metric.subset in ("", task.name) else f" of {metric.subset}"
+        n_samples = part.n_items if part else self._n_samples
         return Headline(
             name=f"{mode} {metric.name}{of}",
             mode=mode,
@@ -80,6 +85,11 @@ class Concluded:
             is_share=is_share,
         )
 
+    @property
+    def _n_samples(self) -> int | None:
+        """Items behind the number, where the harness says so."""
+        return self.native.n_samples or self._metric().n_samples
+
     def _metric(self) -> NativeMetric:
         return next(m for m in self.native.metrics if (m.subset, m.name) == self.native.headline)
 
@@ -91,7 +101,7 @@ class Concluded:
             metrics=tuple(self.native.metrics),
             differences=self.differences,
             files=self.files,
-            problems=tuple(self.native.problems),
+            problems=(*self.native.problems, *([] if self._n_samples else [UNCOUNTED])),
         )
 
     def lines(self) -> Iterator[bytes]:
@@ -118,6 +128,7 @@ def conclude(
     try:
         native = benchmark.conclude(answers, folder.root, out)
         concluded = _check(benchmark, native, out)
+        out.chmod(kept.parent.stat().st_mode & 0o7777)  # a temporary folder is its owner's alone
         shutil.rmtree(kept, ignore_errors=True)
         out.replace(kept)
     except EvalkitError:

@@ -67,6 +67,8 @@ async def end_program(program: Server) -> None:
 
 
 async def _end(program: Server) -> None:
+    if (program.exit_code() or 0) < 0:
+        await program.stop(0.0)  # its keeper was killed, and has ended nothing
     if not program.is_alive:
         return  # its keeper, too, which has ended all below it
     found = await asyncio.to_thread(program.find_processes)

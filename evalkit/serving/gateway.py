@@ -65,6 +65,10 @@ class Relaying(Protocol):
         """The answer to a request, for a block that hands it on."""
         ...
 
+    def refuse(self, why: str) -> None:
+        """A question got an error, and is no call: the unit cannot count."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Guest:
@@ -129,9 +133,6 @@ class Gateway:
             return await self._answer(request)
         except RefusedError as refused:
             return _refusal(refused)
-        except web.HTTPRequestEntityTooLarge:
-            text = f"the body has more than {MOST_BODY:,} bytes"
-            return _refusal(RefusedError(413, text, "body_too_large"))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path.rstrip("/")
@@ -141,16 +142,29 @@ class Gateway:
         if path in ROUTES:
             if request.method != "POST":
                 raise RefusedError(405, f"{path} takes POST", "method_not_allowed")
-            body = read_body(await request.read())
-            number = f"{self._name}-{next(self._numbers)}"
-            created = int(self._clock.wall())
-            asking = read_request(ROUTES[path], body, guest.model, number, created)
+            asking = await self._read(request, guest, path)
             return await self._ask(request, guest.calls, asking)
         if request.method == "GET" and path.startswith("/v1/models"):
             return _models(guest, path.removeprefix("/v1/models").strip("/"), self._clock.wall())
         raise RefusedError(
             404, f"{request.method} {path} is not served here; there is {KNOWN}", "not_found"
         )
+
+    async def _read(self, request: web.Request, guest: Guest, path: str) -> Asking:
+        """What is asked. Raises RefusedError, which the unit hears of, too: programs score what they make
+        of an error."""
+        try:
+            body = read_body(await request.read())
+            number = f"{self._name}-{next(self._numbers)}"
+            created = int(self._clock.wall())
+            return read_request(ROUTES[path], body, guest.model, number, created)
+        except web.HTTPRequestEntityTooLarge:
+            text = f"the body has more than {MOST_BODY:,} bytes"
+            refused = RefusedError(413, text, "body_too_large")
+        except RefusedError as error:
+            refused = error
+        guest.calls.refuse(f"{path}: {refused}")
+        raise refused
 
     def _guest(self, request: web.Request) -> Guest:
         kind, _, key = request.headers.get("Authorization", "").partition(" ")

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.store.journal import JournalProblem
 from evalkit.store.leases import Leases
@@ -138,6 +138,16 @@ class CallTokens:
             self.item.shard.writer.append(record)
 
 
+class Few(NamedTuple):
+    """Tasks whose units need a place on the node, and how many there are for all of them."""
+
+    tasks: frozenset[str] = frozenset()
+    places: int = 0
+
+
+NONE_ARE_FEW = Few()
+
+
 class WorkQueue:
     """Owed units of the given tasks for one attempt. Used from one event loop."""
 
@@ -148,8 +158,10 @@ class WorkQueue:
         single_call: Mapping[str, bool],
         attempt: str,
         journals: JournalSet,
+        few: Few = NONE_ARE_FEW,
     ) -> None:
-        """`single_call` names the tasks to work on, and says which make one call per unit."""
+        """`single_call` names the tasks to work on, and says which make one call per unit. Of `few` no more
+        shards are leased than have a place here: others may have one, and the next comes when one is over."""
         self._folder = folder
         self._plan = plan
         self._single_call = single_call
@@ -160,6 +172,10 @@ class WorkQueue:
         """Tasks whose units, while somebody else does them, are worth waiting for: with nothing to lease the
         queue stays until those shards are done, and takes over one whose lease ends."""
         self._walk = iter(self._shards())
+        self._few = few
+        self._held: deque[Shard] = deque()
+        """Shards of the walk without a place."""
+        self._freed = asyncio.Event()
         self._foreign: list[Shard] = []
         self._ready: deque[WorkItem] = deque()
         self._open: set[OpenShard] = set()
@@ -181,10 +197,13 @@ class WorkQueue:
                 if len(self._ready) < LOW_WATER and not self._walked:
                     self._fetching()
                 return item
+            freed = self._freed
             # Shielded: who waits may be cancelled with its server, and a shard that was taken from
             # the walk by then must still be handed out.
             if not await asyncio.shield(self._fetching()) and not self._ready:
-                return None
+                if not self._held:
+                    return None
+                await freed.wait()
         return None
 
     def _fetching(self) -> asyncio.Task[bool]:
@@ -196,14 +215,30 @@ class WorkQueue:
     async def _fetch_shards(self) -> bool:
         """Lease one more shard with owed units. False when there is none for us."""
         while not self._closed and not self._walked:
-            shard = next(self._walk, None)
+            shard = self._next_shard()
             if shard is None:
+                if self._held:
+                    break
                 self._walked = True
             elif await self._open_shard(shard):
                 return True
         if not self._ready and self._again and not self._closed:
             self._begin_second_pass(self._again.popleft())
+        if self._held:
+            return bool(self._ready)
         return bool(self._ready) or await self._linger()
+
+    def _next_shard(self) -> Shard | None:
+        """The next that may be leased; null when there is none, or none has a place."""
+        taken = sum(opened.shard.task in self._few.tasks for opened in self._open)
+        has_place = taken < self._few.places
+        if self._held and has_place:
+            return self._held.popleft()
+        for shard in self._walk:
+            if has_place or shard.task not in self._few.tasks:
+                return shard
+            self._held.append(shard)
+        return None
 
     def _begin_second_pass(self, shard: OpenShard) -> None:
         shard.is_second_pass = True
@@ -224,10 +259,11 @@ class WorkQueue:
     def stop(self) -> None:
         """Hand out nothing more."""
         self._closed = True
+        self._free()
 
     async def close(self) -> None:
         """Give all leases back; the journals stay the caller's."""
-        self._closed = True
+        self.stop()
         if self._fetch is not None:
             await asyncio.wait([self._fetch])
             if _failed(self._fetch):
@@ -249,6 +285,12 @@ class WorkQueue:
                 shard.unanswered.append(item.key)
         if not shard.open:
             await self._close_shard(shard)
+            self._free()
+
+    def _free(self) -> None:
+        """Who waits for a place looks again."""
+        self._freed.set()
+        self._freed = asyncio.Event()
 
     async def _close_shard(self, shard: OpenShard) -> None:
         if shard.unanswered and not shard.is_second_pass:

@@ -72,8 +72,8 @@ def test_interrupted_twice(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     assert differing(place.artifacts(TASKS), undisturbed) == {}
     calls = journaled_calls(place.folder)["driven"]
     assert len(calls) == len({(c.sample, c.call) for c in calls}) == N * CALLS
-    folders = [path.name for path in (place.folder.root / "harness/driven/0-0").iterdir()]
-    assert {"r0.a3"} <= set(folders) <= {"r0.a1", "r0.a2", "r0.a3"}
+    folders = {path.name for path in (place.folder.root / "harness/driven").glob("*/*")}
+    assert {"r0.a1", "r0.a3"} <= folders <= {"r0.a1", "r0.a2", "r0.a3"}
 
 
 def test_failed_call(tmp_path: Path) -> None:

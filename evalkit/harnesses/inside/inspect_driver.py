@@ -300,6 +300,9 @@ def main(arguments):
     try:
         return doing[arguments["do"]](arguments)
     except Exception as error:
-        traceback.print_exc()
+        # Nobody else would see it: inspect's own hook shows nothing where its display is `none`.
         text = MARKUP.sub("", " ".join(str(error).split()))
+        if type(error).__name__ == "PrerequisiteError":
+            raise SystemExit(text.removeprefix("Error: ")) from error
+        traceback.print_exc()
         raise SystemExit(f"{type(error).__name__}: {text}") from error

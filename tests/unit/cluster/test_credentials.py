@@ -30,9 +30,13 @@ EXTERNAL = ExternalServing(
 
 def test_names_come_from_serving_and_tasks() -> None:
     """Every place of a plan that names a secret is found."""
-    task = make_task(judge={"api_key_env": "JUDGE_KEY"}, list=[{"api_key_env": "OTHER"}])
+    task = make_task(
+        judge={"api_key_env": "JUDGE_KEY"},
+        list=[{"api_key_env": "OTHER"}],
+        pass_env=["PROGRAMS_KEY"],
+    )
     names = required_secrets(make_plan(task, serving=EXTERNAL))
-    assert names == ("EXTRA", "JUDGE_KEY", "OTHER", "PROVIDER_KEY")
+    assert names == ("EXTRA", "JUDGE_KEY", "OTHER", "PROGRAMS_KEY", "PROVIDER_KEY")
 
 
 def test_a_secret_that_is_not_set_is_named() -> None:

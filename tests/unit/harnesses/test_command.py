@@ -128,7 +128,7 @@ def test_two_shards(
         ('echo \'{"all": {"share": null}}\' > result.json', "there is no all.share"),
         ('echo \'{"all": {"share": "0.5"}}\' > result.json', "all.share is '0.5', not a number"),
         ("echo '{\"all\"' > result.json", "cannot read result.json"),
-        ("kill -9 $$", "bash was ended by signal 9"),
+        ("kill -9 $$", "bash failed (exit code 137 (SIGKILL))"),
     ],
 )
 def test_what_fails_is_owed(tmp_path: Path, command: str, said: str) -> None:
@@ -184,6 +184,36 @@ def test_a_limit_needs_arguments(tmp_path: Path) -> None:
         load(make(with_limit=[]), tmp_path)
 
 
+def write_part(folder: Path, share: float, *names: str) -> NativeResult:
+    """A shard whose first sample is right and whose others are not, as `read_results` reads it."""
+    folder.mkdir()
+    lines = [{"name": name, "right": name == names[0]} for name in names]
+    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "result.json").write_text(json.dumps({"share": share}))
+    samples = {"file": "answers.jsonl", "id": "name", "scores": {"share": "right"}}
+    spec = {"file": "result.json", "metrics": {"share": "share"}, "samples": samples}
+    return read_results(Results.model_validate(spec), folder)
+
+
+def test_shards_that_did_the_same(tmp_path: Path) -> None:
+    """A command that takes no notice of its part would count its answers twice."""
+    parts = [write_part(tmp_path / name, 0.5, "a", "b") for name in ("one", "two")]
+    with pytest.raises(
+        ScorerError, match=r"2 answers are there more than once, the first is .* 'a'"
+    ):
+        combine(parts)
+
+
+def test_shards_with_numbers_of_their_own(tmp_path: Path) -> None:
+    """The mean over all samples counts; where a shard's file says otherwise, that is told."""
+    parts = [write_part(tmp_path / "one", 0.5, "a", "b"), write_part(tmp_path / "two", 0.9, "c")]
+    found = combine(parts)
+    assert found.metrics[0].value == pytest.approx(2 / 3)
+    assert found.problems == [
+        "shard 1 says share = 0.9, the mean of its samples, which counts, is 1"
+    ]
+
+
 def test_parser(tmp_path: Path) -> None:
     """A function reads the folder; what it raises is no score."""
     spec = Results(parser=f"{__name__}:parse_folder")
@@ -191,6 +221,9 @@ def test_parser(tmp_path: Path) -> None:
     assert read_results(spec, tmp_path).metrics[0].value == 4.0
     (tmp_path / "n").write_text("four")
     with pytest.raises(ScorerError, match="could not convert string to float"):
+        read_results(spec, tmp_path)
+    (tmp_path / "n").write_text("nan")
+    with pytest.raises(ScorerError, match=r"parse_folder: n is nan"):
         read_results(spec, tmp_path)
 
 

@@ -150,14 +150,15 @@ def test_a_task_for_real(toy: Path, tmp_path: Path) -> None:
     benchmark = make(temperature=0.5)
     assert benchmark.version == "1+1.5"
     sample = load(benchmark, tmp_path)
-    model = FakeModel(tmp_path, right_at_first)
+    run = tmp_path / "cache" / "run"  # only below the wheel's own folder is a cache one
+    model = FakeModel(run, right_at_first)
     solution = asyncio.run(benchmark.solve(sample, model))
     assert [body["temperature"] for body in model.bodies] == [0.5] * 6
     params = sample.data["evaluation"]["config"]["params"]
     assert params["request_timeout"] > 24 * 3600
     out = tmp_path / "native"
     out.mkdir()
-    result = benchmark.conclude([Answered(sample, 0, solution, None)], tmp_path, out)
+    result = benchmark.conclude([Answered(sample, 0, solution, None)], run, out)
     assert result.headline == ("sums", "score/micro")
     assert [(m.value, m.stderr) for m in result.metrics] == [(0.5, None)]
     assert (result.n_samples, result.repeats) == (3, 2)

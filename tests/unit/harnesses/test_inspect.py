@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from evalkit.benchmarks.contract import Answered, Sample
+from evalkit.benchmarks.contract import Answered, Sample, Solution
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
-from evalkit.errors import InfraError, RecipeError, ScorerError
+from evalkit.errors import DataError, InfraError, RecipeError, ScorerError
 from evalkit.harnesses.call import INSIDE
 from evalkit.harnesses.inspect import InspectTask
 from evalkit.recipe.schema import DataOverride
@@ -102,6 +102,14 @@ def test_a_task_in_slices(planned: Planned, tmp_path: Path) -> None:
         benchmark.conclude(answers, folder, tmp_path)
 
 
+def test_task_that_is_not_there(tmp_path: Path) -> None:
+    """What inspect says of it, which it shows nobody by itself, and what to type."""
+    benchmark = make_benchmark("inspect/nobody/has_this", {}, "card")
+    with pytest.raises(DataError, match="No inspect tasks were found") as caught:
+        benchmark.load(DataAccess("x", DataOverride(), tmp_path))
+    assert "evalkit harness install inspect" in (caught.value.hint or "")
+
+
 @pytest.mark.long
 def test_a_failed_sample_fails_the_unit(planned: Planned, tmp_path: Path) -> None:
     """inspect ends with exit code 0 although a request failed; the unit does not."""
@@ -111,13 +119,19 @@ def test_a_failed_sample_fails_the_unit(planned: Planned, tmp_path: Path) -> Non
 
 
 def test_another_file_than_planned(planned: Planned, tmp_path: Path) -> None:
-    """A file of tasks that changed is refused before anything is asked."""
+    """A file of tasks that changed is refused before anything is asked, and before anything is joined."""
     file = tmp_path / "sums.py"
     file.write_text(TASK + "\n")
     data = {**planned.samples[0].data, "task": f"{file}@sums"}
     with pytest.raises(InfraError, match="is not the file that was planned"):
         asyncio.run(
             planned.benchmark.solve(Sample("0", data=data), FakeModel(tmp_path, right_at_first))
+        )
+    (tmp_path / "done").mkdir()
+    done = Solution("", data={"folder": "done", "log": "x"})
+    with pytest.raises(ScorerError, match="is not the file that was planned"):
+        planned.benchmark.conclude(
+            [Answered(Sample("0", data=data), 0, done, None)], tmp_path, tmp_path
         )
 
 

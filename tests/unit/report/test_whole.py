@@ -9,6 +9,7 @@ import pytest
 
 from evalkit.benchmarks.native import NativeMetric, NativeResult, NativeSample
 from evalkit.errors import ScorerError
+from evalkit.report.whole import UNCOUNTED
 from tests.unit.report.run_builder import Echo, echo, make_failure, make_run
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def test_complete(tmp_path: Path) -> None:
     assert results.native.versions == {"toy": "1.0"}
     assert results.native.files == ("logs/native.json",)
     assert (run.folder.native("echo") / "logs" / "native.json").read_text() == "{}"
+    kept = run.folder.native("echo")
+    assert kept.stat().st_mode == kept.parent.stat().st_mode, "who reads the results reads this"
     assert results.native.differences == ()
     assert (results.counts.expected, results.counts.scored, results.counts.no_answer) == (8, 8, 0)
     lines = run.read_samples()
@@ -148,6 +151,8 @@ def test_numbers_that_are_no_means(tmp_path: Path) -> None:
     )
     results = run.gather(whole(changed))
     assert results.headline.name == "native perplexity of wiki"
+    assert results.native is not None
+    assert results.native.problems == (UNCOUNTED,)
     assert (results.headline.value, results.headline.percent) == (12.5, None)
     assert results.headline.shown == 12.5
     assert results.headline.standard_error == 2.0
@@ -159,6 +164,28 @@ def test_numbers_that_are_no_means(tmp_path: Path) -> None:
     assert [(d.subset, d.native, d.recomputed) for d in results.native.differences] == [
         ("even", 0.25, 1.0)
     ]
+
+
+def test_number_of_one_subset(tmp_path: Path) -> None:
+    """Its error is of its own samples, also where the mean over all happens to be the same."""
+    run = make_run(tmp_path, metric="acc")
+    units = run.units()
+    run.write_all(wrong=[units[0], units[3], units[5], units[7]])
+    changed = NativeResult(
+        metrics=[NativeMetric(subset="even", name="acc", value=0.75)],
+        headline=("even", "acc"),
+        versions={},
+        repeats=2,
+    )
+    results = run.gather(whole(changed))
+    assert results.subsets is not None
+    own = results.subsets["even"].statistics["acc"]
+    assert own.avg == 0.75
+    assert results.headline.name == "pass@1[avg-of-2] acc of even"
+    assert results.headline.n_samples == 2
+    assert results.headline.standard_error == own.se_items_clustered
+    assert results.native is not None
+    assert results.native.differences == ()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

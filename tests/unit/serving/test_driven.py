@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,17 +16,15 @@ from evalkit.serving import tree
 from evalkit.serving.driven import run_program
 from evalkit.serving.leftovers import PROGRAM_FORM, parse_marker
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SHOW = "import json, os, sys; print(json.dumps([dict(os.environ), os.getcwd()])); sys.exit(7)"
 # Notes the signals that it gets, heeds none, and has a child that has left its session.
 STUBBORN = """
 import signal, subprocess, sys, time
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, _: print(signal.Signals(number).name, flush=True))
-stay = "import signal, time; signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.SIG_IGN); time.sleep(99)"
-subprocess.Popen([sys.executable, "-c", stay], start_new_session=True)
+stay = "import signal, time; signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(99)"
+child = subprocess.Popen([sys.executable, "-c", stay], start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()  # it heeds nothing from now on
 print("up", flush=True)
 while True:
     time.sleep(0.05)
@@ -65,6 +64,24 @@ async def test_cancelled(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert log.read_text().splitlines()[:3] == ["up", "SIGINT", "SIGTERM"]
+    assert [pid for pid in tree.find_processes() if tree.read_marker(pid) == mark] == []
+
+
+async def test_killed_keeper(tmp_path: Path) -> None:
+    """Who should end the program is gone: it is ended all the same, before its unit is done again."""
+    mark = mark_of(tmp_path)
+    log = tmp_path / "program.log"
+    command = [sys.executable, "-c", STUBBORN]
+    task = asyncio.create_task(run_program(command, {}, tmp_path, "program.log", mark))
+    while not log.exists() or "up" not in log.read_text():
+        await asyncio.sleep(0.02)
+    for pid in tree.find_processes():
+        if (
+            tree.read_marker(pid) == mark
+            and b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ):
+            os.kill(pid, signal.SIGKILL)
+    assert await task == -signal.SIGKILL
     assert [pid for pid in tree.find_processes() if tree.read_marker(pid) == mark] == []
 
 

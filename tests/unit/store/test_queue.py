@@ -20,7 +20,7 @@ from evalkit.store import queue as queue_module
 from evalkit.store.journal import JournalSet
 from evalkit.store.leases import Leases
 from evalkit.store.markers import read_marker
-from evalkit.store.queue import LOW_WATER, WorkItem, WorkQueue
+from evalkit.store.queue import LOW_WATER, NONE_ARE_FEW, Few, WorkItem, WorkQueue
 from evalkit.store.records import Outcome
 from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 class Worker:
     """A queue and its journals, as one attempt has them."""
 
-    def __init__(self, folder: RunFolder, attempt: str = "r0.a1") -> None:
+    def __init__(self, folder: RunFolder, attempt: str = "r0.a1", few: Few = NONE_ARE_FEW) -> None:
         self.plan = load_plan(folder)
         self.journals = JournalSet()
         single = {task.name: True for task in self.plan.tasks}
-        self.queue = WorkQueue(folder, self.plan, single, attempt, self.journals)
+        self.queue = WorkQueue(folder, self.plan, single, attempt, self.journals, few)
         self.done: list[UnitKey] = []
 
     async def do(self, item: WorkItem, outcome: Outcome = Outcome.OK) -> None:
@@ -372,6 +372,47 @@ async def test_longest_task_first(tmp_path: Path) -> None:
     assert worker.done == [
         key for shard in plan.tasks[0].shards() for key in plan.tasks[0].units(shard)
     ]
+
+
+async def test_few_places(tmp_path: Path) -> None:
+    """Of what needs a place no more is leased than there are, so that others have their share; feeders
+    wait for one to be free, failures are tried again, and nobody waits when all is stopped."""
+    folder = make_run(tmp_path, 7, n_shards=7)
+    few = Few(frozenset({"addition"}), 2)
+    first, second = Worker(folder, "r0.a1", few), Worker(folder, "r1.a1", few)
+    items = [await first.queue.next(), await first.queue.next()]
+    third = asyncio.create_task(first.queue.next())
+    others = [await second.queue.next(), await second.queue.next()]
+    assert [item.key.sample for item in (*items, *others) if item] == [0, 1, 2, 3]
+    assert not third.done()
+    assert not first.queue.is_idle
+    [one, two], [three, four] = items, others
+    assert one is not None
+    assert two is not None
+    assert three is not None
+    assert four is not None
+    await first.do(one, Outcome.INFRA_ERROR)
+    await first.do(two)
+    item = await third
+    assert item is not None
+    assert item.key.sample == 4
+    await first.do(item)
+    await asyncio.gather(second.do(three), second.do(four))
+    await asyncio.gather(first.work(), second.work())
+    assert sorted(key.sample for key in first.done + second.done) == [0, 0, 1, 2, 3, 4, 5, 6]
+    assert survey_run(folder, first.plan, {"addition": True}).total == 0
+
+
+async def test_who_waits_for_a_place_hears_of_the_end(tmp_path: Path) -> None:
+    """A worker that drains does not wait for its programs' places."""
+    worker = Worker(make_run(tmp_path, 3, n_shards=3), few=Few(frozenset({"addition"}), 1))
+    item = await worker.queue.next()
+    assert item is not None
+    waiting = asyncio.create_task(worker.queue.next())
+    await asyncio.sleep(0)
+    worker.queue.stop()
+    assert await waiting is None
+    await worker.end()
 
 
 async def test_units_without_an_answer_are_tried_once_more(tmp_path: Path) -> None:

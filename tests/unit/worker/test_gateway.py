@@ -21,6 +21,7 @@ from evalkit.client.durable import DurableModel
 from evalkit.client.request import RequestBuilder
 from evalkit.client.target import Target
 from evalkit.clock import SYSTEM_CLOCK
+from evalkit.errors import FailureKind
 from evalkit.plan.model import UnitKey
 from evalkit.recipe.schema import Client, Generation
 from evalkit.serving.gateway import MOST_BODY, Gateway, Guest
@@ -254,28 +255,43 @@ async def test_refusals() -> None:
     async with opened() as house:
         with pytest.raises(openai.AuthenticationError, match="the key that it was given"):
             await ask(house.program(api_key="other"))
-        with pytest.raises(openai.NotFoundError, match="`huge` is not served here; ask for `tiny`"):
-            await ask(house.program(), model="huge")
         with pytest.raises(openai.NotFoundError, match="/v1/responses is not served here"):
             await house.program().responses.create(model="tiny", input="x")
         with pytest.raises(openai.NotFoundError, match="there is POST /v1/chat/completions"):
             await house.program().embeddings.create(model="tiny", input="x")
-        with pytest.raises(openai.BadRequestError, match="n is a whole number"):
-            await ask(house.program(), n=0)
         [model] = (await house.program().models.list()).data
         assert (model.id, model.model_extra) == ("tiny", {"max_model_len": 4096})
         root = house.gateway.base_url.removesuffix("/v1")
         headers = {"Authorization": f"Bearer {house.key}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             assert (await session.get(f"{root}/health")).status == 200
-            broken = await session.post(f"{root}/v1/chat/completions", data=b"{")
-            assert (broken.status, (await broken.json())["error"]["code"]) == (400, "invalid_json")
             assert (await session.get(f"{root}/v1/chat/completions")).status == 405
-            large = await session.post(
-                f"{root}/v1/completions", data=io.BytesIO(bytes(MOST_BODY + 1))
-            )
-            assert large.status == 413
         assert house.model.failure is None
+        assert house.upstream.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "says"),
+    [
+        (b'{"model": "huge", "messages": []}', 404, "`huge` is not served here; ask for `tiny`"),
+        (b'{"messages": [], "n": 0}', 400, "n is a whole number"),
+        (b"{", 400, "the body is no JSON"),
+        (bytes(MOST_BODY + 1), 413, "more than 67,108,864 bytes"),
+    ],
+)
+async def test_refused_question_fails_the_unit(data: bytes, status: int, says: str) -> None:
+    """A program may take the error for an empty answer and score that: its unit cannot count."""
+    async with opened() as house:
+        headers = {"Authorization": f"Bearer {house.key}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            url = f"{house.gateway.base_url}/chat/completions"
+            refused = await session.post(url, data=io.BytesIO(data))
+            assert refused.status == status
+            assert says in (await refused.json())["error"]["message"]
+        failure = await house.model.failed()
+        assert says in failure.message
+        assert failure.kind is FailureKind.CLIENT_ERROR
+        assert house.model.relays.traffic.failed == 1
         assert house.upstream.bodies == []
 
 

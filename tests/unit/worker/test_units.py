@@ -131,6 +131,32 @@ async def test_solve_that_fails(
     assert not outcome.is_models_own
 
 
+class DrivenEcho(ManyCallEcho):
+    """A program asks."""
+
+    drives = True
+
+
+async def test_program_that_asked_nothing() -> None:
+    """What it left is not of the model, whatever its files say: the unit stays owed."""
+
+    async def solve(sample: Sample, model: ModelHandle) -> Solution:
+        return Solution("", data={"folder": "full of numbers"})
+
+    end, [record] = await do(solve, cls=DrivenEcho)
+    assert end == UnitEnd(Outcome.INFRA_ERROR)
+    assert isinstance(record, UnitRecord)
+    assert "had asked the model nothing" in (record.detail or "")
+
+    async def asking(sample: Sample, model: ModelHandle) -> Solution:
+        await model.relay("completions", {"prompt": "x"})  # type: ignore[attr-defined]
+        return await solve(sample, model)
+
+    end, records = await do(asking, cls=DrivenEcho)
+    assert end.outcome is Outcome.OK
+    assert len(records) == 2
+
+
 @pytest.mark.parametrize("raised", [EndpointError("wrong key"), StoreError("disk full")])
 async def test_failure_of_everything(raised: Exception) -> None:
     """What no other unit would survive ends the work, and journals nothing about this unit."""
