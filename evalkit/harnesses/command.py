@@ -131,21 +131,22 @@ class Command(DrivenBenchmark[CommandParams]):
                 hint="Set params.with_limit to the arguments that do, such as ['--limit', '{limit}'].",
             )
         texts = (*_words(params.command), *params.with_limit, *params.env.values())
+        # fewer items than parts would leave parts without any
+        shards = min(params.shards, access.limit or params.shards)
         common = {
-            "shards": params.shards,
+            "shards": shards,
             LIMIT: access.limit,
             # A path of this machine is a part of what is run where the command has it, and nowhere else.
             "recipe": str(access.base.resolve()) if "recipe" in _places(texts) else None,
         }
         samples = [
-            Sample(id=f"{index:04}", data={"shard": index, **common})
-            for index in range(params.shards)
+            Sample(id=f"{index:04}", data={"shard": index, **common}) for index in range(shards)
         ]
         digest = hashlib.sha256(params.model_dump_json().encode()).hexdigest()
         provenance = DataProvenance(
             source="command",
             sha256=digest,
-            n_rows=params.shards,
+            n_rows=shards,
             licence=self.licence,
             unchecked="what the command reads is known to it alone",
         )

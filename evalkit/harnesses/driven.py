@@ -53,9 +53,9 @@ class DrivenBenchmark(Benchmark[P]):
 def program_environment(driving: Driving, more: Mapping[str, str]) -> dict[str, str]:
     """What a program sees: paths and the like, the gateway as clients of OpenAI look for it, and `more`.
 
-    A proxy that the machine has is not asked for the gateway.
+    A proxy that the machine has is not asked for the gateway. The GPUs are the server's: a program sees none.
     """
-    env = harness_environment()
+    env = harness_environment({"CUDA_VISIBLE_DEVICES": ""})
     for name in ("NO_PROXY", "no_proxy"):
         env[name] = ",".join(filter(None, (env.get(name), LOOPBACK)))
     env |= {"OPENAI_BASE_URL": driving.base_url, "OPENAI_API_KEY": driving.api_key}

@@ -184,6 +184,17 @@ def test_a_limit_needs_arguments(tmp_path: Path) -> None:
         load(make(with_limit=[]), tmp_path)
 
 
+def test_no_more_shards_than_items(tmp_path: Path) -> None:
+    """A limit below the number of shards leaves none without an item."""
+    command = ["{python}", "ask.py", "{shard}", "{shards}"]
+    metrics = {"file": "r.json", "metrics": {"right": "right"}, "weight": "n"}
+    benchmark = make(command=command, shards=4, results=metrics)
+    for limit, shards in ((2, 2), (9, 4), (None, 4)):
+        samples = load(benchmark, tmp_path, limit)
+        assert [each.data["shard"] for each in samples] == list(range(shards))
+        assert {each.data["shards"] for each in samples} == {shards}
+
+
 def write_part(folder: Path, share: float, *names: str) -> NativeResult:
     """A shard whose first sample is right and whose others are not, as `read_results` reads it."""
     folder.mkdir()
