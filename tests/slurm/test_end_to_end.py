@@ -46,9 +46,8 @@ def results(root: Path, task: str) -> dict[str, Any]:
 
 @pytest.mark.vllm
 @pytest.mark.slurm
-@pytest.mark.long  # with one replica and a kill it is in test_harnesses
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_run_on_slurm_equals_a_local_one(
     slurm_cluster: SlurmCluster, tmp_path: Path, replicas: int
 ) -> None:

@@ -76,8 +76,9 @@ def numbers(root: Path, task: str) -> dict[str, float]:
 
 @pytest.mark.vllm
 @pytest.mark.slurm
+@pytest.mark.long  # without Slurm they are in tests/integration/test_all_benchmarks.py
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("replicas", [1, 2])
 def test_harnesses_on_slurm_equal_an_undisturbed_run(
     slurm_cluster: SlurmCluster, tmp_path: Path, replicas: int
 ) -> None:
