@@ -136,8 +136,8 @@ def test_missing_key_of_an_endpoint(shell: Shell, monkeypatch: pytest.MonkeyPatc
     said = shell("run", "recipe.yaml")
     assert said.code == 2
     assert said.err.endswith(
-        "error: variable NO_SUCH_KEY not set: the recipe names them in serving.secrets or "
-        "api_key_env\nExport them, or give a file of them with --env-file, and submit again.\n"
+        "error: variable NO_SUCH_KEY not set: the recipe names them in serving.secrets, "
+        "api_key_env or pass_env\nExport them, or give a file of them with --env-file, and submit again.\n"
     )
     assert not (shell.folder / "runs" / "test" / "journal").exists()
 
