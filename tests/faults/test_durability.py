@@ -62,7 +62,7 @@ def stop_after(process: subprocess.Popen[str], server: Server, answers: int, how
     process.send_signal(how)
 
 
-@pytest.mark.parametrize("answered", [3, 90, *(pytest.param(n, marks=LONG) for n in (40, 140))])
+@pytest.mark.parametrize("answered", [3, *(pytest.param(n, marks=LONG) for n in (40, 90, 140))])
 def test_killed_worker(place: Place, undisturbed: dict[str, Any], answered: int) -> None:
     """SIGKILL at any point: what was journaled then is never asked again, and nothing is missing."""
     with serving() as server:

@@ -110,7 +110,7 @@ def problems(place: Place) -> list[str]:
 # full and read-only
 
 
-@pytest.mark.parametrize("pages", [0, 30, *(pytest.param(n, marks=LONG) for n in (6, 16, 60))])
+@pytest.mark.parametrize("pages", [0, *(pytest.param(n, marks=LONG) for n in (6, 16, 30, 60))])
 def test_really_full_disk(
     place: Place, undisturbed: dict[str, Any], server: Server, pages: int
 ) -> None:

@@ -158,6 +158,7 @@ def comparable(folder: RunFolder) -> list[dict[str, Any]]:
     return lines
 
 
+@pytest.mark.long  # with the other benchmarks the tool is killed in test_all_benchmarks
 @pytest.mark.timeout(700)
 def test_killed_and_resumed(vllm_server: VllmServer, tmp_path: Path) -> None:
     """After SIGKILL no journaled call or cell is made again, and samples and scores are those of a quiet run."""

@@ -27,10 +27,9 @@ FEW = [
 ALL = [fault.name for fault in SLURM_CATALOGUE.values() if not fault.slow]
 
 
+@pytest.mark.long  # test_requeue has preemption, killed workers and dead nodes one by one
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "kinds", [pytest.param(FEW, id="few"), pytest.param(ALL, id="all", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("kinds", [pytest.param(FEW, id="few"), pytest.param(ALL, id="all")])
 def test_faults_of_slurm(
     launch_cluster: Callable[..., SlurmCluster], tmp_path: Path, kinds: list[str]
 ) -> None:

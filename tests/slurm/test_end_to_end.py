@@ -46,8 +46,9 @@ def results(root: Path, task: str) -> dict[str, Any]:
 
 @pytest.mark.vllm
 @pytest.mark.slurm
+@pytest.mark.long  # a real vLLM on Slurm is in test_multi_node, too
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("replicas", [1, 2])
 def test_a_run_on_slurm_equals_a_local_one(
     slurm_cluster: SlurmCluster, tmp_path: Path, replicas: int
 ) -> None:
