@@ -129,9 +129,9 @@ class InspectTask(DrivenBenchmark[InspectParams]):
             "file_sha256": where and hashlib.sha256(where.read_bytes()).hexdigest(),
             **{key: planned[key] for key in ("name", "task_version", "packages", "epochs")},
         }
+        size = self.params.shard_size
         samples = [
             Sample(id=f"{start:06}", data={**common, "ids": ids[start : start + size]})
-            for size in (self.params.shard_size,)
             for start in range(0, len(ids), size)
         ]
         digest = hashlib.sha256(json.dumps([common["file_sha256"], planned["ids"]]).encode())
