@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 VLLM = "vllm.entrypoints.cli.main"
+LOGS = ("server.log", "server-node1.log")  # of the two parts of a server
 CHECKPOINT = REPOSITORY / "checkpoints" / "demo" / "step-1600"
 # In place of `vllm serve`: the fault server, or a part without calls; both tell their GPUs.
 PARTS = """
@@ -123,12 +124,26 @@ def parted_run(cluster: SlurmCluster, folder: Path) -> Path:
     return folder / "runs" / "recipe"
 
 
+def told_devices(log: Path) -> list[str]:
+    """What the parts that wrote this log said of their GPUs, a line for each that started."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line for line in lines if line.startswith("devices")]
+
+
 def wait_until_ready(cluster: SlurmCluster, run: Path, servers: int) -> None:
-    """Until so many servers of the first attempt have been ready."""
-    facts = run / "logs" / "r0" / "attempt-1" / "server.json"  # written once it is ready
+    """Until so many servers of the first attempt have been ready, and each part of them has started.
+
+    The fault server answers without its other part, which may still be on its way.
+    """
+    logs = run / "logs" / "r0" / "attempt-1"
+    facts = logs / "server.json"  # written once it is ready
     cluster.wait_for(
         f"server {servers} is ready",
         lambda: facts.exists() and len(facts.read_text().splitlines()) == servers,
+    )
+    cluster.wait_for(
+        f"each part of server {servers} has started",
+        lambda: all(len(told_devices(logs / name)) >= servers for name in LOGS),
     )
 
 
@@ -169,8 +184,8 @@ def test_a_lost_part_is_the_end_of_the_server(slurm_cluster: SlurmCluster, tmp_p
     said = log_of(logs)
     assert f"the part on node {second} ended first, with exit code 137 (SIGKILL)" in said
     assert f"the part on node {first} ended first, with exit code 137 (SIGKILL)" in said
-    for name in ("server.log", "server-node1.log"):
-        told = [x for x in (logs / name).read_text().splitlines() if x.startswith("devices")]
+    for name in LOGS:
+        told = told_devices(logs / name)
         assert len(told) >= 3, name  # one more where a port was taken in the last moment
         assert set(told) == {"devices 0,1"}, name
     assert results_of(run)["complete"]
