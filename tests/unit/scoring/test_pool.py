@@ -125,7 +125,7 @@ def test_workers_die_with_a_killed_parent() -> None:
         assert parent.stdout is not None
         worker = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-        worker.wait(timeout=20)
+        worker.wait(timeout=60)
     assert not worker.is_running()
 
 
