@@ -110,14 +110,14 @@ class RealEpisode:
             if not stage.owed():
                 break
             self._resume()
-        stage.wait(lambda: not stage.server_pids(), "no server is left", 60)
+        stage.wait(lambda: not stage.server_pids(), "no server is left")
         stage.evalkit("gather", stage.folder.root)
 
     def judge(self, undisturbed: dict[str, Any]) -> Outcome:
         """Everything that must hold. Raises AssertionError."""
         stage, folder = self.stage, self.stage.folder
         check_artifacts(folder, stage.tasks, undisturbed)
-        stage.wait(lambda: not living_pids(str(stage.place.root)), "no process is left", 30)
+        stage.wait(lambda: not living_pids(str(stage.place.root)), "no process is left")
         assert (left := leftovers(folder) + stage.caches()) == [], f"left over: {left}"
         shared = 0
         if stage.server == "vllm":
