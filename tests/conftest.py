@@ -10,6 +10,7 @@ skip is reported as a failure with its reason, whether a test asked for it or a 
 from __future__ import annotations
 
 import os
+import signal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IN_CI = os.environ.get("EVALKIT_CI") == "1"
+
+# A shell that has us in its background lets us ignore these, and what a test starts would inherit that.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # Runs of tests are no runs of the person who tests.
 os.environ["EVALKIT_REGISTRY"] = "off"

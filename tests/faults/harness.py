@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
-import socket
+import random
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from evalkit.client.durable import DurableModel
 from evalkit.client.request import Request, RequestBuilder
 from evalkit.plan.fingerprint import flatten
 from evalkit.plan.model import UnitKey
+from evalkit.serving.ports import claim_port
 from evalkit.store.codec import decode
 from evalkit.store.journal import read_journal
 from evalkit.store.layout import RunFolder
@@ -41,6 +43,8 @@ R = TypeVar("R", CallRecord, StepRecord)
 REPOSITORY = Path(__file__).parents[2]
 FAULT_SERVER = REPOSITORY / "tests" / "faults" / "fault_server.py"
 WORKER = REPOSITORY / "tests" / "faults" / "worker_process.py"
+PORTS = range(61000, 65536)
+"""Above those that Linux gives out by itself."""
 POLL_S = 0.005
 TIMED = ("latency_s", "provenance")
 """Keys of results.json that say when, where and how fast: no two runs agree in them."""
@@ -54,11 +58,16 @@ PARALLELISM = 8
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that no other test gets while this process lives.
+
+    Whoever is to listen there does so later, and in between the kernel may give a port of its own range
+    to anybody.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        if (claim := claim_port("127.0.0.1", port)) is not None:
+            atexit.register(claim.release)
+            return port
+    raise AssertionError(f"no port of {PORTS} is free")
 
 
 def wait_for(condition: Callable[[], bool], *processes: subprocess.Popen[str]) -> None:

@@ -3,8 +3,10 @@ outlives its worker."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,6 @@ from evalkit.serving.tree import find_processes, read_marker
 from evalkit.store.run import load_plan
 from tests.faults.harness import Place, differing, finish, journaled_calls, serving, wait_for
 from tests.faults.test_durability import stop_after
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(240)
 N, CALLS = 4, 9
@@ -40,10 +39,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def programs_of(place: Place) -> list[str]:
-    """Marks of the programs that live."""
-    run_id = load_plan(place.folder).run_id
-    marks = [read_marker(pid) or "" for pid in find_processes()]
-    return [mark for mark in marks if mark.startswith(f"{run_id}-")]
+    """Marks of the programs that live, in folders of this run: another may have its id."""
+    run_id, root = load_plan(place.folder).run_id, place.folder.root.resolve()
+    found = []
+    for pid in find_processes():
+        mark = read_marker(pid) or ""
+        with contextlib.suppress(OSError):
+            if mark.startswith(f"{run_id}-") and folder_of(pid).is_relative_to(root):
+                found.append(mark)
+    return found
+
+
+def folder_of(pid: int) -> Path:
+    """Where a process works. Raises OSError where it has ended."""
+    return Path(f"/proc/{pid}/cwd").readlink()
 
 
 def test_interrupted_twice(tmp_path: Path, undisturbed: dict[str, Any]) -> None:

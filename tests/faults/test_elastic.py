@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -45,8 +46,16 @@ def answers(place: Place) -> dict[str, Any]:
 
 
 def servers(place: Place) -> list[psutil.Process]:
-    """Processes that carry the run's mark, on this machine: keepers, servers and what those started."""
-    return marked(f"{load_plan(place.folder).run_id}-r")
+    """Processes that carry the run's mark, on this machine: keepers, servers and what those started.
+
+    Runs of other tests, which go on beside this one, have the same mark.
+    """
+    found = []
+    for process in marked(f"{load_plan(place.folder).run_id}-r"):
+        with contextlib.suppress(psutil.Error):
+            if process.environ()["PYTHONPATH"] == place.env["PYTHONPATH"]:
+                found.append(process)
+    return found
 
 
 def journals(place: Place) -> set[str]:

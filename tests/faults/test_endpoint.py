@@ -108,7 +108,7 @@ def test_server_that_dies_at_start(place: Place) -> None:
 
 def test_server_of_another_model(place: Place) -> None:
     """A server that we start and that serves another name is no server of ours."""
-    recipe = place.command("--served-as", "stranger", serving={"ready_timeout_s": 20})
+    recipe = place.command("--served-as", "stranger", serving={"ready_timeout_s": 200})
     text = place.evalkit("run", recipe, code=6)
     assert "stranger" in error_of(text)
     assert journals(place) == 0

@@ -37,7 +37,7 @@ class Vllm:
 
     async def abort_after(self, tokens: int, id: str) -> None:
         """Abort a request once the server has made so many tokens."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while await self._tokens() < tokens:
                 await asyncio.sleep(0.005)
         assert await self.post("/inference/v1/abort_requests", {"request_ids": [id]}) == 200
@@ -121,7 +121,7 @@ async def test_abort_before_the_first_token(vllm: Vllm, server: Server) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": QUESTION}]}
 
     async def interrupted(body: dict[str, Any], id: str) -> Any:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             answer = asyncio.create_task(vllm.post("/v1/chat/completions", body, id))
             while not answer.done():
                 await vllm.post("/inference/v1/abort_requests", {"request_ids": [f"chatcmpl-{id}"]})

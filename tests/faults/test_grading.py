@@ -165,9 +165,10 @@ def test_killed_grader(place: Place, model: Server, judge: Server, tmp_path: Pat
     recipe = recipe_of(place, model, judge)
     place.evalkit("prepare", recipe)
     finish(place.start_worker("r0"))
+    before = judge.counts()["received"]
     judge.hang_after(9)
     grader = place.start("score", place.folder.root)
-    wait_for(lambda: judge.counts()["in_flight"] == 4, grader)
+    wait_for(lambda: judge.counts()["received"] == before + 9 + 4, grader)
     grader.send_signal(signal.SIGKILL)
     finish(grader, -signal.SIGKILL)
     kept = judge_calls(place)

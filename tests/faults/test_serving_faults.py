@@ -56,6 +56,14 @@ async def generate(endpoint: Endpoint, text: str = "What is 2 + 3?") -> dict[str
         return answer
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; somebody may collect it between two looks."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def until(condition: Any) -> None:
     """Wait for something that must happen; the test's time limit is the deadline."""
     while not condition():
@@ -74,7 +82,7 @@ async def test_server_is_ready_and_leaves_nothing(tmp_path: Path) -> None:
     assert deployment.failure() is None
     await deployment.stop()
     assert marked(context.attempt) == []
-    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+    assert not any(map(runs, processes))
     await deployment.stop()
 
 

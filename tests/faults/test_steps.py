@@ -102,9 +102,10 @@ def test_drained_worker(place: Place, undisturbed: dict[str, Any]) -> None:
 
 def test_split_brain(place: Place, undisturbed: dict[str, Any]) -> None:
     """Two replicas that both believe they own every shard do everything twice, and change nothing."""
-    with serving("--latency-s", "2") as server:  # the second one begins while the first waits
+    with serving() as server:
         place.evalkit("prepare", place.external(server, tasks=TASKS))
-        team = [place.start_worker(replica, "--no-leases") for replica in ("r0", "r1")]
+        team = place.start_two(server, "--no-leases")
+        server.go_on()
         for process in team:
             finish(process)
     place.evalkit("gather", place.folder.root)

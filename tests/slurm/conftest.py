@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_dev_cluster"
-START_LIMIT_S = 180.0
+START_LIMIT_S = 300.0
+STOP_LIMIT_S = 180.0
+WAIT_S = 240.0
+"""For what takes ten seconds on a quiet machine: only a test that fails waits so long."""
 OUTER_SLURM = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SINFO_", "SACCT_")
+
+FIRST = slice(1)
+"""Of the states of a job: of its first attempt."""
 
 Value = TypeVar("Value")
 
@@ -66,7 +72,7 @@ class SlurmCluster:
         assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
         return done.stdout
 
-    def script(self, *argv: str, limit_s: float = 90) -> str:
+    def script(self, *argv: str, limit_s: float = STOP_LIMIT_S) -> str:
         """Output of `slurm_dev_cluster COMMAND --dir <this cluster> ...`."""
         return run_script(argv[0], "--dir", str(self.dir), *argv[1:], limit_s=limit_s)
 
@@ -75,7 +81,14 @@ class SlurmCluster:
         rows = self.run("sacct", "-nXPD", "-S", "now-1hour", "-j", job, "-o", "State")
         return rows.split("\n")[:-1]
 
-    def wait_for(self, what: str, probe: Callable[[], Value], limit_s: float = 120) -> Value:
+    def wait_for_states(self, job: str, *states: str, of: slice = slice(None)) -> None:
+        """Until accounting, which lags, has these states of all attempts of a job, or of some."""
+        self.wait_for(
+            f"sacct: {job} is {', '.join(states)}",
+            lambda: tuple(self.job_states(job)[of]) == states,
+        )
+
+    def wait_for(self, what: str, probe: Callable[[], Value], limit_s: float = WAIT_S) -> Value:
         """The first truthy value of `probe`; the test fails when `limit_s` seconds bring none."""
         deadline = time.monotonic() + limit_s
         while not (value := probe()):
@@ -117,7 +130,7 @@ def _clusters() -> Iterator[Callable[..., SlurmCluster]]:
         yield launch
     finally:
         for folder in folders:
-            run_script("stop", "--dir", folder, limit_s=90)
+            run_script("stop", "--dir", folder, limit_s=STOP_LIMIT_S)
 
 
 @pytest.fixture

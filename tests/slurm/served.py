@@ -23,6 +23,7 @@ from evalkit.recipe.schema import Client
 from evalkit.recipe.serving import CommandServing
 from evalkit.serving.tree import MARKER
 from tests.faults.harness import Server, server_of
+from tests.slurm.conftest import WAIT_S
 from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
 from tests.unit.serving.support import writing_to
 
@@ -81,7 +82,7 @@ class ServedRun:
             replicas=replicas,
         )
 
-    def cancel(self, wait_s: float = 120) -> Cancelled:
+    def cancel(self, wait_s: float = WAIT_S) -> Cancelled:
         """Cancel the run. It takes as long as the machine needs to end its processes."""
         return cancel_run(self.folder, clock=SYSTEM_CLOCK, env=self.cluster.env, wait_s=wait_s)
 
@@ -89,7 +90,7 @@ class ServedRun:
         """The run now."""
         return run_status(self.folder, clock=SYSTEM_CLOCK, env=self.cluster.env)
 
-    def wait_for_state(self, element: str, state: str, limit_s: float = 120) -> None:
+    def wait_for_state(self, element: str, state: str, limit_s: float = WAIT_S) -> None:
         """Until squeue says so of a job; `""` when it has gone."""
 
         def reached() -> bool:
@@ -98,14 +99,16 @@ class ServedRun:
 
         self.cluster.wait_for(f"{element} is {state or 'gone'}", reached, limit_s)
 
-    def wait_for_log(self, replica: str, text: str, attempt: int = 1, limit_s: float = 120) -> None:
+    def wait_for_log(
+        self, replica: str, text: str, attempt: int = 1, limit_s: float = WAIT_S
+    ) -> None:
         """Until a worker has said this."""
         path = self.folder.worker_log(replica, attempt)
         self.cluster.wait_for(
             f"{replica} says {text!r}", lambda: path.exists() and text in path.read_text(), limit_s
         )
 
-    def wait_for_answers(self, number: int, limit_s: float = 120) -> None:
+    def wait_for_answers(self, number: int, limit_s: float = WAIT_S) -> None:
         """Until so many answers are journaled."""
         self.cluster.wait_for(f"{number} answers", lambda: self.status().done >= number, limit_s)
 
@@ -121,7 +124,7 @@ class ServedRun:
         self.cluster.wait_for(f"{replica} has a server", facts.exists)
         return server_of(self.folder, replica)
 
-    def finish(self, limit_s: float = 120) -> RunStatus:
+    def finish(self, limit_s: float = WAIT_S) -> RunStatus:
         """Until the run is over; it must be complete."""
         status = self.cluster.wait_for(
             "the run is over", lambda: (s := self.status()).is_over and s, limit_s

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from evalkit.cluster.jobs import is_cancelled, read_jobs
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.slurm.conftest import SlurmCluster
-
-SLACK_S = 60.0
-"""For the epilog, and for a machine with two cores that plays four nodes."""
 
 
 @pytest.fixture
@@ -32,8 +28,7 @@ def run(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ServedRun]:
 def nothing_is_left(run: ServedRun) -> None:
     """No job, no process on any node, no lease, no job that waits for ever."""
     assert run.queued() == []
-    psutil.wait_procs(run.processes(), timeout=SLACK_S)
-    assert [process.cmdline() for process in run.processes()] == []
+    run.cluster.wait_for("no process is left", lambda: not run.processes())
     assert list(run.folder.leases.glob("*/*.lock")) == []
     assert "DependencyNeverSatisfied" not in run.cluster.run("squeue", "-h", "-o", "%r")
 
@@ -137,7 +132,7 @@ def test_cancel_of_waiting_jobs(run: ServedRun) -> None:
     held = run.submit(sbatch={"hold": True}).jobs
     run.submit(replicas=1, mem="3900MB", cpus_per_task=4, sbatch={"begin": "now+1hour"})
     run.wait_for_state(held[0].job_id, "PENDING")
-    assert run.status().jobs[0].state == "held"
+    run.cluster.wait_for("it is held", lambda: run.status().jobs[0].state == "held")
     cancelled = run.cancel()
     assert cancelled.left == ()
     assert len(cancelled.jobs) == 3

@@ -135,10 +135,12 @@ def test_killed_node_can_be_started_again(slurm_cluster: SlurmCluster, tmp_path:
 def test_node_down_and_back(slurm_cluster: SlurmCluster) -> None:
     """node-down is what sinfo shows; start-node ends it."""
     node = slurm_cluster.nodes[2]
+    shown = ("sinfo", "-hNp", "low", "-n", node, "-o", "%T")
     slurm_cluster.script("node-down", node)
-    assert slurm_cluster.run("sinfo", "-hNp", "low", "-n", node, "-o", "%T").strip() == "down"
+    assert slurm_cluster.run(*shown).strip() == "down"
     slurm_cluster.script("start-node", "3")
-    assert slurm_cluster.run("sinfo", "-hNp", "low", "-n", node, "-o", "%T").strip() == "idle"
+    # a job of another test may still be leaving it
+    slurm_cluster.wait_for("it is idle", functools.partial(shows, slurm_cluster, shown, {"idle"}))
 
 
 def test_stop_leaves_nothing(

@@ -21,6 +21,7 @@ from evalkit.cluster.failures import FailureKind
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.slurm import JobView, SlurmCommands
 from evalkit.recipe.serving import VllmServing
+from tests.slurm.conftest import FIRST, WAIT_S
 from tests.slurm.served import ServedRun
 from tests.slurm.test_submit import Run
 from tests.unit.cluster.builders import make_plan, write_run
@@ -106,7 +107,7 @@ def test_preemption_without_a_warning(
     assert run.drains() == ["SIGTERM"]
     again = run.worker("r0", 1)
     assert again["restart_count"] == 1
-    assert cluster.job_states(job)[0] == state
+    cluster.wait_for_states(job, state, of=FIRST)
     assert no_failed_result(run)
 
 
@@ -114,11 +115,11 @@ def test_a_worker_goes_on_after_its_time_limit(served: ServedRun) -> None:
     """A real worker drains in the time that is left, in a job too short for submitit to tell a limit
     from a preemption, is requeued, and the next attempt ends the run."""
     stuck = 'test "$SLURM_RESTART_COUNT" || export FAULTS="--hang-after 6"'
-    # Slurm warns up to half a minute early: 40 to 70 s after the start, which leaves calls no time.
-    submitted = served.submit(setup=stuck, env={}, time_min=2, signal_delay_s=50)
+    # Slurm warns up to half a minute early: 60 to 90 s after the start, which leaves calls no time.
+    submitted = served.submit(setup=stuck, env={}, time_min=2, signal_delay_s=30)
     served.wait_for_answers(4)
-    served.finish(240)
-    assert served.cluster.job_states(submitted.jobs[0].job_id) == ["REQUEUED", "COMPLETED"]
+    served.finish(400)
+    served.cluster.wait_for_states(submitted.jobs[0].job_id, "REQUEUED", "COMPLETED")
     first, second = read_attempts(served.folder)
     assert (first.end, first.reason) == ("drained", "SIGUSR2")
     assert (second.end, second.restart_count) == ("done", 1)
@@ -133,7 +134,7 @@ def test_a_worker_goes_on_after_a_preemption(served: ServedRun) -> None:
     served.wait_for_answers(4)
     with served.cluster.urgent_job(read_attempts(served.folder)[0].nodes[0]):
         served.finish()
-    assert served.cluster.job_states(submitted.jobs[0].job_id) == ["PREEMPTED", "COMPLETED"]
+    served.cluster.wait_for_states(submitted.jobs[0].job_id, "PREEMPTED", "COMPLETED")
     first, second = read_attempts(served.folder)
     assert (first.end, first.reason) == ("drained", "SIGTERM")
     assert (second.end, second.restart_count) == ("done", 1)
@@ -191,7 +192,7 @@ def test_a_killed_worker_is_tried_on_another_node(make_run: Callable[[], Run]) -
     assert failed.failure.log == f"cluster/{job}_1_0_log.out"
     (shown,) = run.status().attempts
     assert shown.failure == failed.failure
-    assert run.cluster.job_states(f"{job}_1")[0] == "REQUEUED"
+    run.cluster.wait_for_states(f"{job}_1", "REQUEUED", of=FIRST)
 
 
 def test_a_node_without_python_does_not_end_a_job(
@@ -302,7 +303,7 @@ def test_a_lost_nodes_attempt_leaves_the_new_one_alone(make_run: Callable[[], Ru
         assert old.is_running()
         assert old.environ()["SLURM_JOB_ID"] == job
         old.send_signal(signal.SIGTERM)
-        assert not psutil.wait_procs([old], timeout=30)[1]
+        assert not psutil.wait_procs([old], timeout=WAIT_S)[1]
         assert "SIGTERM; Slurm has requeued it" in log_of(run)
         assert view(run, job)[:3] == ("RUNNING", "", 1)
         assert psutil.Process(second["pid"]).is_running()

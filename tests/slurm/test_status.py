@@ -17,6 +17,7 @@ import pytest
 from evalkit.cluster.failures import FailureKind
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.logs import Wanted, follow
+from tests.slurm.conftest import WAIT_S
 from tests.slurm.served import ServedRun
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def working(run: ServedRun, **changes: object) -> tuple[str, str]:
     """Submit one replica; its job and node once it has answers."""
     job = run.submit(SLOW, replicas=1, **changes).jobs[0].job_id  # type: ignore[arg-type]
     run.wait_for_answers(4)
+    # its heartbeat may be from before
+    run.cluster.wait_for("it is ready", lambda: run.status().replicas[0].state == "ready")
     [replica] = run.status().replicas
-    assert replica.state == "ready"
     return job, replica.node or ""
 
 
-def failure(run: ServedRun, kind: FailureKind, limit_s: float = 120) -> FailureGroup:
+def failure(run: ServedRun, kind: FailureKind) -> FailureGroup:
     """The failures of this kind, once the status has them."""
     seen: list[FailureGroup] = []
 
@@ -67,7 +69,7 @@ def failure(run: ServedRun, kind: FailureKind, limit_s: float = 120) -> FailureG
         return next((group for group in seen if group.kind is kind), None)
 
     try:
-        group = run.cluster.wait_for(f"the status says {kind}", found, limit_s)
+        group = run.cluster.wait_for(f"the status says {kind}", found)
     except AssertionError as error:
         raise AssertionError(f"no {kind}, but {seen}") from error
     assert group is not None
@@ -115,9 +117,13 @@ def test_node_failure(make_run: Callable[[], ServedRun]) -> None:
     """A worker whose node dies says nothing; Slurm does, and the status shows its last lines."""
     run = make_run()
     _, node = working(run)
+    # With a real node they would be gone with it. Here they would have time to notice, and to say so.
     left = run.processes()
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
     run.cluster.script("kill-node", node)
-    for process in left:  # with a real node they would be gone
+    for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     run.cluster.script("node-down", node)  # Slurm would find out by itself, in a minute
@@ -148,7 +154,7 @@ def test_logs_through_a_requeue(make_run: Callable[[], ServedRun], tmp_path: Pat
             run.wait_for_log("r0", "server is ready", attempt=2)
             assert following.poll() is None, "it ended while the job waited"
             run.cancel()
-            assert following.wait(timeout=60) == 0
+            assert following.wait(timeout=WAIT_S) == 0
         finally:
             following.kill()
     lines = shown.read_text().splitlines()

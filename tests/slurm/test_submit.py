@@ -19,6 +19,7 @@ from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError
 from evalkit.recipe.serving import CommandServing, VllmServing
+from tests.slurm.conftest import FIRST
 from tests.unit.cluster.builders import make_cluster, make_plan, make_task, write_run
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def test_a_drain_before_the_limit_requeues(make_run: Callable[..., Run]) -> None
     assert (again["restart_count"], again["job_id"]) == (1, f"{job}_0")
     assert run.drains() == ["SIGUSR2"]
     assert run.status().jobs[0].state == "running"
-    assert run.cluster.job_states(f"{job}_0")[0] == "REQUEUED"
+    run.cluster.wait_for_states(f"{job}_0", "REQUEUED", of=FIRST)
 
 
 def test_an_administrators_requeue_is_survived(make_run: Callable[..., Run]) -> None:
@@ -249,8 +250,10 @@ def test_preemption_with_a_warning_is_no_failure(
     )
     assert run.drains()
     assert signals in (None, run.drains())
-    status = run.status()
-    assert (status.phase, status.jobs[0].state) == ("waiting", "pending")
+    cluster.wait_for(
+        "the job is back in the queue",
+        lambda: ((s := run.status()).phase, s.jobs[0].state) == ("waiting", "pending"),
+    )
     assert list(run.folder.cluster.glob("*_result.pkl")) == []
     cluster.run("scancel", urgent)
     assert run.worker("r0", 1)["restart_count"] == 1
@@ -265,7 +268,7 @@ def test_a_run_from_submit_to_results(make_run: Callable[..., Run]) -> None:
     plan = make_plan(make_task(n_samples=40, n_shards=4), serving=serving)
     run = make_run(plan)
     run.submit(replicas=2, time_min=10, mem="600MB", setup=[f"export PYTHONPATH={REPOSITORY}"])
-    status = run.cluster.wait_for("the run is over", lambda: (s := run.status()).is_over and s, 240)
+    status = run.cluster.wait_for("the run is over", lambda: (s := run.status()).is_over and s)
     assert (status.phase, status.done, status.tasks[0].outcomes) == ("complete", 40, {"ok": 40})
     assert {job.state for job in status.jobs} == {"done"}
     results = json.loads(run.folder.results("sums").read_bytes())

@@ -35,13 +35,16 @@ def runs(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[list[ServedRun
 
 
 def submit(runs: list[ServedRun], faults: str) -> str:
-    """Submit them together on the partition that can be preempted; the id of the job that they share."""
+    """Submit them together on the partition that can be preempted; the id of the job that they share.
+
+    Servers have these faults until the job is requeued.
+    """
+    setup = f'test "$SLURM_RESTART_COUNT" || export FAULTS="{faults}"'
     cluster = make_cluster(
         **SETTINGS,
         share=True,
         partition="low",
-        env={"FAULTS": faults},
-        setup=["true", f"export PYTHONPATH={REPOSITORY}"],
+        setup=[setup, f"export PYTHONPATH={REPOSITORY}"],
     )
     submit_runs(
         [SweepRun(run.folder, run.plan, cluster) for run in runs],
@@ -56,7 +59,9 @@ def submit(runs: list[ServedRun], faults: str) -> str:
 def test_a_shared_job_that_is_preempted(runs: list[ServedRun]) -> None:
     """It goes back into the queue, starts no server for the run that is done, and does the rest."""
     first, second, third = runs
-    job = submit(runs, "--latency-s 0.4")
+    job = submit(runs, "--hang-after 8")
+    first.wait_for_answers(4)
+    first.server().go_on()
     second.wait_for_answers(4)
     assert first.status().done == 24
     waiting = third.status()
@@ -67,7 +72,7 @@ def test_a_shared_job_that_is_preempted(runs: list[ServedRun]) -> None:
         second.wait_for_drain()
     for run in runs:
         run.finish()
-    assert cluster.job_states(job)[-1] == "COMPLETED"
+    cluster.wait_for_states(job, "COMPLETED", of=slice(-1, None))
     ends = [
         [(a.end, a.restart_count, a.server_starts) for a in read_attempts(r.folder)] for r in runs
     ]

@@ -113,7 +113,7 @@ def leave_early(stage: Stage) -> bool:
         stage.enlist()
     one = stage.pick()
     one.process.send_signal(signal.SIGTERM)
-    one.process.wait(30)
+    one.process.wait(90)
     return True
 
 

@@ -195,7 +195,7 @@ class Episode:
         known = known_bodies(folder)
         shared = self._check_payments(known)
         assert (left := leftovers(folder)) == [], f"left over: {left}"
-        stage.wait(lambda: not living_pids(str(stage.place.root)), "no process is left", 30)
+        stage.wait(lambda: not living_pids(str(stage.place.root)), "no process is left")
         bill = make_bill(account, set(known.values()), needed_tokens(folder))
         return Outcome(
             mode=stage.mode,

@@ -110,14 +110,14 @@ class RealEpisode:
             if not stage.owed():
                 break
             self._resume()
-        stage.wait(lambda: not stage.server_pids(), "no server is left", 60)
+        stage.wait(lambda: not stage.server_pids(), "no server is left")
         stage.evalkit("gather", stage.folder.root)
 
     def judge(self, undisturbed: dict[str, Any]) -> Outcome:
         """Everything that must hold. Raises AssertionError."""
         stage, folder = self.stage, self.stage.folder
         check_artifacts(folder, stage.tasks, undisturbed)
-        stage.wait(lambda: not living_pids(str(stage.place.root)), "no process is left", 30)
+        stage.wait(lambda: not living_pids(str(stage.place.root)), "no process is left")
         assert (left := leftovers(folder) + stage.caches()) == [], f"left over: {left}"
         shared = 0
         if stage.server == "vllm":
@@ -170,7 +170,13 @@ class RealEpisode:
 @contextmanager
 def private_cluster(*options: str) -> Iterator[SlurmCluster]:
     """A cluster of our own, outside of pytest."""
-    from tests.slurm.conftest import OUTER_SLURM, START_LIMIT_S, SlurmCluster, run_script
+    from tests.slurm.conftest import (
+        OUTER_SLURM,
+        START_LIMIT_S,
+        STOP_LIMIT_S,
+        SlurmCluster,
+        run_script,
+    )
 
     folder = tempfile.mkdtemp(prefix="evalkit-slurm-")
     try:
@@ -179,7 +185,7 @@ def private_cluster(*options: str) -> Iterator[SlurmCluster]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(OUTER_SLURM)}
         yield SlurmCluster(Path(facts["dir"]), tuple(facts["nodes"]), clean | facts["env"])
     finally:
-        run_script("stop", "--dir", folder, limit_s=90)
+        run_script("stop", "--dir", folder, limit_s=STOP_LIMIT_S)
 
 
 def draw_real(seed: int, count: int, choice: Choice) -> list[str]:

@@ -82,8 +82,8 @@ def cancel_element(stage: SlurmStage) -> None:
 def cancel(stage: SlurmStage) -> None:
     """The user cancels the run, and thinks better of it."""
     stage.evalkit("cancel", stage.folder.root)
-    stage.wait(lambda: not stage.jobs(), "no job is left", 60)
-    stage.wait(lambda: not stage.server_pids(), "no server is left", 30)
+    stage.wait(lambda: not stage.jobs(), "no job is left")
+    stage.wait(lambda: not stage.server_pids(), "no server is left")
 
 
 @fault("slurm: node dies", shares=True)

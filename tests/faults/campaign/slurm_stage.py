@@ -222,7 +222,7 @@ class SlurmStage:
             self.mend_nodes()
             for job in self.jobs():
                 self.cluster.run("scancel", job)
-            self.wait(lambda: not self.jobs(), "all jobs are gone", 60)
+            self.wait(lambda: not self.jobs(), "all jobs are gone")
         for pid in living_pids(str(self.place.root)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -125,7 +125,7 @@ class Stage:
     def start_external(self, **switches: Any) -> None:
         """The server that is not evalkit's to start."""
         if self._external is not None:
-            self._external.wait(30)
+            self._external.wait(PATIENCE_S)
         given = {**ANSWERS, "tokens_per_s": SLOW, "ledger": str(self.ledger.path), **switches}
         argv = [sys.executable, str(FAULT_SERVER), "--port", str(self._port), "--model", "m"]
         self._external = subprocess.Popen([*argv, *options(**given)])
@@ -163,7 +163,7 @@ class Stage:
             with contextlib.suppress(ProcessLookupError):
                 one.process.send_signal(how)
         for one in self.crew:
-            one.process.wait(30)
+            one.process.wait(PATIENCE_S)
 
     # Servers
 
@@ -226,10 +226,10 @@ class Stage:
         for one in self.crew:
             if one.alive:
                 one.process.kill()
-            one.process.wait(30)
+            one.process.wait(PATIENCE_S)
         if self._external is not None:
             self._external.kill()
-            self._external.wait(30)
+            self._external.wait(PATIENCE_S)
 
 
 def _runs(pid: int) -> bool:

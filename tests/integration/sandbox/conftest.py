@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECRET = "a-key-that-nobody-may-see"
-GONE_S = 20
+GONE_S = 100
 
 
 PARAMS = [pytest.param(x, marks=[pytest.mark.long] if x in LONG else []) for x in CHOICES]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from evalkit.benchmarks.contract import Solution
     from evalkit.store.records import Reply
 
+LIMIT_S = 5
+"""For a cell: IPython takes its time over a first traceback."""
 ROUNDS = (
     [call("import numpy as np, sympy, scipy, pandas, h5py, tqdm\nx = np.arange(3)\nint(x.sum())")],
     [
@@ -43,7 +47,7 @@ SHOWN = (
         "{3: 4, 5: 2}",
         "y" * 1000 + "<output cut>",
         "IndexError: index 5 is out of bounds for axis 0 with size 3",
-        "Execution timed out after 2 seconds",
+        f"Execution timed out after {LIMIT_S} seconds",
     ],
     ["connection closed"],
     ["array([0, 1, 2])"],
@@ -68,19 +72,21 @@ class Scripted:
         return Answer(reply, Timing(1.0, 0.5))
 
 
-@pytest.fixture
-async def pool(tmp_path: Path) -> AsyncIterator[SessionPool]:
+@asynccontextmanager
+async def pool_in(folder: Path) -> AsyncIterator[SessionPool]:
     """Sessions as the benchmark asks for them."""
     needs = make_benchmark("aime2025_tools", {}, "card").sandbox()
-    sandbox = make_sandbox("bwrap-nested", tmp_path)
+    sandbox = make_sandbox("bwrap-nested", folder)
     running = SessionPool(lambda: sandbox, preload=needs.preload, cores=2)
-    yield running
-    await running.close()
+    try:
+        yield running
+    finally:
+        await running.close()
 
 
 async def solve(unit: Unit, pool: SessionPool) -> Solution:
     """The first problem of AIME."""
-    benchmark: Any = make_benchmark("aime2025_tools", {"timeout_s": 2}, "card")
+    benchmark: Any = make_benchmark("aime2025_tools", {"timeout_s": LIMIT_S}, "card")
     builder = RequestBuilder(Generation(), "m")
     facilities = Facilities(sessions=pool)
     model = DurableModel(Scripted(), builder, None, UnitKey(0, 0), unit, facilities)  # type: ignore[arg-type]
@@ -94,11 +100,22 @@ def last_lines(unit: Unit) -> list[str]:
     return [text.removesuffix("\n").split("\n")[-1] for text in texts]
 
 
-async def test_dialogue(pool: SessionPool) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Unit, Solution]:
+    """A dialogue that nothing interrupts."""
+
+    async def play() -> tuple[Unit, Solution]:
+        unit = Unit()
+        async with pool_in(tmp_path_factory.mktemp("view")) as pool:
+            return unit, await solve(unit, pool)
+
+    return asyncio.run(play())
+
+
+def test_dialogue(whole: tuple[Unit, Solution]) -> None:
     """Packages are there, the last expression is shown, output is cut, errors and time-outs are told,
     and a death costs no state that was there before."""
-    unit = Unit()
-    solution = await solve(unit, pool)
+    unit, solution = whole
     assert last_lines(unit) == [line for lines in SHOWN for line in lines]
     assert solution.text == r"\boxed{7}"
     assert solution.data == counted(
@@ -107,11 +124,11 @@ async def test_dialogue(pool: SessionPool) -> None:
 
 
 @pytest.mark.parametrize("kept", [1, 3, 6])
-async def test_resumed_dialogue(pool: SessionPool, kept: int) -> None:
+async def test_resumed_dialogue(whole: tuple[Unit, Solution], tmp_path: Path, kept: int) -> None:
     """With some cells in the journal the rest says what it would have said, counts included."""
-    first = Unit()
-    expected = await solve(first, pool)
+    first, expected = whole
     later = resumed(first)
     later.finished_steps = {k: v for k, v in later.finished_steps.items() if k[0] < kept}
-    assert await solve(later, pool) == expected
+    async with pool_in(tmp_path) as pool:
+        assert await solve(later, pool) == expected
     assert last_lines(later) == last_lines(first)[kept:]

@@ -21,7 +21,7 @@ from tests.integration.sandbox.sandboxes import make_sandbox
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-PATIENCE_S = 30
+PATIENCE_S = 100
 SLEEP = "import time; time.sleep(600)"
 
 

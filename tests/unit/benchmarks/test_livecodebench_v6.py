@@ -172,11 +172,12 @@ def test_right_programs_score_one_and_others_zero(
 
 def test_answers_name_the_code_and_the_tests(pool: SandboxPool) -> None:
     """What happened, and how far it came; time-outs are scores of their own."""
-    benchmark = make("fixed", time_limit_s=0.5)
+    benchmark = make("fixed")
     sample = load(benchmark).samples[0]
     assert grade(pool, benchmark, sample, answer(GOLD["own_a"])).answer == "passed 3/3"
     assert grade(pool, benchmark, sample, answer("print(6)")).answer == "wrong_answer 1/3"
-    slow = grade(pool, benchmark, sample, answer("import time\ntime.sleep(9)"))
+    hasty = make("fixed", time_limit_s=0.5)
+    slow = grade(pool, hasty, sample, answer("import time\ntime.sleep(9)"))
     assert slow.answer == "time_limit 0/3"
     assert slow.values == {"accuracy": 0.0, "timed_out": 1.0, "timed_out_starved": 1.0}
 

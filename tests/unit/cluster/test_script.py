@@ -268,7 +268,7 @@ def test_bash_outlives_a_termination(node: Node) -> None:
             process.wait(0.3)
         os.killpg(process.pid, signal.SIGTERM)  # all, as with proctrack/linuxproc
         assert process.stderr.read().splitlines()[-1] == "requeue incomplete 12"
-        assert process.wait(10) == REQUEUE_CODE
+        assert process.wait(60) == REQUEUE_CODE
 
 
 def test_signals_are_ignored_until_python_takes_them() -> None:

@@ -254,7 +254,7 @@ def test_a_budget_that_is_spent_in_between_drains(
         told.set()
 
     monkeypatch.setattr(worker, "request_drain", hear)
-    worker.during = lambda: told.wait(10)
+    worker.during = lambda: told.wait(60)
     assert run(run_folder) == ENDED_CODE
     assert "cluster.max_hours, 1e-06, are over" in capsys.readouterr().err
     assert worker.calls[1:] == [("max_hours", 0)]

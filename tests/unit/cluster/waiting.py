@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
-def wait_for(what: str, probe: Callable[[], Value], limit_s: float = 50) -> Value:
+def wait_for(what: str, probe: Callable[[], Value], limit_s: float = 200) -> Value:
     """The first truthy value of `probe`; the test fails when `limit_s` seconds bring none."""
     deadline = time.monotonic() + limit_s
     while not (value := probe()):

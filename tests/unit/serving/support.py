@@ -57,7 +57,7 @@ def fault_command(*switches: str) -> tuple[str, ...]:
 
 def fault_serving(*switches: str, **changes: Any) -> CommandServing:
     """The fault server as a deployment."""
-    values: dict[str, Any] = {"ready_timeout_s": 50, "shutdown_timeout_s": 5, **changes}
+    values: dict[str, Any] = {"ready_timeout_s": 200, "shutdown_timeout_s": 5, **changes}
     command = values.pop("command", fault_command(*switches))
     return CommandServing(kind="command", command=command, **values)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import InfraError
-from evalkit.serving import tree
+from evalkit.serving import driven, tree
 from evalkit.serving.driven import run_program
 from evalkit.serving.leftovers import PROGRAM_FORM, parse_marker
 
@@ -52,8 +52,9 @@ async def test_environment_folder_output_and_code(tmp_path: Path) -> None:
     assert {k: v for k, v in env.items() if k != "LC_CTYPE"} == {"ONE": "1", tree.MARKER: mark}
 
 
-async def test_cancelled(tmp_path: Path) -> None:
+async def test_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT, then SIGTERM, then what nobody can ignore: nothing is left, in whatever session it is."""
+    monkeypatch.setattr(driven, "TERMINATE_S", 2.0)  # a busy machine writes late what it heard
     mark = mark_of(tmp_path)
     log = tmp_path / "program.log"
     command = [sys.executable, "-c", STUBBORN]

@@ -202,7 +202,7 @@ async def test_cancelled_sync_keeps_its_files_open(
 
     def slow(fd: int) -> None:
         entered.set()
-        go_on.wait(10)
+        go_on.wait(60)
         synced.append(Path(f"/proc/self/fd/{fd}").readlink().name == "r0.a1.jsonl")
 
     monkeypatch.setattr(os, "fsync", slow)
