@@ -1,6 +1,7 @@
 """Calls of one worker over several servers: its own, and those that others lend it.
 
-A call goes where the fewest are in flight. What a borrowed server does not answer is asked of the own one at
+All calls wait in one line, and the first goes where the fewest are in flight: a program that asks all it has at
+once is helped by a server that is lent later, too. What a borrowed server does not answer is asked of the own one at
 once, and that server is not asked again: nothing depends on a loan. What a borrowed server refuses is asked of
 the own one, too, but then the request is to blame, not the server.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -36,7 +38,7 @@ class _Borrowed:
 
     name: str
     client: CallClient
-    waiting: set[asyncio.Timeout] = field(default_factory=set)
+    asked: set[asyncio.Timeout] = field(default_factory=set)
     """What ends the calls that were given to it and have no answer yet."""
 
 
@@ -46,7 +48,9 @@ class SpreadClient:
     def __init__(self, own: CallClient, settings: Client, clock: Clock) -> None:
         """`own` stays its owner's to close."""
         self._own = own
-        self._waiting = 0
+        self._asked = 0
+        """Calls that were given to the own server and have no answer yet."""
+        self._line: deque[asyncio.Future[None]] = deque()
         # A lender that fails is not waited for: the own server is there.
         self._settings = settings.model_copy(
             update={"max_retries": 0, "retry_budget_s": 0.0, "salvage": False}
@@ -86,10 +90,11 @@ class SpreadClient:
             self._known[name] = _Borrowed(name, client)
             log.info("borrowed the server at %s", lent[name].base_url)
         self._lent = set(lent)
+        self._call_up()
 
     def in_flight(self, name: str) -> int:
         """Calls that a borrowed server has not answered yet."""
-        return len(self._known[name].waiting)
+        return len(self._known[name].asked)
 
     def progress(self, name: str) -> int:
         """Grows with every answer of a borrowed server."""
@@ -102,20 +107,54 @@ class SpreadClient:
         log.info("a borrowed server is given up: %s", why)
         self._given_up.add(name)
         now = asyncio.get_running_loop().time()
-        for patience in self._known[name].waiting:
+        for patience in self._known[name].asked:
             patience.reschedule(now)
 
     async def call(
         self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None = None
     ) -> Answer:
         """As `CallClient.call`. Tokens of an answer by a borrowed server are not kept."""
-        asked = (self._known[name] for name in self._lent - self._given_up)
-        place = min(asked, key=lambda each: len(each.waiting), default=None)
-        begun = tokens is not None and tokens.load() is not None
-        if place is None or begun or self._waiting <= len(place.waiting):
+        if tokens is not None and tokens.load() is not None:
             return await self._of_own(request, think_tags, tokens)
-        answer = await self._of_borrowed(place, request, think_tags)
-        return answer or await self._of_own(request, think_tags, tokens)
+        place = await self._place()
+        try:
+            answer = await self._of_borrowed(place, request, think_tags) if place else None
+            return answer or await self._of_own(request, think_tags, tokens)
+        finally:
+            self._call_up()
+
+    async def _place(self) -> _Borrowed | None:
+        """Wait in line for a server that has room: a borrowed one, or null for the own."""
+        is_next = not self._line
+        while not (is_next and self._room()):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            (self._line.appendleft if is_next else self._line.append)(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # its turn had come
+                    self._call_up()
+                raise
+            is_next = True
+        place = min(self._borrowed(), key=lambda each: len(each.asked), default=None)
+        return None if place is None or self._asked <= len(place.asked) else place
+
+    def _borrowed(self) -> list[_Borrowed]:
+        return [self._known[name] for name in self._lent - self._given_up]
+
+    def _room(self) -> int:
+        """How many calls more may be sent."""
+        taken = (self._asked, *(len(each.asked) for each in self._borrowed()))
+        return sum(max(0, self._settings.parallelism - each) for each in taken)
+
+    def _call_up(self) -> None:
+        """As many of those in line as there is room for."""
+        room = self._room()
+        while self._line and room:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                room -= 1
 
     async def _of_borrowed(
         self, place: _Borrowed, request: Request, think_tags: ThinkTags | None
@@ -123,11 +162,11 @@ class SpreadClient:
         """Null where it gave none."""
         try:
             async with asyncio.timeout(None) as patience:
-                place.waiting.add(patience)
+                place.asked.add(patience)
                 try:
                     answer = await place.client.call(request, think_tags)
                 finally:
-                    place.waiting.discard(patience)
+                    place.asked.discard(patience)
         except TimeoutError:  # it was given up meanwhile
             return None
         except EvalkitError as error:
@@ -143,8 +182,8 @@ class SpreadClient:
     async def _of_own(
         self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None
     ) -> Answer:
-        self._waiting += 1
+        self._asked += 1
         try:
             return await self._own.call(request, think_tags, tokens)
         finally:
-            self._waiting -= 1
+            self._asked -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def make(tmp_path: Path, replica: str, serving: AnyServing, host: str = "here") 
     folder.replicas.mkdir(exist_ok=True)
     report = ReplicaReport(replica, 1, host, 1, None, 0.0, state="ready")
     (folder.replicas / f"{replica}.json").write_bytes(report.render())
-    return Lending(folder, report, 0, serving)
+    return Lending(folder, report, 0, serving, 2)
 
 
 class Queue:
@@ -84,7 +85,9 @@ async def test_what_is_lent(
         return
     [(name, mode, text)] = loans
     assert (stays, name, stat.S_IMODE(mode)) == ({"t"}, "r0.loan", 0o600)
-    assert "key-of-the-server" in text
+    loan = json.loads(text)
+    assert loan["api_key"] == "key-of-the-server"
+    assert (loan["replica"], loan["attempt"], loan["server"]) == ("r0", 1, 2)
 
 
 async def test_nothing_is_lent_to_another_host(
