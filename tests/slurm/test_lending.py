@@ -31,6 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 NAMES = tuple(f"evalkit{os.getpid()}n{number}" for number in range(2))
 # In place of Python: a node's own name and network, whose loopback no other node reaches.
 AS_NODE = """#!/bin/sh
+[ -n "$SLURM_ARRAY_TASK_ID" ] || exec {python} "$@"  # it gathers
 exec env SLURM_CONF=/nowhere ip netns exec {node}$SLURM_ARRAY_TASK_ID unshare --uts \\
   sh -c 'hostname "$0" && exec "$@"' {node}$SLURM_ARRAY_TASK_ID {python} "$@"
 """
@@ -151,6 +152,15 @@ class LentRun:
             lambda: self.answers_of(lender) >= before + 10,
         )
 
+    def wait_for_detail(self, replica: str, text: str) -> None:
+        """Until the status says so of a replica."""
+
+        def is_said() -> bool:
+            details = {each.name: each.detail or "" for each in self.status().replicas}
+            return text in details[replica]
+
+        self.cluster.wait_for(f"{replica}: {text}", is_said)
+
     def replicas(self) -> tuple[str, str]:
         """Who runs the program, and who has nothing to do."""
         [journal] = self.cluster.wait_for(
@@ -168,6 +178,7 @@ class LentRun:
         return int(found["headline"]["value"])
 
 
+@pytest.mark.long  # a minute, half of it until Slurm has requeued what was killed
 def test_a_server_on_another_node(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     """It answers, under its own number. When its line is cut and when its replica is killed, what it was asked is
     asked of the own server, and nothing twice; the replica's next server is borrowed again."""
@@ -176,9 +187,8 @@ def test_a_server_on_another_node(slurm_cluster: SlurmCluster, tmp_path: Path) -
         run.submit()
         busy, idle = run.replicas()
         run.wait_for_answers(f"{idle}.a1")
-        lent = {replica.name: replica.detail for replica in run.status().replicas}
-        assert lent[idle] == "lends its server to a task of another replica"
-        assert " by borrowed ones" in (lent[busy] or "")
+        run.wait_for_detail(idle, "lends its server to a task of another replica")
+        run.wait_for_detail(busy, " by borrowed ones")
         ip("-n", NAMES[int(idle[1:])], "link", "set", "line", "down")
         log = run.run.worker_log(busy, 1)
         slurm_cluster.wait_for("it is given up", lambda: "is given up" in log.read_text())
