@@ -450,8 +450,8 @@ class Benchmark(ABC, Generic[P]):
 
     def scores_ungraded(self, sample: Sample) -> bool:
         """Whether `score` needs no finding about this sample's answers: they count in the running score
-        while the model answers. By default where there is no `grader`."""
-        return self.grader is None
+        while the model answers. By default where there is no `grader`; never of a `whole` benchmark."""
+        return self.grader is None and not self.whole
 
     def sandbox(self) -> SandboxNeeds:
         """What its programs need. Raises ScorerError for something that is not there."""

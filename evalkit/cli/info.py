@@ -186,9 +186,11 @@ def _score(results: Mapping[str, Any] | None) -> str:
         return "not gathered"
     headline, counts = results["headline"], results["counts"]
     done = f"{counts['scored']:,}/{counts['expected']:,} units"
-    if headline["percent"] is None:
+    if headline["value"] is None:
         return f"{headline['name']}: withheld, {done}"
-    return f"{headline['name']}: {headline['percent']:.2f} %, {done}"
+    is_share = headline.get("is_share", True)
+    shown = f"{headline['percent']:.2f} %" if is_share else f"{headline['value']:.4g}"
+    return f"{headline['name']}: {shown}, {done}"
 
 
 def _made_by(made_by: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,7 +172,9 @@ def _notes(tasks: Sequence[TaskStatus]) -> list[RenderableType]:
 
 
 def _score(task: TaskStatus) -> str:
-    """The running score: of the units that are done, so not yet the result."""
+    """The result, or the running score: of the units that are done."""
+    if task.result is not None:
+        return task.result
     return "-" if task.score is None else f"{100 * task.score:.1f}"
 
 

@@ -79,8 +79,8 @@ def _score(results: Results | None, signs: str) -> tuple[Text, Text]:
         return Text("withheld", "yellow"), Text("")
     error = headline.standard_error
     bar = "" if headline.percent is None else bar_of(headline.percent)
-    said = "" if error is None else f" {signs} {headline.scale * error:.2f}"
-    return Text(f"{headline.shown:.2f}{said}", "bold"), Text(bar, "cyan")
+    said = "" if error is None else f" {signs} {headline.text(headline.scale * error)}"
+    return Text(f"{headline.words}{said}", "bold"), Text(bar, "cyan")
 
 
 def bar_of(percent: float) -> str:

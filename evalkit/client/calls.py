@@ -43,11 +43,15 @@ for something it never grants. Stopping then loses nothing; going on would fail 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply and how long it took."""
+    """A reply, how long it took, and whose it is."""
 
     reply: Reply
     timing: Timing
     continued: tuple[Continuation, ...] = ()
+    server: int = 0
+    """As `Target.server`, of the one that answered."""
+    lender: str | None = None
+    """As `Target.lender`."""
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class _Failing:
 class _Course:
     """One call on its way through its tries."""
 
+    target: Target
     started: float = 0.0
     """When it was first sent, seconds since 1970: waiting for its turn before is not its time."""
     begin: float = 0.0
@@ -84,7 +89,7 @@ class _Course:
         else:
             reply, continued = found, ()
         timing = Timing(round(self.started, 3), round(latency, 6), self.retries)
-        return Answer(reply, timing, continued)
+        return Answer(reply, timing, continued, self.target.server, self.target.lender)
 
 
 class CallClient:
@@ -127,11 +132,6 @@ class CallClient:
         """Close the pool; calls in flight fail."""
         self._admission.close()
         await self._transport.__aexit__(*exc)
-
-    @property
-    def server(self) -> int:
-        """Number of the server within the attempt, from 0."""
-        return self._target.server
 
     @property
     def max_model_len(self) -> int | None:
@@ -202,7 +202,7 @@ class CallClient:
     async def _with_retries(
         self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None
     ) -> Answer:
-        course = _Course()
+        course = _Course(self._target)
         while True:
             tried = await self._admission.enter(again=course.retries > 0)
             if not course.retries:

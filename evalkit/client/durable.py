@@ -263,7 +263,8 @@ class DurableModel:
                 request=request.digest,
                 reply=answer.reply,
                 timing=answer.timing,
-                server=self._client.server,
+                server=answer.server,
+                lender=answer.lender,
                 continued=answer.continued,
             )
         )

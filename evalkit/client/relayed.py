@@ -53,6 +53,13 @@ class Traffic:
     unasked: int = 0
     """Calls in the journal that were not asked for again."""
 
+    def __str__(self) -> str:
+        """For a log."""
+        return (
+            f"{self.requests} requests: {self.replayed} answered from the journal, {self.failed} failed, "
+            f"{self.repeated} repeated; {self.unasked} answers in the journal not asked for again"
+        )
+
     def to_json(self) -> dict[str, int]:
         """As the unit's data has it."""
         return {

@@ -36,7 +36,9 @@ class Target:
     is_ours: bool = True
     """A server that this worker started: it must answer with our model id."""
     server: int = 0
-    """How many servers this attempt started before this one."""
+    """How many servers its attempt started before this one."""
+    lender: str | None = None
+    """The attempt that started it, where that is another one, which lends it."""
 
     can_continue: bool = False
     """The server hands out the tokens of what it is interrupted in, and goes on from such tokens."""

@@ -1,7 +1,7 @@
 """Servers that replicas lend each other for driven tasks: see docs/adr/0029-lent-servers.md.
 
 A loan is a hint in a file: where the server is, and its key. Who reads it finds out by asking whether it
-still holds.
+still holds, and watches the server as its lender does not: a lender has no calls in flight itself.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from evalkit.cluster.replica_report import ENDED, read_reports
+from evalkit.cluster.replica_report import ENDED, read_report, read_reports
 from evalkit.cluster.targets import target_of
 from evalkit.serving.endpoint import Endpoint
+from evalkit.serving.watchdog import ProgressWatchdog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from evalkit.client.spread import SpreadClient
     from evalkit.client.target import Target
+    from evalkit.clock import Clock
     from evalkit.cluster.replica_report import ReplicaReport
     from evalkit.recipe.serving import AnyServing
     from evalkit.store.layout import RunFolder
@@ -42,10 +44,15 @@ class Loan:
     """A server that is lent."""
 
     replica: str
+    attempt: int
+    server: int
+    """Its number within the attempt."""
     deployment: int
     host: str
     """Where it runs."""
     base_url: str
+    metrics_url: str | None
+    health_url: str | None
     model: str
     api_key: str
     max_model_len: int | None
@@ -54,27 +61,43 @@ class Loan:
         """Whether it can be asked from a host."""
         return host == self.host or urlsplit(self.base_url).hostname not in LOOPBACK
 
-    def target(self, serving: AnyServing) -> Target:
-        """Where calls go. Nothing of what an interrupted call had is asked of it."""
-        endpoint = Endpoint(
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server. Nothing of what an interrupted call had is asked of it."""
+        return Endpoint(
             base_url=self.base_url,
             model=self.model,
             api_key=self.api_key,
             max_model_len=self.max_model_len,
+            metrics_url=self.metrics_url,
+            health_url=self.health_url,
         )
-        return target_of(endpoint, serving)
+
+    def target(self, serving: AnyServing) -> Target:
+        """Where calls go."""
+        lender = f"{self.replica}.a{self.attempt}"
+        return target_of(self.endpoint, serving, server=self.server, lender=lender)
 
 
 class Lending:
     """What one replica lends and borrows, while it serves one deployment."""
 
     def __init__(
-        self, folder: RunFolder, report: ReplicaReport, deployment: int, serving: AnyServing
+        self,
+        folder: RunFolder,
+        report: ReplicaReport,
+        deployment: int,
+        serving: AnyServing,
+        server: int,
     ) -> None:
+        """`server` is the number within the attempt of the server that is there to be lent."""
         self._folder = folder
         self._report = report
         self._deployment = deployment
         self._serving = serving
+        self._server = server
+        self.is_lent = False
+        """Nothing is to be done here, and others may ask the server."""
 
     def can_lend(self, endpoint: Endpoint) -> bool:
         """Whether another replica of the run could ask this server.
@@ -95,45 +118,73 @@ class Lending:
         """Lend the server while there is nothing for it to do, and stay for `tasks`; until cancelled."""
         path = self._folder.loan(self._report.replica)
         _remove(path)  # of an attempt before, which was killed
-        lent = False
         try:
             while True:
                 if not queue.stay_for and await asyncio.to_thread(self.can_lend, endpoint):
                     queue.stay_for = tasks
                 idle = bool(queue.stay_for) and queue.is_idle
-                if lent != idle:
-                    lent = idle
-                    if lent:
+                if self.is_lent != idle:
+                    self.is_lent = idle
+                    if idle:
                         await asyncio.to_thread(self._write, path, endpoint)
                     else:
                         _remove(path)
-                    self._report.detail = "lends its server to a driven task" if lent else None
                 await asyncio.sleep(POLL_S)
         finally:
             _remove(path)
 
-    async def borrow(self, spread: SpreadClient) -> None:
-        """Tell `spread` what is lent, as it changes; until cancelled."""
-        while True:
-            await spread.borrow(await asyncio.to_thread(self._lent))
-            await asyncio.sleep(POLL_S)
+    async def borrow(self, spread: SpreadClient, clock: Clock, stall_timeout_s: float) -> None:
+        """Tell `spread` what is lent, as it changes, and what does not answer any more; until cancelled."""
+        known: dict[str, Loan] = {}
+        watches: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                lent = await asyncio.to_thread(self._lent)
+                await spread.borrow({key: loan.target(self._serving) for key, loan in lent.items()})
+                for key in lent.keys() - known.keys():
+                    known[key] = lent[key]
+                    watch = _watch(lent[key], spread, clock, stall_timeout_s)
+                    watches[key] = group.create_task(watch)
+                for key in await asyncio.to_thread(self._lost, known, clock.wall()):
+                    spread.give_up(key, f"{known[key].replica} has ended, or is not seen alive")
+                    watches[key].cancel()
+                await asyncio.sleep(POLL_S)
 
-    def _lent(self) -> Mapping[str, Target]:
-        found = {}
-        for path in self._folder.loans():
-            loan = _read(path)
-            if loan is None or loan.replica == self._report.replica:
-                continue
-            if loan.deployment == self._deployment and loan.reaches(self._report.host):
-                found[loan.api_key] = loan.target(self._serving)
-        return found
+    def _lent(self) -> dict[str, Loan]:
+        """What can be borrowed, by the servers' keys."""
+        loans = [_read(path) for path in self._folder.loans()]
+        return {
+            loan.api_key: loan
+            for loan in loans
+            if loan is not None
+            and loan.replica != self._report.replica
+            and loan.deployment == self._deployment
+            and loan.reaches(self._report.host)
+        }
+
+    def _lost(self, loans: Mapping[str, Loan], now: float) -> list[str]:
+        """Keys of those whose lenders have ended or say nothing, such as on a node that is gone: nothing
+        closes the connections to it."""
+        reports = {
+            key: read_report(self._folder.replica(loan.replica)) for key, loan in loans.items()
+        }
+        return [
+            key
+            for key, report in reports.items()
+            if report is not None
+            and not (report.attempt == loans[key].attempt and report.is_fresh(now))
+        ]
 
     def _write(self, path: Path, endpoint: Endpoint) -> None:
         loan = Loan(
             replica=self._report.replica,
+            attempt=self._report.attempt,
+            server=self._server,
             deployment=self._deployment,
             host=self._report.host,
             base_url=endpoint.base_url,
+            metrics_url=endpoint.metrics_url,
+            health_url=endpoint.health_url,
             model=endpoint.model,
             api_key=endpoint.api_key or "",
             max_model_len=endpoint.max_model_len,
@@ -147,6 +198,14 @@ class Lending:
             temporary.replace(path)
         except OSError as error:
             log.warning("cannot lend the server: %s: %s", path, error.strerror)
+
+
+async def _watch(loan: Loan, spread: SpreadClient, clock: Clock, stall_timeout_s: float) -> None:
+    """Give a borrowed server up where it hangs or fails."""
+    watchdog = ProgressWatchdog(loan.endpoint, stall_timeout_s, clock.monotonic)
+    key = loan.api_key
+    trouble = await watchdog.watch(lambda: spread.in_flight(key), lambda: spread.progress(key))
+    spread.give_up(key, str(trouble))
 
 
 def _remove(path: Path) -> None:

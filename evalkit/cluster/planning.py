@@ -318,6 +318,7 @@ def _prepare_task(
         prompts=data.dataset.prompts,
         n_calls=data.n_calls,
         parts=data.parts,
+        limit=loaded.recipe.tasks[name].limit if benchmark.counts_itself else None,
         judge=judge,
         loose_params=_loose_params(benchmark),
         unit_is_work=benchmark.drives,

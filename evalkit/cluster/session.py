@@ -194,11 +194,12 @@ class Session:
             beside = ScoresBeside()
             clients = {name: spread if name in self._driven else client for name in self._works}
             feeders = [self._feeder(clients, beside) for _ in range(settings.parallelism)]
+            lending = self._lending()
             guards = [
-                *self._lending(endpoint, spread),
+                *self._loans(lending, endpoint, spread),
                 beside.run(),
                 self._all.journals.sync_forever(),
-                self._tally(client),
+                self._tally(client, spread, lending),
                 self._end_drain(client),
                 self._guard(server, endpoint, client),
                 self._all.telemetry.record(endpoint, self.servers),
@@ -208,13 +209,20 @@ class Session:
             finally:
                 beside.close()
 
-    def _lending(self, endpoint: Endpoint, spread: SpreadClient) -> list[Coroutine[Any, Any, None]]:
+    def _lending(self) -> Lending:
+        number, serving = self._all.report.phase, self._deployment.serving
+        return Lending(self._all.attempt.folder, self._all.report, number, serving, self.servers)
+
+    def _loans(
+        self, lending: Lending, endpoint: Endpoint, spread: SpreadClient
+    ) -> list[Coroutine[Any, Any, None]]:
         """What lends and borrows servers for driven tasks; nothing without any."""
         if not self._driven:
             return []
-        number, serving = self._all.report.phase, self._deployment.serving
-        lending = Lending(self._all.attempt.folder, self._all.report, number, serving)
-        return [lending.borrow(spread), lending.lend(endpoint, self._queue, self._driven)]
+        return [
+            lending.borrow(spread, self._all.clock, self._all.settings.stall_timeout_s),
+            lending.lend(endpoint, self._queue, self._driven),
+        ]
 
     async def _feeder(
         self, clients: Mapping[str, CallClient | SpreadClient], beside: ScoresBeside
@@ -264,14 +272,14 @@ class Session:
         trouble = await watchdog.watch(lambda: client.in_flight, lambda: client.progress)
         raise death_of("the server failed while calls were in flight", trouble)
 
-    async def _tally(self, client: CallClient) -> None:
+    async def _tally(self, client: CallClient, spread: SpreadClient, lending: Lending) -> None:
         """Carry the client's counters into the report, up to its end."""
         heartbeat = self._all.heartbeat
         tokens, cost = heartbeat.completion_tokens, heartbeat.cost
         try:
             while True:
                 self._all.report.in_flight = client.in_flight
-                self._tell(client)
+                self._tell(client, spread, lending)
                 heartbeat.completion_tokens = tokens + client.completion_tokens
                 heartbeat.cost = cost + client.cost
                 await asyncio.sleep(TALLY_INTERVAL_S)
@@ -279,14 +287,19 @@ class Session:
             heartbeat.completion_tokens = tokens + client.completion_tokens
             heartbeat.cost = cost + client.cost
             self._all.report.in_flight = 0
-            self._tell(client)
+            self._tell(client, spread, lending)
 
-    def _tell(self, client: CallClient) -> None:
+    def _tell(self, client: CallClient, spread: SpreadClient, lending: Lending) -> None:
         """What a replica does, where units do not say enough: a driven one is thousands of calls."""
         if (pace := client.pace) is not None:
             self._all.report.detail = pace
-        elif any(work.benchmark.drives for work in self._works.values()):
-            self._all.report.detail = f"{client.completed:,} calls answered by this server"
+        elif lending.is_lent:
+            self._all.report.detail = "lends its server to a task of another replica"
+        elif self._driven:
+            borrowed = spread.answered_by_others
+            others = f", {borrowed:,} by borrowed ones" if borrowed else ""
+            own = client.completed - borrowed
+            self._all.report.detail = f"{own:,} calls answered by this server{others}"
 
     async def _end_drain(self, client: CallClient) -> None:
         """After a request to stop: hand out nothing more, wait, then keep the tokens of what is left

@@ -22,6 +22,7 @@ from evalkit.cluster.jobs import (
     read_jobs,
     whose_turn,
 )
+from evalkit.cluster.listing import read_summary
 from evalkit.cluster.live import NO_ANSWER, NOT_VISIBLE, Answer
 from evalkit.cluster.phase import describe_phase
 from evalkit.cluster.postmortem import DEFAULT_WARNING_S, Postmortem, is_past
@@ -31,7 +32,7 @@ from evalkit.cluster.requeue import bad_nodes
 from evalkit.cluster.scheduler import Scheduler
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.cluster.states import ON_NODES, JobState, what_to_do
-from evalkit.cluster.status_tasks import task_status, total
+from evalkit.cluster.status_tasks import task_status, total, with_result
 from evalkit.cluster.status_values import (
     JobStatus,
     ReplicaStatus,
@@ -100,11 +101,16 @@ class StatusReader:
         alive = frozenset(replica.name for replica in replicas if replica.is_alive)
         progress = {task.name: self._progress.read(task) for task in plan.tasks}
         gradings = {t.name: c for t in plan.tasks if (c := self._gradings.read(t)) is not None}
+        gathered = is_gathered(folder)
+        results = _results(folder) if gathered else {}
         tasks = tuple(
-            task_status(
-                task, progress[task.name], gradings.get(task.name), parts.reports, alive, parts.now
+            with_result(
+                task_status(
+                    t, progress[t.name], gradings.get(t.name), parts.reports, alive, parts.now
+                ),
+                results.get(t.name),
             )
-            for task in plan.tasks
+            for t in plan.tasks
         )
         done = sum(task.done for task in tasks)
         rate = total(task.rate_per_s for task in tasks)
@@ -112,7 +118,6 @@ class StatusReader:
         attempts = tuple(attempt_statuses(folder, jobs, parts, self._postmortem))
         sources = UnitSources(progress, gradings, attempts, jobs)
         failures = group_failures(folder, sources, parts.answer.rows, parts.answer.history)
-        gathered = is_gathered(folder)
         phase = describe_phase(tasks, replicas, jobs, failures, is_gathered=gathered)
         if phase.is_over:
             failures = (*failures, *ungraded(tasks))
@@ -158,6 +163,13 @@ def run_status(
 ) -> RunStatus:
     """Look at a run once. Raises StoreError when its plan or a journal cannot be read."""
     return StatusReader(folder, clock=clock, env=env).read()
+
+
+def _results(folder: RunFolder) -> dict[str, str]:
+    """What was gathered, by task; nothing where the summary is not readable."""
+    summary = read_summary(folder)
+    found = () if summary is None else summary.tasks
+    return {task.task: task.headline.words for task in found if task.headline is not None}
 
 
 def _warning_s(folder: RunFolder) -> float:

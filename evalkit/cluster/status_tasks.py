@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from evalkit.cluster.status_values import GradingStatus, TaskStatus
@@ -61,6 +62,11 @@ def task_status(
         grading=found,
         score_note=note,
     )
+
+
+def with_result(status: TaskStatus, result: str | None) -> TaskStatus:
+    """A task whose result was gathered: nothing is to be said of a score on the way there."""
+    return status if result is None else replace(status, result=result, score_note=None)
 
 
 def grading_status(task: TaskPlan, counts: GradingCounts, done: int, now: float) -> GradingStatus:

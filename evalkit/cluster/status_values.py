@@ -70,6 +70,9 @@ class TaskStatus:
     """Null for a task that needs no sandbox and no judge to be scored."""
     score_note: str | None = None
     """Why there is no score yet, or what it is of where that is not all that is done."""
+    result: str | None = None
+    """The headline of a complete run, once it is gathered: `51.25`, which is percent, or a number that is
+    no share as it is, such as `8.873e+26`."""
 
 
 @dataclass(frozen=True, slots=True)

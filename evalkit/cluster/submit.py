@@ -39,6 +39,7 @@ from evalkit.cluster.order import Member, Order
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError, StoreError
+from evalkit.recipe.serving import LocalServing
 from evalkit.store.leases import forget_leases
 from evalkit.store.run import load_cluster, save_cluster
 from evalkit.store.survey import survey_run
@@ -277,8 +278,9 @@ def send(
     What can fail beforehand fails before the first job exists. Raises as `submit_run`.
     """
     (first, found), *rest = parts
-    total = sum(owing.total for _, owing in parts)
-    count = max(1, min(first.replicas or first.cluster.replicas, total))
+    count = first.replicas or first.cluster.replicas
+    if not any(_lends(each.plan, owing) for each, owing in parts):
+        count = max(1, min(count, sum(owing.total for _, owing in parts)))
     order = Order(
         folder=first.folder,
         plan=first.plan,
@@ -314,6 +316,17 @@ def send(
         said = f"left out {', '.join(left_out)}: attempts failed there repeatedly"
         warnings = (*warnings, said)
     return launch, (*_dropped(first.env), *silent, *warnings)
+
+
+def _lends(plan: Plan, owing: Owing) -> bool:
+    """Whether replicas without a unit of their own are of use: their servers answer a program that runs beside
+    another one."""
+    for task in plan.tasks:
+        serving = plan.deployments[task.deployment].serving
+        exposed = isinstance(serving, LocalServing) and serving.expose
+        if exposed and owing.owed.get(task.name) and benchmark_class(task.benchmark).drives:
+            return True
+    return False
 
 
 def _prepare_launch(

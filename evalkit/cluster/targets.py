@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from evalkit.serving.endpoint import Endpoint
 
 
-def target_of(endpoint: Endpoint, serving: AnyServing, *, server: int = 0) -> Target:
-    """Where calls go; `server` is the number of servers that were started before this one."""
+def target_of(
+    endpoint: Endpoint, serving: AnyServing, *, server: int = 0, lender: str | None = None
+) -> Target:
+    """Where calls go; `server` is the number of servers that its attempt started before this one, `lender`
+    that attempt where it is another one."""
     return Target(
         base_url=endpoint.base_url,
         model=endpoint.model,
@@ -21,6 +24,7 @@ def target_of(endpoint: Endpoint, serving: AnyServing, *, server: int = 0) -> Ta
         proxy=endpoint.proxy,
         is_ours=isinstance(serving, LocalServing),
         server=server,
+        lender=lender,
         can_continue=endpoint.can_continue,
         can_continue_presence=endpoint.can_continue_presence,
         max_model_len=endpoint.max_model_len,

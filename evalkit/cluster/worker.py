@@ -275,20 +275,24 @@ class Worker:
     async def _attend(self, index: int, deployment: DeploymentPlan) -> bool:
         """Do all owed units of the tasks that use one deployment; False when a drain left some."""
         works = load_works(self._all.attempt, self._plan, index, self._env, self._clock)
+        driven = frozenset(name for name, work in works.items() if work.benchmark.drives)
         queue = WorkQueue(
             self._folder,
             self._plan,
             {name: work.benchmark.single_call for name, work in works.items()},
             self._all.attempt.id,
             self._all.journals,
-            Few(frozenset(n for n, work in works.items() if work.benchmark.drives), places()),
+            Few(driven, places()),
         )
         try:
             first = await queue.next()
-            if first is None:
+            if first is not None:
+                queue.give_back(first)
+            elif _is_lent(deployment) and queue.stay(driven):
+                log.info("others work on what is owed: this replica lends them its server")
+            else:
                 log.info("nothing is owed of %s: no server is started", ", ".join(works))
                 return True
-            queue.give_back(first)
             session = Session(self._all, deployment, works, queue, self._servers)
             try:
                 await session.run()
@@ -307,3 +311,9 @@ class Worker:
     def _tell(self, text: str) -> None:
         self._report.detail = text
         log.info("%s", text)
+
+
+def _is_lent(deployment: DeploymentPlan) -> bool:
+    """Whether the recipe lets other nodes ask a server of it: see docs/adr/0029-lent-servers.md."""
+    serving = deployment.serving
+    return isinstance(serving, LocalServing) and serving.expose

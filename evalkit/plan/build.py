@@ -57,6 +57,8 @@ class PreparedTask:
     """Calls of all samples, once each; null where that depends on the answers."""
     parts: Mapping[str, int] = field(default_factory=dict)
     """What all samples consist of then, once each."""
+    limit: int | None = None
+    """The recipe's, where samples are not what it limits."""
     judge: JudgePlan | None = None
     loose_params: frozenset[str] = frozenset()
     """Names of parameters on which no answer depends."""
@@ -203,6 +205,7 @@ def _plan_task(task: PreparedTask, server: Mapping[str, Any], deployment: int) -
         else shard_count(units, task.expected_tokens),
         n_calls=None if task.n_calls is None else task.n_calls * task.repeats,
         parts={name: count * task.repeats for name, count in task.parts.items()},
+        limit=task.limit,
         deployment=deployment,
         data=task.data,
         requests_sha256=task.requests_sha256,

@@ -132,6 +132,8 @@ class TaskPlan(Frozen):
     """Calls of all units together; null where that depends on the answers."""
     parts: dict[str, int] = Field(default_factory=dict)
     """What all units consist of then, such as dialogues, in the benchmark's words."""
+    limit: int | None = None
+    """The recipe's, where the samples here are not what it limits."""
     deployment: int
     """Index into `Plan.deployments`."""
     data: DataProvenance

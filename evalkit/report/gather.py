@@ -237,7 +237,7 @@ def _describe(results: Results, kept: bool) -> str:
     if headline.shown is None:
         return _describe_missing(results, kept)
     unit = " %" if headline.is_share else ""
-    return f"{results.task}: complete, {headline.name} {headline.shown:.2f}{unit}"
+    return f"{results.task}: complete, {headline.name} {headline.words}{unit}"
 
 
 def _provenance(plan: Plan, found: Collector, findings: Findings, facts: RunFacts) -> Provenance:

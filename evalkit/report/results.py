@@ -63,6 +63,15 @@ class Headline(Frozen):
         """`value` as people are shown it: in percent, or as it is."""
         return None if self.value is None else self.scale * self.value
 
+    def text(self, number: float) -> str:
+        """A number on the scale of `shown`: percent with two digits, others with four that count."""
+        return f"{number:.2f}" if self.is_share else f"{number:.4g}"
+
+    @property
+    def words(self) -> str:
+        """What is shown of it: `51.25`, which is percent, or `8.873e+26`; `withheld` without value."""
+        return "withheld" if self.shown is None else self.text(self.shown)
+
 
 class Breakdown(Frozen):
     """All metrics over a set of samples."""

@@ -74,7 +74,10 @@ def find_differences(task: TaskPlan, benchmark: Benchmark[Any]) -> Iterator[Diff
         yield from _judge_differences(task.judge, benchmark.judge_generation.get(task.profile, {}))
     if task.repeats != benchmark.repeats:
         yield Difference(key="repeats", profile=benchmark.repeats, value=task.repeats)
-    if task.n_samples < task.data.n_rows:
+    if benchmark.counts_itself:
+        if task.limit is not None:
+            yield Difference(key="limit", profile=None, value=task.limit)
+    elif task.n_samples < task.data.n_rows:
         yield Difference(key="limit", profile=task.data.n_rows, value=task.n_samples)
 
 

@@ -117,6 +117,8 @@ def _encode_call(record: CallRecord) -> dict[str, Any]:
         payload["retries"] = record.timing.retries
     if record.server:
         payload["server"] = record.server
+    if record.lender is not None:
+        payload["lender"] = record.lender
     if record.continued:
         payload["continued"] = _encode_continued(record.continued)
     return payload
@@ -162,6 +164,7 @@ def _decode_call(payload: dict[str, Any]) -> CallRecord:
         reply=_decode_reply(payload),
         timing=Timing(payload["started"], payload["latency_s"], payload.get("retries", 0)),
         server=payload.get("server", 0),
+        lender=payload.get("lender"),
         continued=_decode_continued(payload) if "continued" in payload else (),
     )
 

@@ -177,6 +177,8 @@ class WorkQueue:
         """Shards of the walk without a place."""
         self._freed = asyncio.Event()
         self._foreign: list[Shard] = []
+        self._left: list[Shard] = []
+        """Those that were left to others, who were seen alive."""
         self._ready: deque[WorkItem] = deque()
         self._open: set[OpenShard] = set()
         self._again: deque[OpenShard] = deque()
@@ -252,6 +254,14 @@ class WorkQueue:
         """Nothing is handed out, and nothing is left to lease: it waits for what others do."""
         return self._walked and not self._ready and not self._open and not self._again
 
+    def stay(self, tasks: frozenset[str]) -> bool:
+        """Stay for these tasks, also where `next` gave up waiting for them; whether there is any such shard."""
+        self.stay_for = tasks
+        again = [shard for shard in self._left if shard.task in tasks]
+        self._left = [shard for shard in self._left if shard.task not in tasks]
+        self._foreign += again
+        return bool(again)
+
     def give_back(self, item: WorkItem) -> None:
         """A unit that was interrupted and is still to do."""
         self._ready.appendleft(item)
@@ -319,6 +329,7 @@ class WorkQueue:
                 stays = shard.task in self.stay_for
                 if not stays and await asyncio.to_thread(self._leases.is_alive, shard):
                     self._foreign.remove(shard)
+                    self._left.append(shard)
                 elif await self._open_shard(shard):
                     self._foreign.remove(shard)
                     return True

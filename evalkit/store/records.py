@@ -94,7 +94,9 @@ class CallRecord:
     reply: Reply
     timing: Timing
     server: int = 0
-    """How many servers this attempt had started before the one that answered."""
+    """How many servers this attempt, or that of the lender, had started before the one that answered."""
+    lender: str | None = None
+    """Attempt whose server answered, such as `r1.a2`, where that was a borrowed one."""
     continued: tuple[Continuation, ...] = ()
     """Interruptions that this call survived, in order."""
 

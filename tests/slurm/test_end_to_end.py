@@ -20,7 +20,9 @@ TASKS = ("addition", "addition_choice")
 SMALL = ("-o", "addition.params.n=60", "-o", "addition_choice.params.n=60")
 
 
-def evalkit(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def evalkit(
+    *arguments: str, cwd: Path, env: dict[str, str], limit_s: float = 540
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "evalkit", *arguments],
@@ -28,7 +30,7 @@ def evalkit(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.Compl
         env=env,
         capture_output=True,
         text=True,
-        timeout=540,
+        timeout=limit_s,
         check=False,
     )
 

@@ -113,7 +113,8 @@ def _stats(values: Iterable[float], error: float | None) -> dict[str, Any]:
 def _run_config(run: ExportedRun, task: ExportedTask, folder: Path) -> dict[str, Any]:
     results, plan = task.results, task.plan
     generation, serving = results.settings.generation, results.settings.serving
-    limit = plan.n_samples if plan.n_samples < plan.data.n_rows else None
+    differs = results.settings.differs_from_profile
+    limit = next((each.value for each in differs if each.key == "limit"), None)
     extra = {**results.settings.params, "num_repeats": plan.repeats}
     return {
         "framework_name": HARNESS,

@@ -179,12 +179,15 @@ def _identity(task: TaskReport) -> dict[str, object]:
 
 
 def score_points(runs: Sequence[RunReport], names: Sequence[str]) -> list[ScorePoint]:
-    """The points of the plot of scores: by task, then run; tasks without results are left out."""
+    """The points of the plot of scores: by task, then run. Tasks without results are left out, and those
+    whose score is no share: the axis is percent."""
     return [
         _point(number, run, task.results)
         for name in names
         for number, run in enumerate(runs)
-        if (task := run.task(name)) is not None and task.results is not None
+        if (task := run.task(name)) is not None
+        and task.results is not None
+        and task.results.headline.is_share
     ]
 
 

@@ -58,7 +58,6 @@ SHOWN = (
 class Scripted:
     """A client that gives one reply after the other."""
 
-    server = 0
     keeps_tokens = False
 
     def __init__(self) -> None:

@@ -250,7 +250,6 @@ class Journal:
 class DyingClient:
     """Answers each request by what it asks, until it is killed."""
 
-    server = 0
     keeps_tokens = False
 
     def __init__(self, lives: int) -> None:

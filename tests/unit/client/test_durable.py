@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 class FakeClient:
     """Answers each request with how many came before it."""
 
-    server = 3
     keeps_tokens = True
 
     def __init__(self) -> None:
@@ -38,7 +37,8 @@ class FakeClient:
         if number in self.fails_at:
             raise InfraError("down")
         await self.hold.wait()
-        return Answer(Reply(Outcome.OK, f"reply {number}"), Timing(1.0, 0.5))
+        reply = Reply(Outcome.OK, f"reply {number}")
+        return Answer(reply, Timing(1.0, 0.5), server=3, lender="r1.a2" if number else None)
 
 
 class FakeUnit:
@@ -76,12 +76,13 @@ def say(text: str) -> list[dict[str, Any]]:
 
 
 async def test_call_is_journaled() -> None:
-    """A new call is sent once and recorded with its unit, number, hash and server."""
+    """A new call is sent once and recorded with its unit, number, hash and the server that answered."""
     client = FakeClient()
     model, journal = make_model(client)
     assert (await model.chat(say("a"))).content == "reply 0"
     assert (await model.chat(say("b"))).content == "reply 1"
     assert [(r.sample, r.repeat, r.call, r.server) for r in journal] == [(7, 2, 0, 3), (7, 2, 1, 3)]
+    assert [r.lender for r in journal] == [None, "r1.a2"]
     assert [r.request for r in journal] == [r.digest for r in client.sent]
     assert (model.calls, model.repeat) == (2, 2)
 

@@ -36,7 +36,6 @@ numbers = count()
 class Client:
     """Answers what it is told to, each time with another text."""
 
-    server = 0
     keeps_tokens = False
 
     def __init__(self) -> None:

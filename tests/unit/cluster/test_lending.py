@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster import lending as module
 from evalkit.cluster.lending import Lending
 from evalkit.cluster.replica_report import ReplicaReport
@@ -17,21 +19,62 @@ from evalkit.serving.endpoint import Endpoint
 from evalkit.store.layout import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from evalkit.client.target import Target
     from evalkit.recipe.serving import AnyServing
 
 HERE = Endpoint("http://127.0.0.1:1/v1", "m", api_key="key-of-the-server")
 HOSTED = ExternalServing(kind="external", base_url="http://x/v1", api_key_env="KEY")
 
 
+class Spread:
+    """What is borrowed, and what is given up of it."""
+
+    def __init__(self) -> None:
+        self.lent: dict[str, Target] = {}
+        self.given_up: dict[str, str] = {}
+        self.waiting = 1
+
+    async def borrow(self, lent: Mapping[str, Target]) -> None:
+        """Take note."""
+        self.lent = dict(lent)
+
+    def give_up(self, name: str, why: str) -> None:
+        """Take note of the first reason."""
+        self.given_up.setdefault(name, why)
+
+    def in_flight(self, name: str) -> int:
+        """Calls that never end."""
+        return self.waiting
+
+    def progress(self, name: str) -> int:
+        """Nothing is ever answered."""
+        return 0
+
+
+@contextlib.asynccontextmanager
+async def borrowing(lending: Lending, stall_timeout_s: float) -> AsyncIterator[Spread]:
+    """What a replica borrows, as long as the block."""
+    spread = Spread()
+    task = asyncio.create_task(lending.borrow(spread, SYSTEM_CLOCK, stall_timeout_s))  # type: ignore[arg-type]
+    try:
+        yield spread
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
 def make(tmp_path: Path, replica: str, serving: AnyServing, host: str = "here") -> Lending:
     """What a replica lends, whose report is written."""
     folder = RunFolder(tmp_path)
     folder.replicas.mkdir(exist_ok=True)
-    report = ReplicaReport(replica, 1, host, 1, None, 0.0, state="ready")
+    now = SYSTEM_CLOCK.wall()
+    report = ReplicaReport(replica, 1, host, 1, None, now, state="ready", heartbeat=now)
     (folder.replicas / f"{replica}.json").write_bytes(report.render())
-    return Lending(folder, report, 0, serving)
+    return Lending(folder, report, 0, serving, 2)
 
 
 class Queue:
@@ -84,7 +127,9 @@ async def test_what_is_lent(
         return
     [(name, mode, text)] = loans
     assert (stays, name, stat.S_IMODE(mode)) == ({"t"}, "r0.loan", 0o600)
-    assert "key-of-the-server" in text
+    loan = json.loads(text)
+    assert loan["api_key"] == "key-of-the-server"
+    assert (loan["replica"], loan["attempt"], loan["server"]) == ("r0", 1, 2)
 
 
 async def test_nothing_is_lent_to_another_host(
@@ -96,3 +141,50 @@ async def test_nothing_is_lent_to_another_host(
     make(tmp_path, "r1", VllmServing(), host="there")
     stays, loans = await lend(lender, folder)
     assert (stays, loans) == (frozenset(), [])
+
+
+async def test_a_borrowed_server_has_its_own_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls to it say whose it is, also while it is lent to nobody else."""
+    monkeypatch.setattr(module, "POLL_S", 0.001)
+    lender, borrower = (make(tmp_path, name, VllmServing()) for name in ("r0", "r1"))
+    lender._write(RunFolder(tmp_path).loan("r0"), HERE)
+    async with borrowing(borrower, 60) as spread:
+        while not spread.lent:
+            await asyncio.sleep(0.001)
+        [target] = spread.lent.values()
+        assert (target.lender, target.server, target.base_url) == ("r0.a1", 2, HERE.base_url)
+        RunFolder(tmp_path).loan("r0").unlink()
+        while spread.lent:
+            await asyncio.sleep(0.001)
+    assert spread.given_up == {}
+
+
+@pytest.mark.parametrize("fault", ["hangs", "ended", "another attempt", "silent"])
+async def test_a_lender_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A server that hangs, and one whose replica is gone, although the loan is still there."""
+    monkeypatch.setattr(module, "POLL_S", 0.001)
+    lender, borrower = (make(tmp_path, name, VllmServing()) for name in ("r0", "r1"))
+    folder = RunFolder(tmp_path)
+    lender._write(folder.loan("r0"), HERE)
+    async with borrowing(borrower, 0.05 if fault == "hangs" else 600) as spread:
+        while not spread.lent:
+            await asyncio.sleep(0.001)
+        assert spread.given_up == {}
+        report = lender._report
+        match fault:
+            case "ended":
+                report.state = "done"
+            case "another attempt":
+                report.attempt = 2
+            case "silent":
+                report.heartbeat -= 61
+        folder.replica("r0").write_bytes(report.render())
+        while not spread.given_up:
+            await asyncio.sleep(0.001)
+    [(key, why)] = spread.given_up.items()
+    assert key == HERE.api_key
+    assert ("the server hangs" if fault == "hangs" else "r0 has ended, or is not seen alive") in why

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from filelock import FileLock
 
+from evalkit.benchmarks.addition import Addition
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import append_job, read_jobs
@@ -195,6 +196,18 @@ def test_few_units_need_few_replicas(tmp_path: Path, fake_slurm: FakeSlurm) -> N
     submission = submit(folder, fake_slurm, plan)
     assert submission.jobs[0].replicas == ("r0",)
     assert submission.jobs[0].elements == (submission.jobs[0].job_id,)
+
+
+@pytest.mark.parametrize("expose", [True, False])
+def test_a_program_is_helped_by_many_replicas(
+    tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, *, expose: bool
+) -> None:
+    """Where the recipe lets replicas ask each other's servers, each one that is asked for is of use."""
+    monkeypatch.setattr(Addition, "drives", True)
+    plan = make_plan(make_task(n_samples=1, n_shards=1), serving=VllmServing(expose=expose))
+    folder = write_run(tmp_path / "out" / "demo", plan)
+    submission = submit(folder, fake_slurm, plan, replicas=3)
+    assert submission.jobs[0].replicas == (("r0", "r1", "r2") if expose else ("r0",))
 
 
 def test_many_replicas_are_several_arrays(run_folder: RunFolder, fake_slurm: FakeSlurm) -> None:

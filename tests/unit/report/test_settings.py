@@ -81,6 +81,16 @@ def test_only_what_differs_is_listed(change: dict[str, Any], expected: list[Any]
     assert [(d.key, d.profile, d.value) for d in found] == expected
 
 
+def test_a_limit_of_what_samples_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commands about twenty rows are all of them; only the recipe's limit says that some are left out."""
+    monkeypatch.setattr(Knobs, "counts_itself", True)
+    data = DataProvenance(source="x", sha256="0", n_rows=20, licence="MIT")
+    for limit, expected in ((None, []), (30, [("limit", None, 30)])):
+        task = make_task(make_samples(4), **AS_PROFILE, data=data, limit=limit)
+        found = find_differences(task, Knobs(KnobParams(), "card"))
+        assert [(d.key, d.profile, d.value) for d in found] == expected
+
+
 def test_settings_hold_the_whole_identity() -> None:
     """Fingerprints, deployment, prompts and everything that may move the score."""
     identity = {"prompts": {"math": "ab" * 32}}

@@ -309,6 +309,26 @@ async def test_stays_for_a_task(tmp_path: Path) -> None:
     assert set(other.done) == set(worker.plan.tasks[0].units(first))
 
 
+async def test_stays_although_it_gave_up_waiting(tmp_path: Path) -> None:
+    """One that came when all was leased to the living may still wait for them, for a task that it can help with."""
+    folder = make_run(tmp_path, 6, n_shards=2)
+    alive = Leases(folder)
+    first, second = load_plan(folder).tasks[0].shards()
+    assert alive.take(first)
+    assert alive.take(second)
+    worker = Worker(folder)
+    assert await worker.queue.next() is None
+    assert not worker.queue.stay(frozenset({"another"}))
+    assert worker.queue.stay(frozenset({"addition"}))
+    assert not worker.queue.stay(frozenset({"addition"})), "they are waited for once"
+    working = asyncio.create_task(worker.work())
+    while not worker.queue.is_idle:
+        await asyncio.sleep(0.01)
+    alive.release_all()
+    await working
+    assert set(worker.done) == set(units_of(worker.plan.tasks[0]))
+
+
 async def test_takes_over_from_the_killed(tmp_path: Path) -> None:
     """A shard that a killed worker of this host had leased is done by the one that is left."""
     folder = make_run(tmp_path, 6, n_shards=2)

@@ -143,7 +143,8 @@ async def test_score_without_its_weight_is_no_failure(
 
 
 def test_what_needs_no_finding() -> None:
-    """A task that is graded shows scores before that only of samples that need none."""
+    """A task that is graded shows scores before that only of samples that need none; one whose scores are
+    of the whole task shows none."""
     hle = make_benchmark("hle", {}, "card")
     assert not hle.scores_ungraded(SAMPLE)
     bfcl = make_benchmark("bfcl_v4", {}, "card")
@@ -151,3 +152,5 @@ def test_what_needs_no_finding() -> None:
     dialogue = Sample("s", data={"category": "multi_turn_base"})
     assert (bfcl.scores_ungraded(simple), bfcl.scores_ungraded(dialogue)) == (True, False)
     assert made(Echo).scores_ungraded(SAMPLE)
+    command = {"command": ["x"], "results": {"file": "x.json", "metrics": {"m": "m"}}, "shards": 1}
+    assert not make_benchmark("command", command, "card").scores_ungraded(SAMPLE)

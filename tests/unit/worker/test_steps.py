@@ -188,7 +188,6 @@ class Attempt(Journal):
         )
         self.item = WorkItem(KEY, shard)
 
-    server = 0
     keeps_tokens = False
 
     def spend(self) -> None:

@@ -43,7 +43,6 @@ class Journal:
 class Client:
     """Answers every call with the same, or raises."""
 
-    server = 0
     keeps_tokens = False
 
     def __init__(self, result: Exception | str = "42") -> None:
