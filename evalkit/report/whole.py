@@ -57,6 +57,9 @@ class Concluded:
     differences: tuple[NativeDifference, ...]
     files: tuple[str, ...]
     """Names of what the harness left, below `artifacts/<task>/native`."""
+    title: str
+    publishable: bool
+    """Both of the benchmark: whoever reads the result need not have its harness."""
 
     def headline(self, task: TaskPlan) -> Headline:
         """The harness's number, with our error over the samples of the same subset, else over all."""
@@ -101,6 +104,8 @@ class Concluded:
             differences=self.differences,
             files=self.files,
             problems=(*self.native.problems, *([] if self._n_samples else [UNCOUNTED])),
+            title=self.title,
+            publishable=self.publishable,
         )
 
     def lines(self) -> Iterator[bytes]:
@@ -141,7 +146,12 @@ def _check(benchmark: Benchmark[Any], native: NativeResult, out: Path) -> Conclu
     parts = _by_subset(native.samples)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     return Concluded(
-        native, _aggregate(native.samples), tuple(_differences(native, parts)), tuple(files)
+        native,
+        _aggregate(native.samples),
+        tuple(_differences(native, parts)),
+        tuple(files),
+        benchmark.title,
+        benchmark.publishable,
     )
 
 
