@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
-    from evalkit.client.calls import CallClient
+    from evalkit.client.durable import Calling
     from evalkit.client.relayed import Traffic
-    from evalkit.client.spread import SpreadClient
     from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import DeploymentPlan, TaskPlan
@@ -81,7 +80,7 @@ class UnitEnd:
     solution: Solution | None = None
 
 
-async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadClient) -> UnitEnd:
+async def do_unit(work: TaskWork, item: WorkItem, client: Calling) -> UnitEnd:
     """Solve one unit and append what came of it to its journal.
 
     Raises ServingError when the server or endpoint is of no use any more; other failures of a unit

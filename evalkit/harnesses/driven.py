@@ -108,8 +108,8 @@ def folders_of(answers: Sequence[Answered], run: Path) -> list[Path]:
     if gone:
         raise ScorerError(
             f"{len(gone)} of {len(found)} folders that programs wrote are gone: {gone[0]}",
-            hint="Put them back. Where they are lost, start the run under another output.name: what a "
-            "program makes of its answers is known from its files alone.",
+            hint=f"Put them back. Where they are lost, `evalkit gather {run} --replay` has their programs run "
+            "again here, answered from the journal: nothing is asked of the model.",
         )
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -29,6 +29,7 @@ from evalkit.report.results import Headline, NativeDifference, NativeFacts
 from evalkit.report.scorer import GRADER_BUGS
 from evalkit.report.statistics import normal_interval
 from evalkit.store.publish import publishing_folder
+from evalkit.store.replayed import data_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +124,7 @@ def conclude(
 
     Raises ScorerError for whatever it raises or gives that cannot be a result, StoreError on a full disk.
     """
+    answers = [_as_now(folder, each) for each in answers]
     with publishing_folder(folder.native(task.name)) as out:
         try:
             return _check(benchmark, benchmark.conclude(answers, folder.root, out), out)
@@ -131,6 +133,12 @@ def conclude(
         except GRADER_BUGS as error:
             text = f"{benchmark.name} failed: {type(error).__name__}: {error}"
             raise ScorerError(text) from error
+
+
+def _as_now(folder: RunFolder, answered: Answered) -> Answered:
+    """With the data that hold for its program's files, where those were lost and written again."""
+    data = data_now(folder.root, answered.solution.data)
+    return replace(answered, solution=replace(answered.solution, data=data))
 
 
 def _check(benchmark: Benchmark[Any], native: NativeResult, out: Path) -> Concluded:
