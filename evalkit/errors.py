@@ -19,6 +19,7 @@ ends with the error has had; where the class alone does not tell, whoever raises
     │   ├── ServerDiedError       6   the server ended or hung while in use
     │   └── EndpointError         6   the endpoint answers, but not what was asked of it
     ├── InfraError                7   one call got no answer; never scored, owed again
+    │   └── ProgramHungError      7   a program that asks the model does nothing any more
     ├── ScorerError               8   a grader failed; never scored as wrong
     ├── JudgeError                8   a judge failed; never scored as wrong
     ├── ClusterError              9   Slurm refused, or is not there
@@ -192,6 +193,12 @@ class InfraError(EvalkitError):
 
     exit_code = 7
     kind = FailureKind.ENDPOINT
+
+
+class ProgramHungError(InfraError):
+    """A program that asks the model was ended, for it did nothing any more. The unit stays owed."""
+
+    kind = FailureKind.CONFIG
 
 
 class ScorerError(EvalkitError):

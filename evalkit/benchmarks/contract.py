@@ -159,7 +159,9 @@ class Driving(Protocol):
         """Run a program in `folder` until it ends: its exit code.
 
         Its output goes to the file `log` in `folder`, its environment is `env` alone. Cancelled, it and
-        its children get SIGINT, then SIGTERM, then SIGKILL. Raises InfraError where it cannot be started.
+        its children get SIGINT, then SIGTERM, then SIGKILL. Raises InfraError where it cannot be started,
+        and ProgramHungError where it did nothing for `client.program_idle_s` and was ended so. Secrets are
+        taken out of the log when the program has ended.
         """
         ...
 

@@ -59,6 +59,13 @@ def benchmark_class(name: str) -> type[Benchmark[Any]]:
     return _load(GROUP, Benchmark, name)
 
 
+def installed_class(name: str) -> type[Benchmark[Any]] | None:
+    """The class of a benchmark; null for a task of a harness that is not there, or not any more: what such
+    tasks left can be read all the same. Raises as `benchmark_class` for all else."""
+    first, slash, _ = name.partition("/")
+    return None if slash and first not in harness_names() else benchmark_class(name)
+
+
 def _harness_task(name: str) -> tuple[Harness, Mapping[str, Any]]:
     """The harness of `HARNESS/TASK`, and the parameters that choose the task."""
     first, slash, task = name.partition("/")

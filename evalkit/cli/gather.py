@@ -36,11 +36,33 @@ SUSPICIOUS = 0.5
 
 def command_gather(arguments: argparse.Namespace) -> int:
     """Score everything; exit code 10 while units are missing, unless --allow-partial."""
+    if arguments.replay:
+        for run in runs_of(arguments):
+            _replay(run, arguments.task)
     results = _gather_all(arguments)
     if not arguments.allow_partial:
         for result in results:
             result.require_complete()
     return 0
+
+
+def _replay(folder: RunFolder, tasks: Sequence[str]) -> None:
+    """Have lost output of programs written again; what cannot be, the gather then finds missing."""
+    from evalkit.cluster.replaying import replay_lost  # heavy: serving and client
+
+    plan = load_plan(folder)
+    found = replay_lost(
+        folder,
+        plan,
+        choose_tasks(plan, tasks or None),
+        env=command_environment(None),
+        clock=SYSTEM_CLOCK,
+        tell=say,
+    )
+    for failure in found.failures:
+        show_error(failure)
+    if not found.lost:
+        say(f"{folder.root}: no output of programs is lost")
 
 
 def command_score(arguments: argparse.Namespace) -> int:

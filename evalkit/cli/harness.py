@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -48,6 +50,7 @@ def _install(arguments: argparse.Namespace) -> int:
     wanted, spec = _wanted(arguments.name, arguments.wheel)
     there = _there(wanted, spec)
     if there is not None and not arguments.force:
+        _check_python(wanted, arguments.python)
         say(f"{wanted.name} {there.version} is installed in {environments_folder() / wanted.name}")
         return 0
     say(f"installing {wanted.name} into {environments_folder() / wanted.name}")
@@ -70,6 +73,21 @@ def _there(wanted: Wanted, spec: EnvironmentSpec | None) -> Manifest | None:
         return None
     is_same = spec is not None or found.manifest.requirement == wanted.requirement
     return found.manifest if is_same else None
+
+
+def _check_python(wanted: Wanted, python: str | None) -> None:
+    """Raise UsageError where another Python is asked for than the environment has: that is made anew only
+    with --force, for runs may use it."""
+    if python is None:
+        return
+    inside = environments_folder() / wanted.name / "bin" / "python"
+    now, asked = inside.resolve(), Path(shutil.which(python) or python).resolve()
+    if now != asked:
+        again = f"--wheel '{wanted.requirement}'" if wanted.is_wheel else wanted.name
+        raise UsageError(
+            f"--python {python}: {wanted.name} is installed already, with {now}, and stays as it is",
+            hint=f"Anew, in its place: evalkit harness install {again} --python {python} --force",
+        )
 
 
 def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpec | None]:

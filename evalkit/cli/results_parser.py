@@ -44,6 +44,11 @@ def add_gather(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-partial", action="store_true", help="exit 0 although units are missing"
     )
+    command.add_argument(
+        "--replay",
+        action="store_true",
+        help="first run programs of harnesses again whose output is lost, answered from the journal alone",
+    )
 
 
 def add_compare(command: argparse.ArgumentParser) -> None:

@@ -22,16 +22,15 @@ from evalkit.errors import EvalkitError, ScorerError
 from evalkit.store.records import CallRecord, StepRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from evalkit.client.calls import CallClient
+    from evalkit.client.calls import Answer
     from evalkit.client.drive import Drive
     from evalkit.client.kept_tokens import Tokens
     from evalkit.client.relayed import Asked
     from evalkit.client.replies import ThinkTags
     from evalkit.client.request import Request, RequestBuilder
-    from evalkit.client.spread import SpreadClient
     from evalkit.client.target import Route
     from evalkit.plan.model import UnitKey
     from evalkit.scoring.sandbox import Program, ProgramResult
@@ -67,6 +66,31 @@ class UnitJournal(Protocol):
         ...
 
 
+class Calling(Protocol):
+    """What makes calls, as `CallClient` does."""
+
+    @property
+    def server(self) -> int:
+        """Number of the server within the attempt."""
+        ...
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Context length of the model (tokens), where it is known."""
+        ...
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether calls are given a place for their tokens."""
+        ...
+
+    def call(
+        self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None = None
+    ) -> Coroutine[Any, Any, Answer]:
+        """Make one call. Raises InfraError, ScorerError, ServingError."""
+        ...
+
+
 class _Numbers:
     """The numbers of a unit's calls, or of its steps: which were taken, and which have an answer."""
 
@@ -91,7 +115,7 @@ class DurableModel:
 
     def __init__(
         self,
-        client: CallClient | SpreadClient,
+        client: Calling,
         builder: RequestBuilder,
         think_tags: ThinkTags | None,
         key: UnitKey,

@@ -107,6 +107,8 @@ class Relays:
         self._going: set[_Going] = set()
         self._counts: Counter[str] = Counter()
         self._begun: set[int] = set()
+        self.moves = 0
+        """Raised with each request and each end of a call: who looks twice sees whether something happened."""
         self.answered: set[int] = set()
         """Numbers of the calls whose senders got their answers: those that the unit is made of."""
 
@@ -115,6 +117,11 @@ class Relays:
         """What came of the requests so far."""
         replayed = len(self._begun & self._known)
         return Traffic(**self._counts, replayed=replayed, unasked=len(self._known) - replayed)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls without an answer, whether or not their sender still waits."""
+        return sum(not going.task.done() for going in self._going)
 
     @asynccontextmanager
     async def asking(self, route: Route, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
@@ -139,6 +146,7 @@ class Relays:
     def refuse(self, why: str) -> None:
         """A question to the model that got an error before it could be a call, such as one to another
         model: what a program makes of that in place of an answer must not count."""
+        self.moves += 1
         self._counts["requests"] += 1
         self._counts["failed"] += 1
         self._fail(
@@ -150,6 +158,7 @@ class Relays:
     def _begin(self, route: Route, body: Mapping[str, Any]) -> _Going:
         identity = hashlib.sha256(route.encode() + encode_fields(relayed_fields(body))).digest()
         equals = self._equals.setdefault(identity, _Equals())
+        self.moves += 1
         self._counts["requests"] += 1
         if equals.given_up:
             self._counts["repeated"] += 1
@@ -161,9 +170,15 @@ class Relays:
         asked = Asked(route, body, identity, nth, number_of(identity, nth))
         self._begun.add(asked.number)
         going = _Going(asked, asyncio.create_task(self._call(asked)))
-        going.task.add_done_callback(_look_at)
+        going.task.add_done_callback(self._note_end)
         self._going.add(going)
         return going
+
+    def _note_end(self, task: asyncio.Task[Reply]) -> None:
+        """An error of a call that nobody waits for any more is noted where it is made, not by asyncio."""
+        self.moves += 1
+        if not task.cancelled():
+            task.exception()
 
     async def end(self, why: str | None) -> None:
         """End the calls that nobody waits for."""
@@ -182,9 +197,3 @@ def number_of(identity: bytes, nth: int) -> int:
     """
     digest = hashlib.sha256(identity + nth.to_bytes(8, "big")).digest()
     return RELAYED + int.from_bytes(digest[:8], "big") % RELAYED
-
-
-def _look_at(task: asyncio.Task[Reply]) -> None:
-    """An error of a call that nobody waits for any more is noted where it is made, not by asyncio."""
-    if not task.cancelled():
-        task.exception()

@@ -18,6 +18,7 @@ from evalkit.cluster.runlog import note
 from evalkit.errors import StoreError
 from evalkit.serving.driven import run_program
 from evalkit.serving.gateway import Gateway, Guest
+from evalkit.store.hiding import redact_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -38,10 +39,15 @@ def places() -> int:
 
 
 class SharedGateway:
-    """The gateway of a worker, open from its first use on."""
+    """The gateway of a worker, open from its first use on, and what else all its programs share."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self, clock: Clock, idle_s: float | None = None, secrets: Sequence[str] = ()
+    ) -> None:
+        """A program that does nothing for `idle_s` is ended; `secrets` are shown in no log of one."""
         self.clock = clock
+        self.idle_s = idle_s
+        self.secrets = secrets
         self.places = asyncio.Semaphore(places())
         """Programs that may run at once."""
         self._gateway: Gateway | None = None
@@ -100,14 +106,18 @@ class TaskDriver:
                 name=str(folder.relative_to(self._run.root)),
                 mark=f"{self._mark}:{self._task}-{key.sample}-{key.repeat}-{next(self._numbers)}",
             )
-            yield Drive(self, place, unit)
+            yield Drive(self, place, unit, self._shared.idle_s)
         self._tell(key, unit.relays.traffic)
 
     async def run(
         self, place: Place, command: Sequence[str], env: Mapping[str, str], log: str
     ) -> int:
-        """Run a program to its end. Raises InfraError."""
-        return await run_program(command, env, place.folder, log, place.mark)
+        """Run a program to its end, and take secrets out of its log. Raises InfraError, StoreError."""
+        try:
+            return await run_program(command, env, place.folder, log, place.mark)
+        finally:
+            hidden = (*self._shared.secrets, place.api_key)
+            await asyncio.to_thread(redact_file, place.folder / log, hidden)
 
     async def close(self) -> None:
         """Close the gateway."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.client.steps import Facilities
+from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.driving import SharedGateway, TaskDriver
 from evalkit.cluster.units import TaskWork
 from evalkit.errors import ScorerError
@@ -83,7 +84,9 @@ def load_works(
     """The tasks of one deployment, with what is needed to do them. Raises StoreError, PlanError,
     ScorerError."""
     folder, model = attempt.folder, plan.deployments[deployment].served_model_name
-    mark, shared = f"{plan.run_id}-{attempt.id}-0", SharedGateway(clock)
+    secrets = run_secrets(plan, env)
+    shared = SharedGateway(clock, plan.client.program_idle_s, secrets)
+    mark = f"{plan.run_id}-{attempt.id}-0"
     works = {}
     for task in plan.tasks:
         if task.deployment == deployment:
@@ -92,7 +95,7 @@ def load_works(
             if facilities is not None and work.benchmark.drives:
                 driver = TaskDriver(shared, folder, task.name, model, attempt.id, mark)
                 facilities = replace(facilities, driver=driver)
-            works[task.name] = replace(work, facilities=facilities)
+            works[task.name] = replace(work, facilities=facilities, secrets=secrets)
     return works
 
 

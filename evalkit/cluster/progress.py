@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from evalkit.benchmarks.registry import benchmark_class
+from evalkit.benchmarks.registry import installed_class
 from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, decode, header, unit_key, unseal
 from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.markers import read_marker
 from evalkit.store.records import (
+    RELAYED,
     CallRecord,
     GradingRecord,
     PartialRecord,
@@ -173,7 +174,8 @@ class OpenShard(OpenJournals):
         if isinstance(record, PartialRecord | StepRecord | GradingRecord):
             return
         if isinstance(record, CallRecord):
-            outcome, ends_unit = record.reply.outcome, self.single_call
+            # a relayed call is a part of its unit, also where the harness is gone that could say so
+            outcome, ends_unit = record.reply.outcome, self.single_call and record.call < RELAYED
         else:
             outcome, ends_unit = record.outcome, True
         if not outcome.is_models_own:
@@ -252,7 +254,8 @@ class ProgressReader:
     def _add_journals(self, progress: TaskProgress, task: TaskPlan, shard: Shard) -> None:
         state = self._open.get(shard)
         if state is None:
-            single_call = benchmark_class(task.benchmark).single_call
+            known = installed_class(task.benchmark)
+            single_call = known is None or known.single_call
             state = OpenShard(
                 self._plan, shard, frozenset(task.units(shard)), single_call=single_call
             )

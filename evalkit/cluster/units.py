@@ -25,15 +25,15 @@ from evalkit.errors import (
     ServingError,
     StoreError,
 )
+from evalkit.redaction import redact
 from evalkit.store.records import Outcome, UnitRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evalkit.benchmarks.contract import Benchmark, Sample, Solution
-    from evalkit.client.calls import CallClient
+    from evalkit.client.durable import Calling
     from evalkit.client.relayed import Traffic
-    from evalkit.client.spread import SpreadClient
     from evalkit.client.steps import Facilities
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import DeploymentPlan, TaskPlan
@@ -60,6 +60,8 @@ class TaskWork:
     builder: RequestBuilder
     facilities: Facilities | None = None
     """What units may use besides the model; null for a benchmark of single calls."""
+    secrets: Sequence[str] = ()
+    """What a unit's record must not show: programs and endpoints say what they were given."""
 
     @classmethod
     def load(cls, folder: RunFolder, plan: TaskPlan, deployment: DeploymentPlan) -> TaskWork:
@@ -78,7 +80,7 @@ class UnitEnd:
     solution: Solution | None = None
 
 
-async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadClient) -> UnitEnd:
+async def do_unit(work: TaskWork, item: WorkItem, client: Calling) -> UnitEnd:
     """Solve one unit and append what came of it to its journal.
 
     Raises ServingError when the server or endpoint is of no use any more; other failures of a unit
@@ -101,17 +103,18 @@ async def do_unit(work: TaskWork, item: WorkItem, client: CallClient | SpreadCli
     except (ServingError, StoreError):
         raise
     except InfraError as error:
-        return _failed(item, Outcome.INFRA_ERROR, error.message, model.calls, error.kind)
+        return _owed(work, item, Outcome.INFRA_ERROR, error, model)
     except Exception as error:
         if model.failure is None:
             # A benchmark is a plug-in: a bug in its solve costs this unit, not the run, and is shown.
             log.exception("solve of %s failed on sample %s", work.plan.name, sample.id)
-            return _failed(item, Outcome.SCORER_ERROR, f"solve failed: {error!r}", model.calls)
-        return _unanswered(item, model, model.failure)
+            bug = ScorerError(f"solve failed: {error!r}")
+            return _owed(work, item, Outcome.SCORER_ERROR, bug, model)
+        return _unanswered(work, item, model, model.failure)
     finally:
         await model.end()
     if model.failure is not None:
-        return _unanswered(item, model, model.failure)
+        return _unanswered(work, item, model, model.failure)
     return UnitEnd(solution.outcome, solution)
 
 
@@ -141,12 +144,14 @@ def with_traffic(solution: Solution, traffic: Traffic) -> Solution:
     return replace(solution, data={**data, "gateway": traffic.to_json()})
 
 
-def _unanswered(item: WorkItem, model: DurableModel, failure: EvalkitError) -> UnitEnd:
+def _unanswered(
+    work: TaskWork, item: WorkItem, model: DurableModel, failure: EvalkitError
+) -> UnitEnd:
     """The end of a unit one of whose calls or steps failed, whatever its solve made of that: an answer
     that was made without a reply would be scored for ever."""
     for cls, outcome in OUTCOMES.items():
         if isinstance(failure, cls):
-            return _failed(item, outcome, failure.message, model.calls, failure.kind)
+            return _owed(work, item, outcome, failure, model)
     raise failure
 
 
@@ -166,14 +171,18 @@ def _unit_record(item: WorkItem, solution: Solution, model: DurableModel) -> Uni
     )
 
 
-def _failed(
-    item: WorkItem,
-    outcome: Outcome,
-    detail: str,
-    calls: int,
-    kind: FailureKind = FailureKind.SCORER,
+def _owed(
+    work: TaskWork, item: WorkItem, outcome: Outcome, error: EvalkitError, model: DurableModel
 ) -> UnitEnd:
-    key = item.key
-    record = UnitRecord(key.sample, key.repeat, outcome, "", calls=calls, detail=detail, kind=kind)
+    """The end of a unit that failed because of us."""
+    record = UnitRecord(
+        sample=item.key.sample,
+        repeat=item.key.repeat,
+        outcome=outcome,
+        text="",
+        calls=model.calls,
+        detail=redact(error.message, work.secrets),
+        kind=error.kind,
+    )
     item.shard.writer.append(record)
     return UnitEnd(outcome)

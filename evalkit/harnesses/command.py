@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from evalkit.benchmarks.contract import BenchmarkParams, Dataset, Sample, Solution
-from evalkit.benchmarks.env import variable
 from evalkit.benchmarks.harness import Harness, HarnessTask
-from evalkit.errors import InfraError, RecipeError, ScorerError
+from evalkit.errors import RecipeError, ScorerError
 from evalkit.harnesses.command_reading import combine, read_results, result_files
 from evalkit.harnesses.command_results import Results  # noqa: TC001 - pydantic needs it
 from evalkit.harnesses.driven import (
@@ -28,6 +27,7 @@ from evalkit.harnesses.driven import (
     DrivenBenchmark,
     folders_of,
     keep,
+    passed_variables,
     program_environment,
     run_program,
     shard_folder,
@@ -175,7 +175,7 @@ class Command(DrivenBenchmark[CommandParams]):
             kept = [*result_files(self.params.results, folder), folder / LOG]
             for file in filter(Path.is_file, kept):
                 name = shard_folder(index, len(folders)) + str(file.relative_to(folder))
-                keep(file, out, name)
+                keep(file, out, name, self.params.pass_env)
         found = combine([read_results(self.params.results, folder) for folder in folders])
         return replace(found, versions={**found.versions, "program": self.params.version})
 
@@ -200,15 +200,12 @@ class Command(DrivenBenchmark[CommandParams]):
         return [*(_fill(each, values) for each in params.command), *more]
 
     def _environment(self, driving: Driving, values: Mapping[str, str]) -> dict[str, str]:
-        passed = {name: variable(name) for name in self.params.pass_env}
-        unset = [name for name, value in passed.items() if value is None]
-        if unset:
-            raise InfraError(f"params.pass_env: {unset[0]} is not set on this machine")
+        passed = passed_variables(self.params.pass_env)
         own = {name: _fill(text, values) for name, text in self.params.env.items()}
         env = program_environment(driving, {})
         # A program of one's own may import the files beside it.
         env.pop("PYTHONSAFEPATH", None)
-        return {**env, **{name: value for name, value in passed.items() if value}, **own}
+        return {**env, **passed, **own}
 
 
 class CommandHarness(Harness):

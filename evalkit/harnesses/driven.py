@@ -7,17 +7,19 @@ counts as answered. Whatever is wrong is ours, so the unit stays owed, and is no
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from evalkit.benchmarks.contract import Benchmark, P
 from evalkit.benchmarks.data import DataSource
-from evalkit.errors import FailureKind, InfraError, ScorerError
+from evalkit.benchmarks.env import variable
+from evalkit.errors import FailureKind, InfraError, ProgramHungError, ScorerError
 from evalkit.harnesses.call import INSIDE
 from evalkit.harnesses.env import harness_environment
+from evalkit.redaction import spellings
 from evalkit.serving.keeper import ENDED
 from evalkit.serving.server import describe_code
+from evalkit.store.hiding import copy_redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,8 +67,12 @@ def program_environment(driving: Driving, more: Mapping[str, str]) -> dict[str, 
 async def run_program(
     driving: Driving, command: Sequence[str], env: Mapping[str, str], log: str = LOG
 ) -> None:
-    """Run it to its end. Raises InfraError with the end of its log where its exit code is not 0."""
-    code = await driving.run(command, env, log)
+    """Run it to its end. Raises InfraError with the end of its log where its exit code is not 0, and where
+    it was ended because it did nothing."""
+    try:
+        code = await driving.run(command, env, log)
+    except ProgramHungError as error:  # ended by a SIGINT first: many say then where they were
+        raise unit_error(error.message, driving.folder, log) from error
     if code != 0:
         raise unit_error(
             f"{Path(command[0]).name} failed ({describe_code(code)})", driving.folder, log
@@ -102,8 +108,8 @@ def folders_of(answers: Sequence[Answered], run: Path) -> list[Path]:
     if gone:
         raise ScorerError(
             f"{len(gone)} of {len(found)} folders that programs wrote are gone: {gone[0]}",
-            hint="Put them back. Where they are lost, start the run under another output.name: what a "
-            "program makes of its answers is known from its files alone.",
+            hint=f"Put them back. Where they are lost, `evalkit gather {run} --replay` has their programs run "
+            "again here, answered from the journal: nothing is asked of the model.",
         )
     return found
 
@@ -113,11 +119,19 @@ def folder_name(answer: Answered) -> str:
     return str(answer.solution.data["folder"])
 
 
-def keep(file: Path, out: Path, name: str) -> None:
-    """Copy a file of a program into the artifacts, as `name`."""
-    target = out / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, target)
+def passed_variables(names: Sequence[str]) -> dict[str, str]:
+    """What a program gets of `pass_env`. Raises InfraError for a variable that is not set."""
+    found = {name: value for name in names if (value := variable(name)) is not None}
+    if unset := [name for name in names if name not in found]:
+        raise InfraError(f"params.pass_env: {unset[0]} is not set on this machine")
+    return found
+
+
+def keep(file: Path, out: Path, name: str, passed: Sequence[str] = ()) -> None:
+    """Copy a file of a program into the artifacts, as `name`; a text without the values of the variables
+    `passed`, as far as they are set where this is called. Raises StoreError."""
+    values = (value for each in passed if (value := variable(each)) is not None)
+    copy_redacted(file, out / name, spellings(values))
 
 
 def shard_folder(index: int, total: int) -> str:

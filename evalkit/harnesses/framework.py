@@ -18,7 +18,6 @@ import yaml
 from pydantic import Field
 
 from evalkit.benchmarks.contract import BenchmarkParams, Dataset, Sample, Solution
-from evalkit.benchmarks.env import variable
 from evalkit.benchmarks.harness import EnvironmentSpec, Harness, HarnessTask
 from evalkit.errors import InfraError, PlanError, RecipeError
 from evalkit.harnesses.driven import (
@@ -27,6 +26,7 @@ from evalkit.harnesses.driven import (
     folders_of,
     inside_command,
     keep,
+    passed_variables,
     program_environment,
     read_answer,
     run_program,
@@ -199,14 +199,11 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
             return Solution("", data=solution_data(driving))
 
     def _variables(self, driving: Driving, python: HarnessPython) -> dict[str, str]:
-        passed = {name: variable(name) for name in self.params.pass_env}
-        unset = [name for name, value in passed.items() if value is None]
-        if unset:
-            raise InfraError(f"params.pass_env: {unset[0]} is not set on this machine")
+        passed = passed_variables(self.params.pass_env)
         env = program_environment(driving, {KEY: driving.api_key})
         # Its command and what that calls are beside its Python.
         path = f"{python.path.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
-        return {**env, **{k: v for k, v in passed.items() if v}, "PATH": path}
+        return {**env, **passed, "PATH": path}
 
     def conclude(self, answers: Sequence[Answered], run: Path, out: Path) -> NativeResult:
         """What the wheel's reader found. Raises ScorerError where its files are gone."""
@@ -214,8 +211,8 @@ class FrameworkTask(DrivenBenchmark[FrameworkParams]):
         for file in sorted((folder / OUTPUT).rglob("*")):
             name = file.relative_to(folder / OUTPUT)
             if file.is_file() and "cache" not in name.parts and file.stat().st_size <= LARGEST_KEPT:
-                keep(file, out, str(name))
-        keep(folder / LOG, out, LOG)
+                keep(file, out, str(name), self.params.pass_env)
+        keep(folder / LOG, out, LOG, self.params.pass_env)
         versions = {self.params.harness: self.version.partition("+")[2]}
         return native_result(read_answer(folder), versions)
 

@@ -163,6 +163,10 @@ class Client(Section):
     """Total time of one request; null (the default) has none: long reasoning takes hours."""
     stall_timeout_s: float = Field(900.0, gt=0)
     """Requests in flight, and no completed call and no token for so long: the server hangs."""
+    program_idle_s: float | None = Field(3600.0, gt=0)
+    """A program that asks the model by itself (of inspect, a wheel, a command) has no request in flight,
+    makes none and writes nothing into its log for so long: it hangs. It is ended, and its unit is tried
+    once more. Null waits for ever."""
     salvage: bool = True
     """Keep the tokens of answers that are interrupted and go on from them, where the server can
     (vLLM that evalkit starts); otherwise such an answer is asked for again from its start."""

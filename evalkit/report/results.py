@@ -310,6 +310,10 @@ class NativeFacts(Frozen):
     files: tuple[str, ...]
     """Its own files, below `artifacts/<task>/native`."""
     problems: tuple[str, ...]
+    title: str = ""
+    """Of the benchmark."""
+    publishable: bool = True
+    """Its data may be republished."""
 
 
 class Results(Frozen):

@@ -64,7 +64,8 @@ class ScoredTask:
     results: Results
     samples: Mapping[str, SampleScores]
     """By id, in data-set order."""
-    benchmark: Benchmark[Any]
+    benchmark: Benchmark[Any] | None
+    """How its headline is made of scores; null where it is a harness's, which need not be installed."""
 
     def strata(self, ids: Sequence[str]) -> Mapping[str, float] | None:
         """The headline as a weighted sum over subsets, of these samples: each one's share.
@@ -75,7 +76,7 @@ class ScoredTask:
         for sample in (self.samples[i] for i in ids):
             if sample.subset is not None:
                 totals[sample.subset] = totals.get(sample.subset, 0.0) + sample.weight
-        sums = self.benchmark.subset_weights(totals)
+        sums = {} if self.benchmark is None else self.benchmark.subset_weights(totals)
         metric = self.results.headline.metric
         first = next(iter(sums), scored_metric(self.benchmark, self.results))
         if first != metric:
@@ -162,10 +163,11 @@ def load_scored(path: Path) -> ScoredTask | Unscored:
 def _load(path: Path, results: Results) -> ScoredTask:
     """Raises StoreError where an artifact is missing, damaged or not of the other; RecipeError or
     PlanError where its benchmark is not installed."""
-    settings = results.settings
-    benchmark = make_benchmark(results.benchmark, settings.params, settings.profile)
+    settings, benchmark, weight = results.settings, None, None
+    if results.native is None:
+        benchmark = make_benchmark(results.benchmark, settings.params, settings.profile)
+        weight = benchmark.score_weights.get(benchmark.metric)
     samples_path = path.parent / SAMPLES
-    weight = benchmark.score_weights.get(benchmark.metric)
     samples, digest = _read(samples_path, scored_metric(benchmark, results), weight)
     if digest != results.samples_sha256:
         raise StoreError(f"{samples_path} is not the file that {path} was made with")
@@ -174,9 +176,9 @@ def _load(path: Path, results: Results) -> ScoredTask:
     return task
 
 
-def scored_metric(benchmark: Benchmark[Any], results: Results) -> str:
+def scored_metric(benchmark: Benchmark[Any] | None, results: Results) -> str:
     """The score of samples that a headline is made of: what a harness calls its own is in its result."""
-    return results.headline.metric if benchmark.whole else benchmark.metric
+    return results.headline.metric if benchmark is None else benchmark.metric
 
 
 def _read(path: Path, metric: str, weight: str | None) -> tuple[dict[str, SampleScores], str]:

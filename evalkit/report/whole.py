@@ -8,16 +8,13 @@ own standard error is all there is, and the result says where they differ.
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalkit.errors import EvalkitError, ScorerError, StoreError
+from evalkit.errors import EvalkitError, ScorerError
 from evalkit.report.aggregate import (
     LEVEL,
     Aggregate,
@@ -31,9 +28,12 @@ from evalkit.report.headline import STANDARD_ERROR
 from evalkit.report.results import Headline, NativeDifference, NativeFacts
 from evalkit.report.scorer import GRADER_BUGS
 from evalkit.report.statistics import normal_interval
+from evalkit.store.publish import publishing_folder
+from evalkit.store.replayed import data_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from evalkit.benchmarks.contract import Answered, Benchmark
     from evalkit.benchmarks.native import NativeMetric, NativeResult, NativeSample
@@ -58,6 +58,9 @@ class Concluded:
     differences: tuple[NativeDifference, ...]
     files: tuple[str, ...]
     """Names of what the harness left, below `artifacts/<task>/native`."""
+    title: str
+    publishable: bool
+    """Both of the benchmark: whoever reads the result need not have its harness."""
 
     def headline(self, task: TaskPlan) -> Headline:
         """The harness's number, with our error over the samples of the same subset, else over all."""
@@ -102,6 +105,8 @@ class Concluded:
             differences=self.differences,
             files=self.files,
             problems=(*self.native.problems, *([] if self._n_samples else [UNCOUNTED])),
+            title=self.title,
+            publishable=self.publishable,
         )
 
     def lines(self) -> Iterator[bytes]:
@@ -119,27 +124,21 @@ def conclude(
 
     Raises ScorerError for whatever it raises or gives that cannot be a result, StoreError on a full disk.
     """
-    kept = folder.native(task.name)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        out = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}.tmp."))
-    except OSError as error:
-        raise StoreError(f"cannot write {kept.parent}: {error.strerror or error}") from error
-    try:
-        native = benchmark.conclude(answers, folder.root, out)
-        concluded = _check(benchmark, native, out)
-        out.chmod(kept.parent.stat().st_mode & 0o7777)  # a temporary folder is its owner's alone
-        shutil.rmtree(kept, ignore_errors=True)
-        out.replace(kept)
-    except EvalkitError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot write {kept}: {error}") from error
-    except GRADER_BUGS as error:
-        raise ScorerError(f"{benchmark.name} failed: {type(error).__name__}: {error}") from error
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
-    return concluded
+    answers = [_as_now(folder, each) for each in answers]
+    with publishing_folder(folder.native(task.name)) as out:
+        try:
+            return _check(benchmark, benchmark.conclude(answers, folder.root, out), out)
+        except (EvalkitError, OSError):
+            raise
+        except GRADER_BUGS as error:
+            text = f"{benchmark.name} failed: {type(error).__name__}: {error}"
+            raise ScorerError(text) from error
+
+
+def _as_now(folder: RunFolder, answered: Answered) -> Answered:
+    """With the data that hold for its program's files, where those were lost and written again."""
+    data = data_now(folder.root, answered.solution.data)
+    return replace(answered, solution=replace(answered.solution, data=data))
 
 
 def _check(benchmark: Benchmark[Any], native: NativeResult, out: Path) -> Concluded:
@@ -155,7 +154,12 @@ def _check(benchmark: Benchmark[Any], native: NativeResult, out: Path) -> Conclu
     parts = _by_subset(native.samples)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     return Concluded(
-        native, _aggregate(native.samples), tuple(_differences(native, parts)), tuple(files)
+        native,
+        _aggregate(native.samples),
+        tuple(_differences(native, parts)),
+        tuple(files),
+        benchmark.title,
+        benchmark.publishable,
     )
 
 

@@ -51,6 +51,8 @@ COMMENT_S = 10.0
 """A stream that waits says so in comments, which clients drop: below the shortest usual time-out."""
 MOST_FILES = 2**16
 KNOWN = f"POST {', POST '.join(ROUTES)}, GET /v1/models and GET /health"
+LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of clients that look for what there is; what is sent with another one is a question."""
 NO_RETRY = {"x-should-retry": "false"}
 """What OpenAI's own clients heed: tries are made behind the gateway."""
 COMMENT = b": waiting\n\n"
@@ -146,9 +148,12 @@ class Gateway:
             return await self._ask(request, guest.calls, asking)
         if request.method == "GET" and path.startswith("/v1/models"):
             return _models(guest, path.removeprefix("/v1/models").strip("/"), self._clock.wall())
-        raise RefusedError(
+        refused = RefusedError(
             404, f"{request.method} {path} is not served here; there is {KNOWN}", "not_found"
         )
+        if request.method not in LOOKING:
+            guest.calls.refuse(str(refused))
+        raise refused
 
     async def _read(self, request: web.Request, guest: Guest, path: str) -> Asking:
         """What is asked. Raises RefusedError, which the unit hears of, too: programs score what they make

@@ -1,4 +1,4 @@
-"""Write a file so that it is complete or absent, whatever dies in between.
+"""Write a file, or a folder of files, so that it is complete or absent, whatever dies in between.
 
 The temporary file lies in the target's own folder (a rename must not cross file systems) and names
 its writer, so that two writers of one target never share it, and that what a killed one leaves can be
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -44,13 +45,59 @@ def publishing(target: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-WRITER = re.compile(r"\..+\.(?:tmp|new)\.(?P<host>.+?)\.(?P<pid>\d+)(?:\.tmp\..+)?")
+@contextlib.contextmanager
+def publishing_folder(target: Path) -> Iterator[Path]:
+    """Empty folder that becomes `target`, in place of one that is there, when the block ends well; it is
+    removed when it does not.
+
+    No file system exchanges two folders everywhere: between two renames there may be none, and the one
+    before comes back in `remove_abandoned` where the writer dies there. Raises StoreError.
+    """
+    writer = f"tmp.{socket.gethostname()}.{os.getpid()}"
+    temporary = target.with_name(f".{target.name}.{writer}")
+    before = target.with_name(f".{target.name}{BEFORE}.{writer}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process before that had our number
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                _sync(path)
+        with contextlib.suppress(FileNotFoundError):
+            target.replace(before)
+        temporary.replace(target)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {target}: {error.strerror or error}",
+            hint="Check free space and permissions of the output folder; what was there is kept.",
+        ) from error
+    finally:
+        _put_back(before, target)
+        for path in (temporary, before):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _put_back(before: Path, target: Path) -> None:
+    """The folder that was to be replaced, where nothing has come into its place."""
+    if not target.exists():
+        with contextlib.suppress(OSError):
+            before.replace(target)
+
+
+BEFORE = ".before"
+WRITER = re.compile(r"\.(?P<target>.+)\.(?:tmp|new)\.(?P<host>.+?)\.(?P<pid>\d+)(?:\.tmp\..+)?")
 
 
 def remove_abandoned(folders: Iterable[Path]) -> None:
     """Remove what writers of this machine left below these folders when they were killed.
 
-    Of another machine's writers nobody here can say whether they live.
+    A folder that one of them had moved out of its place, and put nothing there, goes back. Of another
+    machine's writers nobody here can say whether they live.
     """
     here = socket.gethostname()
     for folder in folders:
@@ -58,7 +105,16 @@ def remove_abandoned(folders: Iterable[Path]) -> None:
             for path in list(folder.rglob(".*")):
                 writer = WRITER.fullmatch(path.name)
                 if writer and writer["host"] == here and not _lives(int(writer["pid"])):
-                    path.unlink(missing_ok=True)
+                    _remove_abandoned(path, writer["target"])
+
+
+def _remove_abandoned(path: Path, target: str) -> None:
+    if target.endswith(BEFORE):
+        _put_back(path, path.with_name(target.removesuffix(BEFORE)))
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _lives(pid: int) -> bool:

@@ -6,14 +6,14 @@ journal is read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import ValidationError
 
-from evalkit.benchmarks.registry import benchmark_class
+from evalkit.benchmarks.registry import installed_class
 from evalkit.errors import StoreError, UsageError
 from evalkit.report.artifacts import read_results
 from evalkit.report.steps import find_step
@@ -100,7 +100,7 @@ def read_run(folder: RunFolder, plan: Plan, tasks: Sequence[str] = ()) -> RunRep
     """A run as its artifacts tell it; `tasks` names some of the plan's (all by default).
 
     Raises StoreError for damaged artifacts, UsageError for an unknown task and where nothing was
-    gathered, RecipeError for a benchmark that is not installed.
+    gathered, RecipeError for a benchmark that is not installed; a harness need not be.
     """
     known = [task.name for task in plan.tasks]
     for name in tasks:
@@ -129,11 +129,17 @@ def _read_task(folder: RunFolder, task: TaskPlan) -> TaskReport:
     results = read_results(folder.results(task.name))
     if results is None:
         return TaskReport(task)
-    benchmark = benchmark_class(task.benchmark)
-    return TaskReport(
-        plan=task,
-        results=results,
-        traffic=_read_traffic(folder.traffic(task.name)),
+    found = TaskReport(task, results, _read_traffic(folder.traffic(task.name)), task.benchmark)
+    if (native := results.native) is not None:
+        title = native.title or task.benchmark
+        return replace(found, title=title, is_restricted=not native.publishable)
+    benchmark = installed_class(task.benchmark)
+    if (
+        benchmark is None
+    ):  # an unfinished task of a harness that is gone: nobody knows what may be shown
+        return found
+    return replace(
+        found,
         title=benchmark.title,
         is_restricted=not benchmark.publishable,
         weight=benchmark.score_weights.get(task.metric),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,8 @@ def test_install_and_remove(shell: Shell, tmp_path: Path, monkeypatch: pytest.Mo
         site.mkdir(parents=True, exist_ok=True)
         (site / "METADATA").write_text("Metadata-Version: 2.1\nName: toy_harness\nVersion: 1.0\n")
         (folder / "bin").mkdir(exist_ok=True)
-        (folder / "bin" / "python").touch()
+        (folder / "bin" / "python").unlink(missing_ok=True)
+        (folder / "bin" / "python").symlink_to(sys.executable)
         manifest = Manifest(
             name="toy",
             requirement=wanted.requirement,
@@ -167,6 +169,11 @@ def test_install_and_remove(shell: Shell, tmp_path: Path, monkeypatch: pytest.Mo
     assert "installed toy 1.0" in shell("harness", "install", "toy", "--python", "py").err
     assert "toy 1.0 is installed in" in shell("harness", "install", "toy").err
     assert made == ["py"]
+    assert shell("harness", "install", "toy", "--python", sys.executable).code == 0
+    said = shell("harness", "install", "toy", "--python", "/bin/sh")
+    assert (said.code, made) == (2, ["py"])
+    assert "--python /bin/sh: toy is installed already, with " in said.err
+    assert "evalkit harness install toy --python /bin/sh --force" in said.err
     shell("harness", "install", "toy", "--force", "--python", "other")
     assert made == ["py", "other"]
     [row] = [row for row in listed(shell, "harnesses") if row["harness"] == "toy"]

@@ -97,7 +97,7 @@ def test_a_page_that_cannot_be_made_fails_no_gather(
     gather(run, allow_partial=True)
     assert run.folder.report.exists()
     write_task(run, 1)
-    monkeypatch.setattr(sources, "benchmark_class", not_installed)
+    monkeypatch.setattr(sources, "installed_class", not_installed)
     assert gather(run).complete
     assert orjson.loads(run.folder.summary.read_bytes())["complete"]
     assert not run.folder.report.exists()

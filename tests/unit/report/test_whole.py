@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evalkit.benchmarks.native import NativeMetric, NativeResult, NativeSample
-from evalkit.errors import ScorerError
+from evalkit.benchmarks.registry import benchmark_class
+from evalkit.cluster.progress import ProgressReader
+from evalkit.errors import RecipeError, ScorerError
+from evalkit.report.page.sources import read_run
+from evalkit.report.page.write import make_page
+from evalkit.report.scored import ScoredTask, load_scored
 from evalkit.report.whole import UNCOUNTED
-from tests.unit.report.run_builder import Echo, echo, make_failure, make_run
+from evalkit.store.records import RELAYED, Outcome, UnitRecord
+from tests.unit.report.run_builder import (
+    Echo,
+    echo,
+    make_call,
+    make_failure,
+    make_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,3 +213,35 @@ def test_numbers_that_are_none(tmp_path: Path, value: float) -> None:
     results = run.gather(whole(changed))
     assert results.headline.value is None
     assert "acc = " in str(results.missing.by_reason["scorer_error"].message)
+
+
+def test_harness_that_is_gone(tmp_path: Path) -> None:
+    """What is finished is compared and shown from its artifacts, and what is not is counted."""
+    run = make_run(tmp_path, metric="acc", benchmark="nvidia-gone/sums")
+    run.write_all(wrong=[key for key in run.units() if key.sample == 0])
+    with pytest.raises(RecipeError, match="unknown harness 'nvidia-gone'"):
+        benchmark_class(run.task.benchmark)
+    assert ProgressReader(run.folder, run.plan).read(run.task).done == 8
+    results = run.gather(whole())
+    task = load_scored(run.folder.results("echo"))
+    assert isinstance(task, ScoredTask)
+    assert task.value(list(task.samples)) == results.headline.value == 0.75
+    assert task.samples["even/s0"].scores == (0.0, 0.0)
+    (shown,) = read_run(run.folder, run.plan).tasks
+    assert (shown.title, shown.is_restricted) == ("Echo", False)
+    assert b"Echo" in make_page([read_run(run.folder, run.plan)], "run").content
+
+
+def test_unfinished_task_of_a_harness_that_is_gone(tmp_path: Path) -> None:
+    """Calls that a program made are no units, whoever could say so; nothing is shown of its data."""
+    run = make_run(tmp_path, metric="acc", benchmark="nvidia-gone/sums")
+    first, second, *_ = run.units()
+    run.write(make_call(key, "said", call=RELAYED + n) for n, key in enumerate([first, second]))
+    run.write([UnitRecord(*first, Outcome.OK, "", relayed=(RELAYED,))])
+    progress = ProgressReader(run.folder, run.plan).read(run.task)
+    assert (progress.done, dict(progress.outcomes)) == (1, {"ok": 1})
+    benchmark = whole()
+    vars(benchmark)["single_call"] = False
+    run.gather(benchmark)
+    (shown,) = read_run(run.folder, run.plan).tasks
+    assert (shown.title, shown.is_restricted) == ("nvidia-gone/sums", True)

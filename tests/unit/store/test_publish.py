@@ -17,7 +17,13 @@ from evalkit.errors import StoreError
 from evalkit.plan.model import Shard
 from evalkit.store.layout import RunFolder
 from evalkit.store.markers import read_marker, remove_marker, write_marker
-from evalkit.store.publish import publish, publish_once, publishing, remove_abandoned
+from evalkit.store.publish import (
+    publish,
+    publish_once,
+    publishing,
+    publishing_folder,
+    remove_abandoned,
+)
 
 SHARD = Shard("addition", 0)
 
@@ -194,3 +200,59 @@ def test_what_a_killed_writer_left(tmp_path: Path) -> None:
         (tmp_path / "sub" / name).touch()
     remove_abandoned([tmp_path, tmp_path / "missing"])
     assert {path.name for path in (tmp_path / "sub").iterdir()} == set(kept)
+
+
+def fill(folder: Path, text: str) -> None:
+    """Publish a folder with one file."""
+    with publishing_folder(folder) as made:
+        (made / "sub").mkdir()
+        (made / "sub" / text).write_text(text)
+
+
+def test_folder_replaces(tmp_path: Path) -> None:
+    """All of the new one and nothing of the old one, as readable as the folder that it is in."""
+    target = tmp_path / "task" / "native"
+    fill(target, "one")
+    fill(target, "two")
+    assert names(target / "sub") == ["two"]
+    assert names(target.parent) == ["native"]
+    assert target.stat().st_mode == target.parent.stat().st_mode
+
+
+def test_folder_that_cannot_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the block or a rename fails, the old folder is there as it was, and no other one."""
+    target = tmp_path / "native"
+    fill(target, "one")
+    with pytest.raises(KeyError), publishing_folder(target) as made:  # noqa: PT012
+        (made / "two").touch()
+        raise KeyError("stop")
+    replace = Path.replace
+
+    def fail(path: Path, new: Path) -> Path:
+        if path.name.startswith(".native.tmp."):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replace(path, new)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StoreError, match=f"cannot write {target}: Input/output error"):
+        fill(target, "two")
+    assert names(target / "sub") == ["one"]
+    assert names(tmp_path) == ["native"]
+
+
+def test_folders_of_a_killed_writer(tmp_path: Path) -> None:
+    """What it had begun goes; what it had moved away and not replaced comes back, else goes, too."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    writer = f"tmp.{socket.gethostname()}.{gone.pid}"
+    for task in ("between", "before", "after"):
+        for name in (f".native.{writer}", *([f".native.before.{writer}"] * (task != "before"))):
+            (tmp_path / task / name / "deep").mkdir(parents=True)
+            (tmp_path / task / name / "deep" / "old").touch()
+    (tmp_path / "after" / "native" / "new").mkdir(parents=True)
+    remove_abandoned([tmp_path])
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert found == {
+        *("before", "after", "after/native", "after/native/new"),
+        *("between", "between/native", "between/native/deep", "between/native/deep/old"),
+    }

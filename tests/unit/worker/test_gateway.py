@@ -250,15 +250,13 @@ async def test_many_answers_of_one_request() -> None:
 
 
 async def test_refusals() -> None:
-    """A wrong key, another model, a route that is not there, a body that is none: each says what is
-    right, in OpenAI's form."""
+    """A wrong key, and looking for what is not there: each says what is right, in OpenAI's form, and fails
+    nothing."""
     async with opened() as house:
         with pytest.raises(openai.AuthenticationError, match="the key that it was given"):
             await ask(house.program(api_key="other"))
-        with pytest.raises(openai.NotFoundError, match="/v1/responses is not served here"):
-            await house.program().responses.create(model="tiny", input="x")
         with pytest.raises(openai.NotFoundError, match="there is POST /v1/chat/completions"):
-            await house.program().embeddings.create(model="tiny", input="x")
+            await house.program().files.list()
         [model] = (await house.program().models.list()).data
         assert (model.id, model.model_extra) == ("tiny", {"max_model_len": 4096})
         root = house.gateway.base_url.removesuffix("/v1")
@@ -267,6 +265,25 @@ async def test_refusals() -> None:
             assert (await session.get(f"{root}/health")).status == 200
             assert (await session.get(f"{root}/v1/chat/completions")).status == 405
         assert house.model.failure is None
+        assert house.upstream.bodies == []
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings", "/chat/completions"])
+async def test_question_to_another_route_fails_the_unit(path: str) -> None:
+    """A program may swallow the 404: its unit cannot count, and says which route, and which there are."""
+    async with opened() as house:
+        root = house.gateway.base_url.removesuffix("/v1")
+        async with aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {house.key}"}
+        ) as session:
+            refused = await session.post(f"{root}{path}", json={"model": "tiny", "input": "x"})
+            assert refused.status == 404
+            assert refused.headers["x-should-retry"] == "false"
+        failure = await house.model.failed()
+        assert (
+            f"POST {path} is not served here; there is POST /v1/chat/completions" in failure.message
+        )
+        assert failure.kind is FailureKind.CLIENT_ERROR
         assert house.upstream.bodies == []
 
 

@@ -1,0 +1,52 @@
+"""Output of a program that was lost and written again: what its unit's record says of it then.
+
+A journal is not changed by a replay, and the first record of a unit counts. A program may give its files other
+names each time, so what it said of them when it ran again lies beside them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from evalkit.errors import StoreError
+from evalkit.store.publish import publish
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = "folder"
+"""Of a unit's data: where its program wrote, below the run's folder."""
+NAME = "replayed.json"
+
+
+def output_of(data: Any) -> str | None:
+    """The folder of a unit's program, below the run's; null where its data name none."""
+    name = data.get(FOLDER) if isinstance(data, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def put_replayed(made: Path, data: dict[str, Any], root: Path, name: str) -> None:
+    """Put what a program wrote again into the place of what was lost: the folder `name` below the run's.
+
+    Raises StoreError, also where it is there by now.
+    """
+    publish(made / NAME, orjson.dumps({**data, FOLDER: name}))
+    try:
+        made.replace(root / name)
+    except OSError as error:
+        raise StoreError(f"cannot move {made} to {root / name}: {error.strerror}") from error
+
+
+def data_now(root: Path, data: Any) -> Any:
+    """A unit's data as they hold for what is in its folder now."""
+    name = output_of(data)
+    if name is None:
+        return data
+    try:
+        return orjson.loads((root / name / NAME).read_bytes())
+    except FileNotFoundError:
+        return data
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {root / name / NAME}: {error}") from error
