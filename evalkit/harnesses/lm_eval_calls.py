@@ -12,7 +12,9 @@ from evalkit.benchmarks.harness import HarnessTask
 from evalkit.errors import DataError, PlanError, RecipeError, ScorerError
 from evalkit.harnesses.call import InsideError, call
 from evalkit.harnesses.environments import find_python
-from evalkit.harnesses.lm_eval_sandbox import call_in_sandbox
+from evalkit.harnesses.lm_eval_sandbox import score_in_sandbox
+from evalkit.store.layout import RunFolder
+from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +86,9 @@ def score_answers(
     try:
         python = find_python(spec)
         if options.get("confirm_run_unsafe_code"):
-            return call_in_sandbox(python, DRIVER, {**arguments, "env": env}, answers, run, out)
+            scoring = load_plan(RunFolder(run)).scoring
+            asked = {**arguments, "env": env}
+            return score_in_sandbox(python, DRIVER, asked, answers, scoring, out)
         with tempfile.TemporaryDirectory(prefix="evalkit-lm-eval-") as folder:
             path = Path(folder) / "answers.json"
             path.write_text(json.dumps(answers), "utf-8", errors="surrogatepass")

@@ -15,8 +15,11 @@ PLACEHOLDERS = {"generate_until": "", "loglikelihood": (0.0, False), "loglikelih
 class Watched:
     """What was loaded, and the models that are asked for it. `base` is the edition's class of models."""
 
-    def __init__(self, manager, base, options):
+    def __init__(self, manager, base, options, programs):
         self.manager = manager
+        self._programs = programs
+        self._unsafe = []
+        self._code_eval = False
         self._base = base
         self._options = options
         self._tasks = {}
@@ -29,13 +32,29 @@ class Watched:
                 task.set_config(key="repeats", value=repeats)
             self._refuse(name, task)
             self._tasks[name] = about(task)
+        self._take_over_programs(tasks)
         self._groups.update({name: aggregates(group) for name, group in groups.items()})
 
     def _refuse(self, name, task):
         if getattr(task, "MULTIMODAL", False):
             raise SystemExit(f"{name} shows the model images or sound, which cannot be frozen yet")
-        if getattr(task, "UNSAFE_CODE", False) and not self._options.get("confirm_run_unsafe_code"):
+        if getattr(task, "UNSAFE_CODE", False):
+            self._unsafe.append(name)
+            self._refuse_code(name)
+
+    def _refuse_code(self, name):
+        if not self._options.get("confirm_run_unsafe_code"):
             raise SystemExit(f"{name} runs code that the model wrote: params.allow_code_execution")
+
+    def _take_over_programs(self, tasks):
+        """Tasks that do not say so run programs, too: they have loaded the metric for it."""
+        if self._programs is not None and self._programs.take_over():
+            self._code_eval = True
+            self._refuse_code(", ".join(tasks))
+
+    def run_by_themselves(self):
+        """Tasks that say they run programs, where no metric is there that does it."""
+        return [] if self._code_eval else self._unsafe
 
     def told(self):
         return {"tasks": self._tasks, "groups": self._groups, "packages": packages()}

@@ -4,7 +4,9 @@
   tasks     what there is: name, kind, description
   framework the tasks of NVIDIA's `framework.yml`, where the wheel has one
   requests  every request of one task or group, in lm-eval's order: a line each in the file `out`
-  results   its metrics and samples, made from the answers in the file `answers`; nothing is sent
+  programs  what the model wrote and a task wants to run, from the answers in the file `answers`
+  results   its metrics and samples, made from the answers in the file `answers`; nothing is sent. Programs
+            are not run: their verdicts are in the file `verdicts`
 
 Upstream's lm-eval and NVIDIA's older edition of it are served by the same code: what a version takes is
 read from its signatures, and an option that it does not have is refused, never ignored.
@@ -23,6 +25,7 @@ import sys
 from pathlib import Path
 
 from lm_eval_asked import Watched
+from lm_eval_code import Programs
 from lm_eval_index import framework, index, refuse_unknown, tasks
 from lm_eval_told import as_json, file_name, stdout_to_stderr, version, write
 
@@ -39,13 +42,18 @@ OPTIONS = (
     "confirm_run_unsafe_code",
 )
 """Arguments of `simple_evaluate` that a recipe can set."""
+PATHS = ("answers", "verdicts", "out", "index")
+"""Arguments that are paths, from the working folder on."""
 
 
 def main(arguments):
     """The answer to one command, as JSON."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     options = arguments.get("options", {})
-    os.environ.update(arguments.get("env", {}))
+    # before another folder is entered
+    arguments = {**arguments, **_absolute(arguments, PATHS)}
+    env = arguments.get("env", {})
+    os.environ.update({**env, **_absolute(env, ("HF_HOME",))})
     if options.get("trust_remote_code"):
         # read when `datasets` is imported
         os.environ["HF_DATASETS_TRUST_REMOTE_CODE"] = "1"
@@ -56,14 +64,19 @@ def main(arguments):
         "tasks": tasks,
         "framework": framework,
         "requests": _requests,
+        "programs": _programs,
         "results": _results,
     }
     return commands[arguments["command"]](arguments, options)
 
 
+def _absolute(given, names):
+    return {name: str(Path(given[name]).absolute()) for name in names if name in given}
+
+
 def _requests(arguments, options):
     """Writes `out`; returns what is known about the tasks behind them."""
-    watched = _watch(arguments, options)
+    watched = _watch(arguments, options, Programs())
     lm = watched.recorder()
     _evaluate(lm, watched, options, predict_only=True, bootstrap_iters=0)
     with Path(arguments["out"]).open("w", encoding="utf-8") as stream:
@@ -72,10 +85,21 @@ def _requests(arguments, options):
     return {**watched.told(), "version": version(arguments["package"])}
 
 
+def _programs(arguments, options):
+    """The programs by key, the text that runs one, and the tasks that run some by means of their own."""
+    programs = Programs()
+    watched = _watch(arguments, options, programs)
+    lm = watched.answering(_read(arguments["answers"]))
+    _evaluate(lm, watched, options, predict_only=False, bootstrap_iters=0)
+    return {**programs.told(), "run_by_themselves": watched.run_by_themselves()}
+
+
 def _results(arguments, options):
     """Writes `results.json` and `samples_<task>.jsonl` into the folder `out`; returns the results."""
-    watched = _watch(arguments, options)
-    answers = json.loads(Path(arguments["answers"]).read_bytes())
+    verdicts = arguments.get("verdicts")
+    programs = None if verdicts is None else Programs(_read(verdicts))
+    watched = _watch(arguments, options, programs)
+    answers = _read(arguments["answers"])
     lm = watched.answering(answers)
     bootstrap = options.get("bootstrap_iters", 100_000)
     results = _evaluate(lm, watched, options, predict_only=False, bootstrap_iters=bootstrap)
@@ -92,6 +116,10 @@ def _results(arguments, options):
         lines = [as_json(row) + "\n" for row in rows]
         write(folder / f"samples_{file_name(name)}.jsonl", "".join(lines))
     return {**told, "results": json.loads(as_json(results))}
+
+
+def _read(path):
+    return json.loads(Path(path).read_bytes())
 
 
 def _evaluate(lm, watched, options, **more):
@@ -123,7 +151,7 @@ def _evaluate(lm, watched, options, **more):
         )
 
 
-def _watch(arguments, options):
+def _watch(arguments, options, programs):
     """lm-eval's task manager, which tells what it loaded, and the two models."""
     with stdout_to_stderr():
         from lm_eval.api.model import LM
@@ -153,7 +181,7 @@ def _watch(arguments, options):
 
     with stdout_to_stderr():
         manager = index(Manager, options, arguments.get("index"))
-    watched = Watched(manager, LM, options)
+    watched = Watched(manager, LM, options, programs)
     refuse_unknown(manager, options["task"])
     return watched
 
