@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,10 +14,12 @@ from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.errors import RecipeError, ScorerError
 from evalkit.harnesses import lm_eval_calls, lm_eval_sandbox
-from evalkit.harnesses.environments import HarnessPython
 from evalkit.harnesses.lm_eval_programs import run_programs
 from evalkit.recipe.schema import DataOverride, Scoring
 from evalkit.store.records import Outcome, Reply
+
+if TYPE_CHECKING:
+    from evalkit.harnesses.environments import HarnessPython
 
 TASKS = Path(__file__).parents[2] / "data" / "samples" / "lm_eval_code"
 NAME = "forged"
@@ -103,7 +105,9 @@ def test_a_program_can_change_no_verdict_but_its_own(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("hub")
 def test_code_runs_where_the_recipe_allows_it() -> None:
     """Also where the task itself does not say that it runs code; before anything is asked."""
-    with pytest.raises(RecipeError, match="toy_quiet runs code that the model wrote: params.allow"):
+    with pytest.raises(
+        RecipeError, match=r"toy_quiet runs code that the model wrote: params\.allow"
+    ):
         toy("toy_quiet").load(ACCESS)
 
 

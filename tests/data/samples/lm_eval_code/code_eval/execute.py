@@ -24,7 +24,7 @@ def check_correctness(check_program, timeout, task_id, completion_id):
 def _run(program, told):
     try:
         exec(program, {})
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - it may even exit
         told.append(f"failed: {error}")
     else:
         told.append("passed")
