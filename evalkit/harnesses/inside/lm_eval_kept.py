@@ -24,7 +24,7 @@ def kept(folder, name, source, make):
     place = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
     path = Path(folder, f"{name}-{place}.json")
     state = _state(source)
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_bytes())
         if found["state"] == state:
             return found["made"]
