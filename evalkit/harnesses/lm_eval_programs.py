@@ -49,7 +49,7 @@ def run_programs(
     )
     programs = [_program(each, told["source"]) for each in named.values()]
     cores = len(os.sched_getaffinity(0))
-    with SandboxPool(sandbox, workers=cores, preload=PRELOAD) as pool:
+    with SandboxPool(sandbox, workers=cores, preload=PRELOAD, optional=told["modules"]) as pool:
         results = pool.run(programs)
     return {key: _verdict(result) for key, result in zip(named, results, strict=True)}
 

@@ -10,6 +10,8 @@ import inspect
 import json
 import sys
 
+LIBRARIES = ("numpy", "pandas", "scipy", "sympy", "mpmath", "regex")
+"""Programs find them imported by lm-eval, if it has them. The metric's guard would let nobody import numpy."""
 CHECK = "check_correctness"
 """The metric's function for one program: (program, timeout in s, task_id, completion_id) -> its verdict."""
 
@@ -32,8 +34,8 @@ class Programs:
         return self._source is not None
 
     def told(self):
-        """What is to be run, by key, and the source of the function that runs it."""
-        return {"programs": self.noted, "source": self._source}
+        """What is to be run, by key, the source of the function that runs it, and what it finds imported."""
+        return {"programs": self.noted, "source": self._source, "modules": _modules()}
 
     def check(self, program, timeout, task_id, completion_id):
         """In many threads at once. Raises SystemExit for a program that was not run."""
@@ -52,6 +54,15 @@ def _metrics():
     """Modules of metrics from the hub that run programs."""
     loaded = list(sys.modules.items())
     return [each for name, each in loaded if "evaluate_modules" in name and hasattr(each, CHECK)]
+
+
+def _modules():
+    parts = [name.split(".") for name in sorted(sys.modules) if "._" not in name]
+    return [
+        ".".join(each)
+        for each in parts
+        if each[0] in LIBRARIES and len(each) <= (2 if each[0] == "scipy" else 1)
+    ]
 
 
 def _key(program, timeout):

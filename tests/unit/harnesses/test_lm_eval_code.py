@@ -45,7 +45,8 @@ for process in pathlib.Path("/proc").glob("[0-9]*"):
 '''
 ANSWERS = {
     "right": "    return number + 1\n",
-    "also_right": "    print('{NAME}')\n    return 1 + number\n",
+    # lm-eval has loaded numpy, and the metric's children find it
+    "also_right": "    import sys\n    return number + ('numpy' in sys.modules)\n",
     "wrong": "    return number + 2\n",
     "raises": "    return number.more\n",
     "loops": "    while True:\n        pass\n",
@@ -116,7 +117,7 @@ def test_programs_run_in_the_image_of_the_recipe(
 ) -> None:
     """By Apptainer alone: without it there is no verdict."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = {"programs": {"a": {"program": "pass", "timeout": 1.0}}, "source": ""}
+    told = {"programs": {"a": {"program": "pass", "timeout": 1.0}}, "source": "", "modules": []}
     with pytest.raises(ScorerError, match="no sandbox") as caught:
         run_programs(told, own.path, Scoring(image="/images/py.sif"))
     assert caught.value.message.count("\n") == 1
