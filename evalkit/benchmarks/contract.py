@@ -286,13 +286,15 @@ class ServedModel:
     """Absolute path, hub repository, or the id that a hosted endpoint knows."""
     revision: str | None = None
     """Of a hub repository."""
+    base_url: str | None = None
+    """Of a hosted endpoint."""
 
 
 def served_model(deployment: DeploymentPlan) -> ServedModel:
     """Whose answers a deployment gives."""
     source = deployment.model_source
     if deployment.serving.kind == "external":
-        return ServedModel("hosted", source)
+        return ServedModel("hosted", source, base_url=deployment.serving.base_url)
     kind: Literal["folder", "hub"] = "folder" if Path(source).is_absolute() else "hub"
     return ServedModel(kind, source, deployment.revision)
 

@@ -7,11 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.benchmarks.env import cache_folder
 from evalkit.benchmarks.harness import HarnessTask
 from evalkit.errors import DataError, PlanError, RecipeError, ScorerError
 from evalkit.harnesses.call import InsideError, call
 from evalkit.harnesses.environments import find_python
-from evalkit.harnesses.lm_eval_sandbox import call_in_sandbox
+from evalkit.harnesses.lm_eval_sandbox import score_in_sandbox
+from evalkit.store.layout import RunFolder
+from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +31,7 @@ UNTRUSTED = "HF_ALLOW_CODE_EVAL"
 
 def list_tasks(spec: EnvironmentSpec) -> list[HarnessTask]:
     """All there is. Raises PlanError."""
-    answer = _tell(spec, {"command": "tasks"})
+    answer = _tell(spec, "tasks")
     return [
         HarnessTask(row["name"], row["kind"], row["description"], row["defaults"])
         for row in answer["tasks"]
@@ -37,7 +40,7 @@ def list_tasks(spec: EnvironmentSpec) -> list[HarnessTask]:
 
 def read_framework(spec: EnvironmentSpec) -> Mapping[str, Any]:
     """The launcher's tasks, where the package has some. Raises PlanError."""
-    answer: Mapping[str, Any] = _tell(spec, {"command": "framework"})
+    answer: Mapping[str, Any] = _tell(spec, "framework")
     return answer
 
 
@@ -48,10 +51,10 @@ def build_requests(
 
     Reads data sets, from the hub where that can be reached. Raises PlanError, RecipeError, DataError.
     """
-    arguments = {"command": "requests", "package": spec.package, "options": options}
+    arguments = {**_arguments(spec, "requests"), "options": options, "out": str(out)}
     try:
         answer: Mapping[str, Any] = call(
-            find_python(spec), DRIVER, {**arguments, "out": str(out)}, env=_code_settings(options)
+            find_python(spec), DRIVER, arguments, env=_code_settings(options)
         )
     except InsideError as error:
         if UNTRUSTED in error.tail and not options.get("confirm_run_unsafe_code"):
@@ -78,12 +81,14 @@ def score_answers(
     out: Path,
 ) -> Mapping[str, Any]:
     """Have lm-eval score `answers`, by key. Its files go into `out`. Raises ScorerError."""
-    arguments = {"command": "results", "package": spec.package, "options": options}
+    arguments = {**_arguments(spec, "results"), "options": options}
     env = {**OFFLINE, **_code_settings(options)}
     try:
         python = find_python(spec)
         if options.get("confirm_run_unsafe_code"):
-            return call_in_sandbox(python, DRIVER, {**arguments, "env": env}, answers, run, out)
+            scoring = load_plan(RunFolder(run)).scoring
+            asked = {**arguments, "env": env}
+            return score_in_sandbox(python, DRIVER, asked, answers, scoring, out)
         with tempfile.TemporaryDirectory(prefix="evalkit-lm-eval-") as folder:
             path = Path(folder) / "answers.json"
             path.write_text(json.dumps(answers), "utf-8", errors="surrogatepass")
@@ -98,10 +103,15 @@ def score_answers(
     return told
 
 
-def _tell(spec: EnvironmentSpec, arguments: Mapping[str, Any]) -> Any:
+def _arguments(spec: EnvironmentSpec, command: str) -> dict[str, Any]:
+    index = cache_folder() / "harnesses" / spec.name
+    return {"command": command, "package": spec.package, "index": str(index)}
+
+
+def _tell(spec: EnvironmentSpec, command: str) -> Any:
     python = find_python(spec)
     try:
-        return call(python, DRIVER, {**arguments, "package": spec.package}, timeout_s=ANSWER_S)
+        return call(python, DRIVER, _arguments(spec, command), timeout_s=ANSWER_S)
     except InsideError as error:
         raise PlanError(f"{spec.name}: {error.message}", hint=error.tail) from error
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from evalkit.benchmarks.contract import Sample
 from evalkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from evalkit.benchmarks.contract import Route
+    from evalkit.benchmarks.contract import Route, ServedModel
     from evalkit.harnesses.lm_eval_params import LmEvalParams
 
 GENERATE = "generate_until"
@@ -24,6 +25,11 @@ LIKELIHOOD = "loglikelihood"
 ROLLING = "loglikelihood_rolling"
 MAX_TOKENS = 256
 """What lm-eval's models for APIs ask for where a task says nothing."""
+
+MOST_STOPS = 4
+"""Stop texts that OpenAI's API takes. lm-eval's models for chat send so many whatever the server, its models
+for completions send all."""
+STRICT_HOSTS = ("api.openai.com", ".openai.azure.com")
 
 
 def answer_key(sample: Sample) -> str:
@@ -62,6 +68,21 @@ def to_samples(
         )
 
 
+def refuse_many_stops(model: ServedModel, samples: Iterable[Sample]) -> None:
+    """Raises RecipeError for more stop texts than a hosted endpoint is known to take."""
+    host = urlsplit(model.base_url or "").hostname or ""
+    if not host.endswith(STRICT_HOSTS):
+        return
+    for sample in samples:
+        stops = sample.data.get("body", {}).get("stop", ())
+        if len(stops) > MOST_STOPS:
+            raise RecipeError(
+                f"{sample.subset} ends its answers at {len(stops)} texts {list(stops)}, and {host} takes "
+                f"{MOST_STOPS}",
+                hint=f"Set params.gen_kwargs: {{until: [...]}} to {MOST_STOPS} of them or fewer.",
+            )
+
+
 def _asked(request: Mapping[str, Any], params: LmEvalParams) -> dict[str, Any]:
     method, args = request["method"], request["args"]
     if method == GENERATE:
@@ -93,7 +114,7 @@ def to_body(
         "seed": params.seed + repeat,
     }
     if until:
-        body["stop"] = [until] if isinstance(until, str) else list(until)
+        body["stop"] = _stops(until, params)
     if not params.apply_chat_template:
         return {**body, "prompt": context, "max_tokens": limit}
     messages = json.loads(context)
@@ -101,3 +122,8 @@ def to_body(
         # The task gives the beginning of the answer.
         body |= {"add_generation_prompt": False, "continue_final_message": True}
     return {**body, "messages": messages, "max_completion_tokens": limit}
+
+
+def _stops(until: str | Sequence[str], params: LmEvalParams) -> list[str]:
+    texts = [until] if isinstance(until, str) else list(until)
+    return texts[:MOST_STOPS] if params.apply_chat_template else texts

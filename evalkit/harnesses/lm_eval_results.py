@@ -33,7 +33,7 @@ def to_result(
     headline."""
     results = told["results"]
     metrics = [each for name in results["results"] for each in _metrics(results, name)]
-    problems = _problems(answers)
+    problems = [*_problems(answers), *_about_code(told)]
     if metric is not None and not any(each.subset == task for each in metrics):
         metrics.append(_mean_of_members(results, metrics, task, metric))
         problems.append(
@@ -223,6 +223,16 @@ def _problems(answers: Sequence[Answered]) -> list[str]:
     return [
         f"{overflowed} of {len(answers)} requests did not fit into the model's context; lm-eval scored "
         "an empty answer to each"
+    ]
+
+
+def _about_code(told: Mapping[str, Any]) -> list[str]:
+    alone = told.get("run_by_themselves") or []
+    if not alone:
+        return []
+    return [
+        f"{', '.join(alone)}: the model's code ran in lm-eval's own process (in a sandbox), where a hostile "
+        "program could change this result"
     ]
 
 

@@ -1,8 +1,11 @@
-"""Scoring in evalkit's sandbox, for tasks that run what the model wrote.
+"""Scoring of tasks that run what the model wrote.
 
-lm-eval runs such code in children of its own process. So all of it goes into the sandbox: its Python, its
-task files and the hub's cache can be read there, nothing else, and there is no network. What it found
-comes out through its output.
+lm-eval is run twice, both times as a whole in a sandbox: its Python, its task files and the hub's cache can
+be read there, nothing else, and there is no network. Where its metric `code_eval` would run programs, the
+first run only notes them. Then each runs in a sandbox of its own (`lm_eval_programs`), and the second run is
+told the verdicts. So nothing that a model wrote runs where results are made.
+
+A task that runs code by other means does it in lm-eval's own process, inside of its sandbox.
 """
 
 from __future__ import annotations
@@ -16,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import ScorerError
 from evalkit.harnesses.call import INSIDE
 from evalkit.harnesses.env import harness_environment
+from evalkit.harnesses.lm_eval_programs import run_programs
 from evalkit.scoring.sandbox import Ending, Limits, Program, SandboxPool, find_sandbox
-from evalkit.store.layout import RunFolder
-from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,27 +38,16 @@ LIMITS = Limits(
     scratch_bytes=8 * _GIB,
     output_bytes=4 * _GIB,
 )
-CACHE = "/tmp/huggingface"
-"""Where the hub's cache appears inside: links to its files, so that locks can be taken beside them."""
+CACHE = "huggingface"
+"""Where the hub's cache appears in the working folder: links to its files, so that locks can be taken beside
+them."""
 PARTS = ("datasets", "hub", "modules", "evaluate", "metrics")
 """Folders of the hub's cache; of `hub` only data sets and spaces."""
+SUFFIXES = (".json", ".jsonl")
 TAIL = 2000
 
 
-def call_in_sandbox(
-    python: HarnessPython,
-    script: str,
-    arguments: Mapping[str, Any],
-    answers: Mapping[str, Any],
-    run: Path,
-    out: Path,
-) -> Mapping[str, Any]:
-    """What `inside/<script>` returns there. Its files go into `out`. Raises ScorerError."""
-    scoring = load_plan(RunFolder(run)).scoring
-    return run_in_sandbox(python, script, arguments, answers, scoring, out)
-
-
-def run_in_sandbox(
+def score_in_sandbox(
     python: HarnessPython,
     script: str,
     arguments: Mapping[str, Any],
@@ -64,12 +55,41 @@ def run_in_sandbox(
     scoring: Scoring,
     out: Path,
 ) -> Mapping[str, Any]:
-    """As `call_in_sandbox`, with the run's settings for sandboxes."""
+    """What `inside/<script>` returns for its command `results`. Its files go into `out`.
+
+    `run_by_themselves` of the answer are tasks whose code runs in lm-eval's own process. Raises ScorerError.
+    """
+    files = {"answers": json.dumps(answers).encode(errors="surrogatepass")}
+    told = _run(python, script, {**arguments, "command": "programs"}, files, scoring, None)
+    alone = told["run_by_themselves"]
+    if alone and scoring.image is not None:
+        raise ScorerError(
+            f"{', '.join(alone)}: runs the model's code in lm-eval's own process, which is not in the image "
+            f"{scoring.image}",
+            hint="Leave scoring.image out for this task: it is then scored in evalkit's sandbox.",
+        )
+    verdicts = run_programs(told, python.path, scoring)
+    files["verdicts"] = json.dumps(verdicts).encode()
+    scored = _run(python, script, {**arguments, "command": "results"}, files, scoring, out)
+    return {**scored, "run_by_themselves": alone}
+
+
+def _run(
+    python: HarnessPython,
+    script: str,
+    arguments: Mapping[str, Any],
+    given: Mapping[str, bytes],
+    scoring: Scoring,
+    out: Path | None,
+) -> Mapping[str, Any]:
+    """What the script returns in there; `given` are files by the names of their arguments."""
     cache = dict(_cache(harness_environment()))
     tasks = arguments["options"].get("include_path")
     readonly = [INSIDE, *cache, *([Path(tasks)] if tasks else [])]
+    index = {f"index/{path.name}": path.read_bytes() for path in _index(arguments)}
     env = {**arguments.get("env", {}), "HF_HOME": CACHE, "PYTHONDONTWRITEBYTECODE": "1"}
-    given = {**arguments, "env": env, "answers": "/tmp/box/answers.json", "out": "/tmp/box/out"}
+    asked = {**arguments, "env": env, "out": "out", "index": "index"}
+    asked |= {name: f"{name}.json" for name in given}
     program = Program(
         argv=[
             *(str(python.path), "-s", "-B", str(INSIDE / "boxed.py")),
@@ -77,8 +97,9 @@ def run_in_sandbox(
             *(f"{source}={target}" for source, target in cache.items()),
         ],
         files={
-            "arguments.json": json.dumps(given).encode(),
-            "answers.json": json.dumps(answers).encode(errors="surrogatepass"),
+            "arguments.json": json.dumps(asked).encode(),
+            **{f"{name}.json": content for name, content in given.items()},
+            **index,
         },
         wall_s=HOURS_S,
         cpu_s=int(HOURS_S),
@@ -97,7 +118,12 @@ def run_in_sandbox(
     return _unpack(result.stdout, out)
 
 
-def _unpack(content: bytes, out: Path) -> Mapping[str, Any]:
+def _index(arguments: Mapping[str, Any]) -> list[Path]:
+    """Of lm-eval's tasks, if it was made before."""
+    return sorted(Path(arguments["index"]).glob("index-*.json"))
+
+
+def _unpack(content: bytes, out: Path | None) -> Mapping[str, Any]:
     """Only plain files of the one folder: what ran in there may have written anything."""
     answer: Mapping[str, Any] | None = None
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -108,7 +134,7 @@ def _unpack(content: bytes, out: Path) -> Mapping[str, Any]:
                 continue
             if path == Path("answer.json"):
                 answer = json.loads(stream.read())
-            elif path.parent == Path("out") and path.suffix in (".json", ".jsonl"):
+            elif out is not None and path.parent == Path("out") and path.suffix in SUFFIXES:
                 (out / path.name).write_bytes(stream.read())
     if answer is None:
         raise ScorerError("the sandbox gave no answer")

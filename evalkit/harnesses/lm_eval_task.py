@@ -26,6 +26,7 @@ from evalkit.harnesses.lm_eval_requests import (
     LIKELIHOOD,
     ROLLING,
     answer_key,
+    refuse_many_stops,
     route_of,
     to_samples,
 )
@@ -116,7 +117,8 @@ class AnyLmEvalTask(Benchmark[P], Generic[P]):
         return self.params
 
     def meet(self, model: ServedModel, samples: Sequence[Sample]) -> None:
-        """Read the model's tokenizer, where likelihoods are asked."""
+        """Read the model's tokenizer, where likelihoods are asked. Raises RecipeError, PlanError."""
+        refuse_many_stops(model, samples)
         if any(sample.data["method"] != GENERATE for sample in samples):
             self._tokens = Tokens.of(find_tokenizer(model, self.params.tokenizer))
 

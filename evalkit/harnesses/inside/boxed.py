@@ -5,6 +5,7 @@ What the script writes into the folder `out`, and `answer.json`, come out as one
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,12 +13,18 @@ from pathlib import Path
 
 
 def mirror(source, target):
-    """A folder as it is, with links in place of files: its reader may write beside them."""
+    """A folder as it is, with links in place of files: its reader may write beside them.
+
+    Modules are copied: the hub's libraries touch those that they load.
+    """
     for folder, _, names in os.walk(source):
         place = Path(target, Path(folder).relative_to(source))
         place.mkdir(parents=True, exist_ok=True)
         for name in names:
             if name.endswith(".lock"):  # taken by opening it for writing: a link would lead out
+                continue
+            if name.endswith(".py"):
+                shutil.copyfile(Path(folder, name), place / name)
                 continue
             with contextlib.suppress(FileExistsError):
                 (place / name).symlink_to(Path(folder, name))

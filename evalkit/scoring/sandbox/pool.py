@@ -30,12 +30,20 @@ if TYPE_CHECKING:
 class SandboxPool:
     """Runs programs, at most `workers` at once; use it as a context manager. Thread-safe."""
 
-    def __init__(self, sandbox: Sandbox, *, workers: int = 2, preload: Sequence[str] = ()) -> None:
-        """`preload` names modules of the sandbox's interpreter that `source` programs find imported."""
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        *,
+        workers: int = 2,
+        preload: Sequence[str] = (),
+        optional: Sequence[str] = (),
+    ) -> None:
+        """`preload` names modules of the sandbox's interpreter that `source` programs find imported,
+        `optional` those that they find if it has them."""
         if workers < 1:
             raise ValueError(f"workers={workers} must be positive")
         self._sandbox = sandbox
-        self._zygote = sandbox.zygote(preload)
+        self._zygote = sandbox.zygote(preload, optional)
         self._workers = workers
         self._free = threading.BoundedSemaphore(workers)
 

@@ -8,7 +8,7 @@ import random
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.errors import RecipeError, ScorerError
 from evalkit.harnesses.lm_eval_params import LmEvalParams
-from evalkit.harnesses.lm_eval_requests import to_body, to_samples
+from evalkit.harnesses.lm_eval_requests import refuse_many_stops, to_body, to_samples
 from evalkit.harnesses.lm_eval_results import choose
 from evalkit.recipe.schema import DataOverride
 from evalkit.store.records import Outcome, Reply, Usage
@@ -214,6 +214,26 @@ def test_messages_go_by_chat_and_the_beginning_of_an_answer_is_continued() -> No
     assert "continue_final_message" not in body(
         {}, context=json.dumps(messages[:1]), apply_chat_template=True
     )
+
+
+def test_stop_texts_are_those_that_lm_eval_sends() -> None:
+    """Its models for chat send the first four; those for completions send all."""
+    texts = ["Q:", "\n\n", "</s>", "Problem:", "Question:"]
+    assert body({"until": texts})["stop"] == texts
+    assert body({"until": texts}, context="[]", apply_chat_template=True)["stop"] == texts[:4]
+
+
+@pytest.mark.parametrize("host", ["api.openai.com", "us.openai.azure.com"])
+def test_more_stop_texts_than_a_hosted_endpoint_takes_are_refused(host: str) -> None:
+    """Where that is known; a server of vLLM takes them all."""
+    stops = list("abcde")
+    sample = Sample(id="t/0", data={"body": {"stop": stops}}, subset="t")
+    hosted = ServedModel("hosted", "m", base_url=f"https://{host}/v1")
+    with pytest.raises(RecipeError, match=rf"t ends its answers at 5 texts .* and {host} takes 4"):
+        refuse_many_stops(hosted, [sample])
+    refuse_many_stops(hosted, [replace(sample, data={"body": {"stop": stops[:4]}})])
+    refuse_many_stops(replace(hosted, base_url="https://models.example.com/v1"), [sample])
+    refuse_many_stops(ServedModel("folder", "/m"), [sample])
 
 
 def test_likelihoods_by_chat_are_refused() -> None:

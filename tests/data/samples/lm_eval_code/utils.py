@@ -1,0 +1,18 @@
+"""A task of programs, as those of lm-eval are made."""
+
+import evaluate
+
+METRIC = evaluate.load("code_eval")
+
+
+def build_predictions(resps, docs):
+    """Each answer goes on where the prompt ends."""
+    return [
+        [doc["prompt"] + text for text in texts] for texts, doc in zip(resps, docs, strict=True)
+    ]
+
+
+def pass_at_1(references, predictions):
+    """Of one problem."""
+    rates, _ = METRIC.compute(references=references, predictions=predictions, k=[1], timeout=1.0)
+    return rates["pass@1"]
