@@ -16,10 +16,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from evalkit.store.journal import JournalProblem
 from evalkit.store.leases import Leases
 from evalkit.store.markers import doubt_marker, read_marker, write_marker
 from evalkit.store.parts import part_key
+from evalkit.store.reading import JournalProblem
 from evalkit.store.records import Outcome
 from evalkit.store.tokens import TokenChain
 from evalkit.store.union import ShardUnion

@@ -24,8 +24,8 @@ from evalkit.client.request import Request, RequestBuilder
 from evalkit.plan.fingerprint import flatten
 from evalkit.plan.model import UnitKey
 from evalkit.store.codec import decode
-from evalkit.store.journal import read_journal
 from evalkit.store.layout import RunFolder
+from evalkit.store.reading import read_journal
 from evalkit.store.records import CallRecord, StepRecord
 from evalkit.store.run import load_plan
 from evalkit.store.union import list_journals
