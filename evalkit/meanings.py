@@ -42,6 +42,8 @@ def _strings_below(cls: type) -> Iterator[tuple[str, str]]:
                 ast.Expr(value=ast.Constant(value=str(words))),
             ):
                 yield name, inspect.cleandoc(words)
+            case _:
+                pass
 
 
 @cache
