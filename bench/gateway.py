@@ -35,7 +35,7 @@ from evalkit.clock import SYSTEM_CLOCK
 from evalkit.recipe.schema import Client
 from evalkit.serving.gateway import Gateway, Guest
 from evalkit.store.journal import JournalSet
-from evalkit.store.queue import OpenShard, WorkItem
+from evalkit.store.work import OpenShard, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

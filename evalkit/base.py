@@ -6,6 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """A validated, immutable value: unknown keys are refused, fields cannot be reassigned."""
+    """A validated, immutable value: unknown keys are refused, fields cannot be reassigned.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    What validates is built with the first value of a class (`defer_build`), not when the class is
+    imported: of all that a command imports, it makes few.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
+from evalkit.meanings import field_meanings
 from evalkit.recipe import request, schema, serving
 from evalkit.recipe.shape import field_shape, kind_of
 
@@ -102,9 +103,10 @@ def render_section(title: str, section: type[BaseModel]) -> Iterator[str]:
     yield f"{(section.__doc__ or '').strip()}\n"
     yield "| key | takes | default | meaning |"
     yield "|---|---|---|---|"
+    meanings = field_meanings(section)
     for name, field in section.model_fields.items():
         words = kind_of(section) if name == "kind" else field_shape(field).words
-        meaning = " ".join((field.description or "").split())
+        meaning = " ".join(meanings.get(name, "").split())
         cells = (f"`{name}`", words, render_default(field), meaning)
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""

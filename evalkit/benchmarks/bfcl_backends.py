@@ -8,15 +8,14 @@ asked when it was made; anything else is an InfraError and never a wrong answer.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from yarl import URL
 
+from evalkit.benchmarks.bfcl_choice import GATEWAY, SERPAPI_KEY, why_not
 from evalkit.benchmarks.bfcl_fetch import BUSY, UNREACHABLE, Pages, read_bounded
 from evalkit.benchmarks.bfcl_web import NOT_REACHED, PassingSearchError
 from evalkit.benchmarks.env import variable
@@ -25,12 +24,9 @@ from evalkit.errors import DataError, InfraError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evalkit.benchmarks.bfcl_choice import BackendName
     from evalkit.benchmarks.bfcl_web import WebBackend
 
-BackendName: TypeAlias = Literal["gateway", "serpapi", "ddgs", "replay"]
-
-GATEWAY = "EVALKIT_WEB_GATEWAY"
-SERPAPI_KEY = "SERPAPI_API_KEY"
 SERPAPI = "https://serpapi.com/search"
 DUCKDUCKGO = "duckduckgo.com"
 SEARCH_S = 60.0
@@ -38,22 +34,6 @@ MOST_BYTES = 32 * 2**20
 """Of an answer of a search engine or gateway."""
 GATEWAY_S = 300.0
 """The gateway tries again by itself."""
-EXTRA = "pip install 'evalkit[bfcl-web]'"
-
-
-def why_not(name: BackendName, recording: str | None) -> str | None:
-    """What is missing for a back end here, or null."""
-    if name == "replay":
-        if recording is None:
-            return "params.web_recording must name the recording"
-        return None if Path(recording).expanduser().is_file() else f"there is no file {recording}"
-    if name == "gateway":
-        return None if variable(GATEWAY) else f"{GATEWAY} is not set to the gateway's address"
-    if name == "serpapi" and variable(SERPAPI_KEY) is None:
-        return f"{SERPAPI_KEY} is not set"
-    needed = ["bs4", "html2text", *(["ddgs"] if name == "ddgs" else [])]
-    missing = [module for module in needed if find_spec(module) is None]
-    return f"{', '.join(missing)} cannot be imported: {EXTRA}" if missing else None
 
 
 def make_backend(
@@ -215,14 +195,6 @@ class Replay:
 def request_key(request: Mapping[str, Any]) -> str:
     """One text for equal requests."""
     return json.dumps(request, sort_keys=True, ensure_ascii=False)
-
-
-def recording_sha256(path: str) -> str:
-    """Checksum of a recording: its answers move scores. Raises DataError."""
-    try:
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 async def _read_json(response: aiohttp.ClientResponse, who: str) -> Any:

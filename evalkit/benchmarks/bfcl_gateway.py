@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from aiohttp import web
 
-from evalkit.benchmarks.bfcl_backends import BackendName, make_backend
+from evalkit.benchmarks.bfcl_backends import make_backend
+from evalkit.benchmarks.bfcl_choice import BackendName
 from evalkit.benchmarks.bfcl_web import persist
 from evalkit.errors import EvalkitError
 

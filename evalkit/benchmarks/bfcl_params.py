@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from evalkit.benchmarks.bfcl_backends import BackendName, recording_sha256, why_not
+from evalkit.benchmarks.bfcl_choice import BackendName, recording_sha256, why_not
 from evalkit.benchmarks.bfcl_dialogue import ReasoningReplay  # noqa: TC001 - pydantic reads it
 from evalkit.benchmarks.contract import BenchmarkParams
 from evalkit.benchmarks.fields import starts_at_the_root

@@ -17,7 +17,6 @@ import json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from evalkit.benchmarks.bfcl_backends import make_backend
 from evalkit.benchmarks.bfcl_data import Rendering, arrange, load_category, parts_of
 from evalkit.benchmarks.bfcl_dialogue import step_of
 from evalkit.benchmarks.bfcl_gold import IMPOSSIBLE, gold_solution, wrong_solution
@@ -73,7 +72,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from evalkit.benchmarks.bfcl_backends import BackendName
+    from evalkit.benchmarks.bfcl_choice import BackendName
     from evalkit.benchmarks.bfcl_dialogue import Dialogue
     from evalkit.benchmarks.contract import GradingTools, ModelHandle, Question, Sample
     from evalkit.benchmarks.data import DataAccess
@@ -170,6 +169,9 @@ class BfclV4(Benchmark[BfclParams]):
             turns = {name: each.turns for name, each in chain.questions.items()}
             return Solution("", chain.outcome, {"questions": turns, "conversations": ends})
         if category in WEB_SEARCH:
+            # brings along an HTTP client, which only a search needs
+            from evalkit.benchmarks.bfcl_backends import make_backend
+
             backend = make_backend(
                 _named(self.params.web_search),
                 self.params.web_recording,

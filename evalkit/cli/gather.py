@@ -9,11 +9,9 @@ from rich.text import Text
 
 from evalkit.cli.console import err, out, print_json, say, show_error, unavailable_lines
 from evalkit.cli.env import command_environment
-from evalkit.cli.grading_view import GradingView
 from evalkit.cli.runs import runs_of
 from evalkit.cli.sweep_view import show_sweeps
 from evalkit.clock import SYSTEM_CLOCK
-from evalkit.cluster.grading import Watching, grade_run
 from evalkit.report.gather import GatherProgress, RunResults, choose_tasks, gather_run
 from evalkit.report.rescore import rescored
 from evalkit.report.tables import row_of, show_results
@@ -85,6 +83,10 @@ def grade(
     folder: RunFolder, plan: Plan, tasks: Sequence[str] = (), env_file: str | None = None
 ) -> list[EvalkitError]:
     """Grade what is not graded, with progress; why whole tasks could not be. Raises StoreError."""
+    # what grades starts sandboxes and asks judges: gather, which does neither, begins without it
+    from evalkit.cli.grading_view import GradingView
+    from evalkit.cluster.grading import Watching, grade_run
+
     chosen = choose_tasks(plan, tasks or None)
     with GradingView() as view:
         return grade_run(

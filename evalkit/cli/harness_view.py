@@ -10,6 +10,7 @@ from evalkit.cli.console import out, print_json, say
 from evalkit.cli.tables import table
 from evalkit.errors import EvalkitError, PlanError, RecipeError
 from evalkit.harnesses.environments import find_python, install_command, look_at, wheel_manifests
+from evalkit.meanings import field_meanings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,6 +131,7 @@ def describe_harness_task(name: str) -> dict[str, Any]:
             hint=f"Write {first}/TASK; `evalkit ls tasks --harness {first}` lists them.",
         )
     cls = found.benchmark_type
+    meanings = field_meanings(cls.params_type)
     chosen = set(found.task_params(task_name)) if task_name else set()
     described: dict[str, Any] = {"name": name, "harness": found.title}
     if task_name:
@@ -143,7 +145,7 @@ def describe_harness_task(name: str) -> dict[str, Any]:
         "generation": {profile: dict(values) for profile, values in cls.generation.items()},
         "profiles": {profile: dict(values) for profile, values in cls.knobs.items()},
         "params": {
-            key: {"default": _default(field), "meaning": field.description or ""}
+            key: {"default": _default(field), "meaning": meanings.get(key, "")}
             for key, field in cls.params_type.model_fields.items()
             if key not in chosen
         },

@@ -12,6 +12,7 @@ from evalkit.benchmarks.registry import benchmark_class, benchmark_names, is_har
 from evalkit.cli.console import out, print_json, say, skip_note
 from evalkit.cli.tables import table
 from evalkit.errors import UsageError
+from evalkit.meanings import field_meanings
 
 if TYPE_CHECKING:
     import argparse
@@ -89,6 +90,7 @@ def describe_task(name: str) -> dict[str, Any]:
         return describe_harness_task(name)
     cls = benchmark_class(name)
     fields = cls.params_type.model_fields
+    meanings = field_meanings(cls.params_type)
     return {
         "name": cls.name,
         "title": cls.title,
@@ -106,7 +108,7 @@ def describe_task(name: str) -> dict[str, Any]:
         "generation": {profile: dict(values) for profile, values in cls.generation.items()},
         "profiles": {profile: dict(values) for profile, values in cls.knobs.items()},
         "params": {
-            key: {"default": repr(field.get_default()), "meaning": field.description or ""}
+            key: {"default": repr(field.get_default()), "meaning": meanings.get(key, "")}
             for key, field in fields.items()
         },
     }

@@ -12,7 +12,7 @@ from evalkit.benchmarks.registry import benchmark_class, make_benchmark
 from evalkit.cli.console import out, unavailable_lines
 from evalkit.client.continuable import find_obstacles
 from evalkit.client.request import fixed_fields
-from evalkit.cluster.executor import serving_gpus
+from evalkit.cluster.parameters import serving_gpus
 from evalkit.recipe.serving import VllmServing
 from evalkit.serving.vllm import can_load_plugin
 

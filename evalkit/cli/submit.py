@@ -171,7 +171,7 @@ def _wait(folder: RunFolder, document: dict[str, Any] | None) -> int:
 def _dry_run(arguments: argparse.Namespace) -> int:
     """Everything a submit would send, exactly; nothing is written."""
     from evalkit.cli.plan_view import plan_json, show_plan, show_sweep_total
-    from evalkit.cluster.executor import replica_gpus
+    from evalkit.cluster.parameters import replica_gpus
     from evalkit.cluster.planning import plan_runs
     from evalkit.cluster.resolved import cluster_settings
     from evalkit.cluster.slurm import SlurmCommands

@@ -70,11 +70,6 @@ class Calling(Protocol):
     """What makes calls, as `CallClient` does."""
 
     @property
-    def server(self) -> int:
-        """Number of the server within the attempt."""
-        ...
-
-    @property
     def max_model_len(self) -> int | None:
         """Context length of the model (tokens), where it is known."""
         ...

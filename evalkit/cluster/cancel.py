@@ -32,7 +32,7 @@ from evalkit.cluster.jobs import (
     write_fence,
 )
 from evalkit.cluster.live import find_worker, live_elements
-from evalkit.cluster.local import find_process, kill_tree
+from evalkit.cluster.processes import find_process, kill_tree
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError, StoreError

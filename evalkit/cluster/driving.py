@@ -17,7 +17,6 @@ from evalkit.client.drive import Drive, Place
 from evalkit.cluster.runlog import note
 from evalkit.errors import StoreError
 from evalkit.serving.driven import run_program
-from evalkit.serving.gateway import Gateway, Guest
 from evalkit.store.hiding import redact_file
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from evalkit.client.relayed import Traffic
     from evalkit.clock import Clock
     from evalkit.plan.model import UnitKey
+    from evalkit.serving.gateway import Gateway
     from evalkit.store.layout import RunFolder
 
 log = logging.getLogger("evalkit.worker")
@@ -57,6 +57,9 @@ class SharedGateway:
         """The gateway."""
         async with self._opening:
             if self._gateway is None:
+                # an HTTP server, which few runs have
+                from evalkit.serving.gateway import Gateway
+
                 gateway = Gateway(self.clock)
                 await gateway.__aenter__()
                 self._gateway = gateway
@@ -93,6 +96,8 @@ class TaskDriver:
     @asynccontextmanager
     async def drive(self, key: UnitKey, unit: Driven) -> AsyncIterator[Drive]:
         """A place for a program of this unit, as soon as one is free. Raises StoreError."""
+        from evalkit.serving.gateway import Guest  # with the gateway, see above
+
         async with self._shared.places, AsyncExitStack() as stack:
             gateway = await self._shared.gateway()
             guest = Guest(self._model, unit.relays, unit.max_model_len)

@@ -23,10 +23,10 @@ from evalkit.cluster.batch import TERMINATED
 from evalkit.cluster.credentials import remove_secrets, secrets_file
 from evalkit.cluster.departure import Departure
 from evalkit.cluster.drain import REQUEUE_S, Drain, DrainedError, grace_before_end
-from evalkit.cluster.executor import GATHER_WARNING_S
 from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.holding import begin_record
 from evalkit.cluster.job import QUERY_TIMEOUT_S, current_job, load_secrets
+from evalkit.cluster.parameters import GATHER_WARNING_S
 from evalkit.cluster.recorder import Recorder
 from evalkit.cluster.requeue import Ending, refuse, seconds_left
 from evalkit.cluster.requeue_orders import empty_record

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psutil
 
 from evalkit.benchmarks.registry import benchmark_class, benchmark_for
-from evalkit.cluster.local import START_TOLERANCE_S
+from evalkit.cluster.processes import START_TOLERANCE_S
 from evalkit.cluster.progress import OpenJournal, OpenJournals, UnitDetail
 from evalkit.cluster.replica_report import ENDED, read_reports_by_file
 from evalkit.errors import EvalkitError

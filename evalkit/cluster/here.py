@@ -19,7 +19,7 @@ from evalkit.cluster.credentials import collect_secrets
 from evalkit.cluster.job import current_job
 from evalkit.cluster.jobs import JobRecord, append_job, job_name, latest_submission, read_jobs
 from evalkit.cluster.live import live_elements
-from evalkit.cluster.local import started_at
+from evalkit.cluster.processes import started_at
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError

@@ -24,9 +24,9 @@ from evalkit.cluster import env as environment
 from evalkit.cluster.batch import ENDED_CODE
 from evalkit.cluster.credentials import read_secrets, secrets_file
 from evalkit.cluster.drain import DEFAULT_KILL_WAIT_S
-from evalkit.cluster.executor import KILL_WAIT
 from evalkit.cluster.jobs import note_turn
-from evalkit.cluster.local import find_process
+from evalkit.cluster.parameters import KILL_WAIT
+from evalkit.cluster.processes import find_process
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.store.layout import RunFolder
 from evalkit.store.run import load_plan

@@ -17,26 +17,19 @@ from typing import TYPE_CHECKING
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from evalkit.cluster.attempts import read_attempts
-from evalkit.cluster.executor import (
-    MAX_TIMEOUTS,
+from evalkit.cluster.executor import MAX_TIMEOUTS, make_executor
+from evalkit.cluster.job import GatherJob
+from evalkit.cluster.jobs import JobRecord, append_job, job_name, read_fence
+from evalkit.cluster.local import DetachedExecutor, assign_gpus, visible_gpus
+from evalkit.cluster.parameters import (
     GatherShape,
     JobShape,
-    make_executor,
     render_gather_parameters,
     render_parameters,
     render_python,
     render_setup,
 )
-from evalkit.cluster.job import GatherJob
-from evalkit.cluster.jobs import JobRecord, append_job, job_name, read_fence
-from evalkit.cluster.local import (
-    DetachedExecutor,
-    assign_gpus,
-    find_process,
-    kill_tree,
-    started_at,
-    visible_gpus,
-)
+from evalkit.cluster.processes import find_process, kill_tree, started_at
 from evalkit.cluster.requeue import bad_nodes, choose_excluded, given_exclude
 from evalkit.cluster.script import share_parallelism, split_replicas
 from evalkit.errors import ClusterError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from evalkit.cluster.accounting import NO_ACCOUNTS, History, read_accounts
-from evalkit.cluster.local import START_TOLERANCE_S, find_process
+from evalkit.cluster.processes import START_TOLERANCE_S, find_process
 from evalkit.cluster.replica_report import ENDED
 from evalkit.cluster.slurm import JobRow, Queue, SlurmCommands
 from evalkit.cluster.states import LIVE, JobState

@@ -9,7 +9,6 @@ Nothing here limits memory or cores.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
 import subprocess
@@ -17,7 +16,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from submitit import LocalExecutor
 from submitit.local.local import LocalJob
 
@@ -26,9 +24,6 @@ from evalkit.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-START_TOLERANCE_S = 2.0
-"""Start times are derived from the boot time, which moves a little when the clock is set."""
 
 _detached: list[subprocess.Popen[bytes]] = []
 """Controllers we started: they outlive us on purpose, which Python would report as a leak."""
@@ -66,28 +61,6 @@ class DetachedExecutor(LocalExecutor):
         return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=[0])
 
 
-def started_at(pid: int) -> float:
-    """Unix time (s) at which a process started. Raises ClusterError when it has ended."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess as error:
-        raise ClusterError(
-            f"the local process {pid} ended at once",
-            hint="See cluster/local.log in the run folder; the `setup` lines may have failed.",
-        ) from error
-
-
-def find_process(pid: int, started: float | None) -> psutil.Process | None:
-    """The process that was started then under this id; None when it has ended."""
-    try:
-        process = psutil.Process(pid)
-        is_ours = started is not None and abs(process.create_time() - started) < START_TOLERANCE_S
-        # a zombie has ended; it only waits for a parent that looks
-        return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
 def visible_gpus(env: Mapping[str, str], devices: Path = Path("/dev")) -> list[str]:
     """GPUs that replicas may use: those of CUDA_VISIBLE_DEVICES, or all of the machine."""
     named = env.get("CUDA_VISIBLE_DEVICES")
@@ -95,16 +68,6 @@ def visible_gpus(env: Mapping[str, str], devices: Path = Path("/dev")) -> list[s
         return [gpu.strip() for gpu in named.split(",") if gpu.strip() not in ("", "-1")]
     numbers = [re.fullmatch(r"nvidia(\d+)", path.name) for path in devices.glob("nvidia*")]
     return [str(number) for number in sorted(int(found[1]) for found in numbers if found)]
-
-
-def kill_tree(process: psutil.Process | None) -> None:
-    """Kill a process and all below it; children first listed, or they would be lost to us."""
-    if process is None:
-        return
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for each in (*process.children(recursive=True), process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
 
 
 def assign_gpus(gpus: list[str], replicas: int, each: int, held: Collection[str] = ()) -> list[str]:

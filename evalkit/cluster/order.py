@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.job import ReplicaJob
+from evalkit.cluster.parameters import replica_gpus
 
 if TYPE_CHECKING:
     from evalkit.cluster.jobs import JobRecord

@@ -14,11 +14,10 @@ from evalkit.cluster.nodes import follower_srun_args
 from evalkit.cluster.script import BatchScript
 from evalkit.recipe.serving import VllmServing
 from evalkit.serving.assembly import free_share
-from evalkit.serving.deployment import render_command
 from evalkit.serving.followers import FollowerPlan, follower_command
 from evalkit.serving.nodes import node_options, plan_layout
 from evalkit.serving.ports import FIRST
-from evalkit.serving.program import LOCALHOST, Place
+from evalkit.serving.program import LOCALHOST, Place, render_command
 from evalkit.serving.vllm import can_load_plugin, default_python, render_vllm_command
 
 if TYPE_CHECKING:

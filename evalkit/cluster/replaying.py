@@ -20,10 +20,10 @@ from evalkit.cluster.units import TaskWork, do_unit
 from evalkit.errors import EvalkitError, FailureKind, InfraError, StoreError
 from evalkit.report.facts import read_run_facts
 from evalkit.store.parts import part_key
-from evalkit.store.queue import OpenShard, WorkItem
 from evalkit.store.records import UnitRecord
 from evalkit.store.replayed import output_of, put_replayed
 from evalkit.store.union import ShardUnion
+from evalkit.store.work import OpenShard, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

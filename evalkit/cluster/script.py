@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evalkit.cluster.executor import (
+from evalkit.cluster.jobs import job_name
+from evalkit.cluster.parameters import (
     GatherShape,
     JobShape,
     check_folder,
-    make_executor,
     render_gather_parameters,
     render_parameters,
     replica_gpus,
 )
-from evalkit.cluster.jobs import job_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +94,9 @@ def render_script(
     folder: RunFolder, cluster: Cluster, parameters: Mapping[str, Any], count: int
 ) -> str:
     """The script of one sbatch call for `count` replicas; one replica is no array."""
+    # submitit, for which replicas of this machine, previewed by the same code, have no use
+    from evalkit.cluster.executor import make_executor
+
     executor = make_executor(folder.cluster, cluster, parameters)
     if count > 1:
         executor.parameters["map_count"] = count

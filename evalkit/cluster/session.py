@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from evalkit.serving.telemetry import Telemetry
     from evalkit.serving.trouble import Trouble
     from evalkit.store.journal import JournalSet
-    from evalkit.store.queue import WorkItem, WorkQueue
+    from evalkit.store.queue import WorkQueue
+    from evalkit.store.work import WorkItem
 
 log = logging.getLogger("evalkit.worker")
 

@@ -23,7 +23,6 @@ from evalkit.cluster.credentials import (
     secrets_file,
     write_secrets,
 )
-from evalkit.cluster.executor import check_folder
 from evalkit.cluster.grading import ungraded_tasks
 from evalkit.cluster.jobs import (
     JobRecord,
@@ -36,6 +35,7 @@ from evalkit.cluster.judge_check import check_judges_here, distinct, find_judges
 from evalkit.cluster.launch import LocalLaunch, SlurmLaunch, without_bad_nodes
 from evalkit.cluster.live import live_elements
 from evalkit.cluster.order import Member, Order
+from evalkit.cluster.parameters import check_folder
 from evalkit.cluster.replica_report import read_reports
 from evalkit.cluster.slurm import SlurmCommands
 from evalkit.errors import ClusterError, StoreError

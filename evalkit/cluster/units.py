@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from evalkit.errors import EvalkitError
     from evalkit.plan.model import DeploymentPlan, TaskPlan
     from evalkit.store.layout import RunFolder
-    from evalkit.store.queue import WorkItem
+    from evalkit.store.work import WorkItem
 
 log = logging.getLogger("evalkit.worker")
 

@@ -23,7 +23,6 @@ from evalkit.cluster.credentials import run_secrets
 from evalkit.cluster.drain import Drain, DrainedError
 from evalkit.cluster.driving import places
 from evalkit.cluster.env import read_environment
-from evalkit.cluster.executor import replica_gpus
 from evalkit.cluster.facilities import close_works, load_works
 from evalkit.cluster.failures import Failure, classify
 from evalkit.cluster.heartbeat import Heartbeat
@@ -34,6 +33,7 @@ from evalkit.cluster.orders import (
     request_drain,
     take_orders,
 )
+from evalkit.cluster.parameters import replica_gpus
 from evalkit.cluster.recall import heed_recall
 from evalkit.cluster.recorder import Recorder
 from evalkit.cluster.replica_report import ReplicaReport

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from evalkit.benchmarks.contract import Benchmark
     from evalkit.plan.model import Plan, Shard, TaskPlan
     from evalkit.report.results import Reason
-    from evalkit.store.journal import JournalProblem
     from evalkit.store.layout import RunFolder
+    from evalkit.store.reading import JournalProblem
     from evalkit.store.union import FinishedUnit
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os.path
-import re
 from typing import TYPE_CHECKING, assert_never
 
 from evalkit.recipe.serving import CommandServing, ExternalServing, VllmServing
@@ -13,7 +12,7 @@ from evalkit.serving.environment import add_python_path
 from evalkit.serving.external import ExternalDeployment
 from evalkit.serving.local import LocalDeployment
 from evalkit.serving.nodes import node_options, plan_layout
-from evalkit.serving.program import Place, Program
+from evalkit.serving.program import Place, Program, render_command
 from evalkit.serving.vllm import (
     PLUGIN_FOLDER,
     can_load_plugin,
@@ -23,11 +22,9 @@ from evalkit.serving.vllm import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from evalkit.plan.model import DeploymentPlan
 
-__all__ = ["Deployment", "ServerContext", "ServerFacts", "make_deployment", "render_command"]
+__all__ = ["Deployment", "ServerContext", "ServerFacts", "make_deployment"]
 
 
 def make_deployment(
@@ -114,9 +111,3 @@ def _make_command(plan: DeploymentPlan, serving: CommandServing, context: Server
         local_model=os.path.isabs(plan.model_source),  # noqa: PTH117 - a text that may be a hub id
         max_model_len=serving.max_model_len,
     )
-
-
-def render_command(command: tuple[str, ...], values: Mapping[str, str]) -> tuple[str, ...]:
-    """argv with `{name}` filled in. Other braces stay as they are: commands may hold JSON."""
-    names = re.compile("{(" + "|".join(map(re.escape, values)) + ")}")
-    return tuple(names.sub(lambda found: values[found[1]], part) for part in command)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LOCALHOST = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
@@ -46,3 +47,9 @@ class Program:
     local_model: bool = False
     """The model is a folder, so nothing has to be fetched."""
     max_model_len: int | None = None
+
+
+def render_command(command: tuple[str, ...], values: Mapping[str, str]) -> tuple[str, ...]:
+    """argv with `{name}` filled in. Other braces stay as they are: commands may hold JSON."""
+    names = re.compile("{(" + "|".join(map(re.escape, values)) + ")}")
+    return tuple(names.sub(lambda found: values[found[1]], part) for part in command)

@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-
 from evalkit.redaction import redact, request_secrets
 
 if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
     from evalkit.serving.endpoint import Endpoint
 
 # A server that is still loading may accept a connection and say nothing: ask again soon.
@@ -59,10 +59,13 @@ class Wire:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._session: aiohttp.ClientSession | None = None
+        self._session: ClientSession | None = None
 
     async def __aenter__(self) -> Wire:
-        self._session = aiohttp.ClientSession()
+        # what reads a server's words imports this module; only who asks it needs an HTTP client
+        from aiohttp import ClientSession
+
+        self._session = ClientSession()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,6 +103,8 @@ class Wire:
     ) -> Answer:
         if self._session is None:
             raise RuntimeError("Wire is used as an async context manager")
+        from aiohttp import ClientError, ClientTimeout
+
         try:
             async with self._session.request(
                 method,
@@ -107,7 +112,7 @@ class Wire:
                 json=body,
                 proxy=self._endpoint.proxy,
                 headers=self._endpoint.request_headers() if key else None,
-                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                timeout=ClientTimeout(total=timeout_s),
                 allow_redirects=False,
             ) as response:
                 text = await response.text(errors="replace")
@@ -115,7 +120,7 @@ class Wire:
                 return Answer(response.status, text if response.status == 200 else self._hide(text))
         except TimeoutError:
             return Answer(None, f"no answer within {timeout_s:g} s")
-        except (aiohttp.ClientError, OSError) as error:
+        except (ClientError, OSError) as error:
             return Answer(None, self._hide(str(error)) or type(error).__name__)
 
     def _hide(self, text: str) -> str:

@@ -20,9 +20,9 @@ import orjson
 from evalkit.errors import StoreError
 from evalkit.plan.fingerprint import fingerprint
 from evalkit.store.codec import CorruptLineError, decode, unit_key
-from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX
 from evalkit.store.markers import read_marker, write_marker
+from evalkit.store.reading import JournalProblem, read_journal
 from evalkit.store.records import CallRecord, GradingRecord, Outcome
 from evalkit.store.union import list_journals
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, unit_key
-from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.markers import doubt_marker, read_marker, write_marker
+from evalkit.store.reading import JournalProblem, read_journal
 from evalkit.store.records import Outcome
 from evalkit.store.union import ShardUnion, list_journals
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.store.codec import CorruptLineError, Record, decode, unit_key
-from evalkit.store.journal import JournalProblem, read_journal
 from evalkit.store.layout import JOURNAL_SUFFIX, RunFolder
 from evalkit.store.markers import marked_journals
 from evalkit.store.parts import Parts
+from evalkit.store.reading import JournalProblem, read_journal
 from evalkit.store.records import (
     RELAYED,
     CallRecord,

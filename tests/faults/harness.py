@@ -26,8 +26,8 @@ from evalkit.plan.fingerprint import flatten
 from evalkit.plan.model import UnitKey
 from evalkit.serving.ports import claim_port
 from evalkit.store.codec import decode
-from evalkit.store.journal import read_journal
 from evalkit.store.layout import RunFolder
+from evalkit.store.reading import read_journal
 from evalkit.store.records import CallRecord, StepRecord
 from evalkit.store.run import load_plan
 from evalkit.store.union import list_journals

@@ -15,8 +15,8 @@ from evalkit.cluster.attempts import read_attempts
 from evalkit.cluster.jobs import read_jobs
 from evalkit.cluster.replica_report import read_reports, read_reports_by_file
 from evalkit.store.codec import decode
-from evalkit.store.journal import read_journal
 from evalkit.store.layout import RunFolder
+from evalkit.store.reading import read_journal
 from evalkit.store.records import CallRecord, GradingRecord
 from evalkit.store.run import load_plan
 from evalkit.store.union import list_journals

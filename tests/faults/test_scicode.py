@@ -10,7 +10,7 @@ import pytest
 
 from evalkit.benchmarks.frozen import load_frozen
 from evalkit.store.codec import decode
-from evalkit.store.journal import read_journal
+from evalkit.store.reading import read_journal
 from evalkit.store.records import Outcome, UnitRecord
 from evalkit.store.run import load_plan
 from evalkit.store.union import list_journals

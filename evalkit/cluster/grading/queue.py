@@ -26,7 +26,7 @@ from evalkit.store.gradings import (
     solution_hash,
 )
 from evalkit.store.leases import Leases
-from evalkit.store.queue import OpenShard, WorkItem
+from evalkit.store.work import OpenShard, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

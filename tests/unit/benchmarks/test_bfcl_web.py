@@ -12,15 +12,13 @@ from aiohttp.test_utils import TestServer
 
 from evalkit.benchmarks import bfcl_web
 from evalkit.benchmarks.bfcl_backends import (
-    GATEWAY,
     MOST_BYTES,
-    SERPAPI_KEY,
     Gateway,
     Replay,
     Serpapi,
     make_backend,
-    why_not,
 )
+from evalkit.benchmarks.bfcl_choice import GATEWAY, SERPAPI_KEY, why_not
 from evalkit.benchmarks.bfcl_gateway import make_app
 from evalkit.benchmarks.bfcl_web import (
     TRIES,

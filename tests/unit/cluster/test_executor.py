@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from evalkit.cluster.executor import (
+from evalkit.cluster.executor import make_executor
+from evalkit.cluster.parameters import (
     JobShape,
-    make_executor,
     render_gather_parameters,
     render_parameters,
     render_python,

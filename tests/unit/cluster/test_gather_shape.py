@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evalkit.cluster.executor import GatherShape, render_gather_parameters
+from evalkit.cluster.parameters import GatherShape, render_gather_parameters
 from evalkit.recipe.schema import Cluster
 from evalkit.recipe.serving import ExternalServing, VllmServing
 

@@ -17,7 +17,8 @@ import pytest
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.cancel import cancel_run
 from evalkit.cluster.jobs import JobRecord, append_job, read_jobs
-from evalkit.cluster.local import assign_gpus, find_process, started_at, visible_gpus
+from evalkit.cluster.local import assign_gpus, visible_gpus
+from evalkit.cluster.processes import find_process, started_at
 from evalkit.cluster.status import run_status
 from evalkit.cluster.submit import submit_run
 from evalkit.errors import ClusterError

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.serving import ports
-from evalkit.serving.deployment import render_command
 from evalkit.serving.endpoint import Endpoint
 from evalkit.serving.environment import server_environment, start_environment
 from evalkit.serving.gpus import gpu_names
+from evalkit.serving.program import render_command
 
 
 def environment(

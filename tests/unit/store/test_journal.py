@@ -17,7 +17,8 @@ from evalkit.errors import StoreError
 from evalkit.plan.model import Shard, UnitKey
 from evalkit.store import journal as journal_module
 from evalkit.store.codec import Record, decode, header, seal
-from evalkit.store.journal import JournalProblem, JournalSet, read_journal
+from evalkit.store.journal import JournalSet
+from evalkit.store.reading import JournalProblem, read_journal
 from tests.builders import journal_bytes, make_call, make_plan
 from tests.unit.store.strategies import records
 

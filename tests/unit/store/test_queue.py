@@ -20,7 +20,7 @@ from evalkit.store import queue as queue_module
 from evalkit.store.journal import JournalSet
 from evalkit.store.leases import Leases
 from evalkit.store.markers import read_marker
-from evalkit.store.queue import LOW_WATER, NONE_ARE_FEW, Few, WorkItem, WorkQueue
+from evalkit.store.queue import LOW_WATER, NONE_ARE_FEW, Few, WorkQueue
 from evalkit.store.records import Outcome
 from evalkit.store.run import load_plan
 from evalkit.store.survey import survey_run
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from evalkit.plan.model import Shard, UnitKey
     from evalkit.store.layout import RunFolder
+    from evalkit.store.work import WorkItem
 
 
 class Worker:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from evalkit.plan.model import Shard, UnitKey
 from evalkit.store.layout import RunFolder
-from evalkit.store.queue import OpenShard, WorkItem
 from evalkit.store.records import Continuation, PartialRecord
 from evalkit.store.tokens import TokenChain
 from evalkit.store.union import ShardUnion
+from evalkit.store.work import OpenShard, WorkItem
 from tests.builders import make_call, make_plan, make_prepared, make_unit, write_journal
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from evalkit.cluster.units import do_unit
 from evalkit.plan.model import UnitKey
 from evalkit.report.gather import gather_task
 from evalkit.store.layout import RunFolder
-from evalkit.store.queue import OpenShard, WorkItem
 from evalkit.store.records import Outcome, Reply, Timing
+from evalkit.store.work import OpenShard, WorkItem
 from tests.unit.report.run_builder import NO_FACTS, TestRun, make_plan, make_task
 
 if TYPE_CHECKING:

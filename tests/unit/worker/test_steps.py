@@ -23,10 +23,10 @@ from evalkit.plan.model import Shard
 from evalkit.recipe.schema import Generation
 from evalkit.store.codec import encode, header, seal
 from evalkit.store.layout import RunFolder
-from evalkit.store.queue import OpenShard, WorkItem
 from evalkit.store.records import Outcome, Reply, StepRecord, Timing, UnitRecord
 from evalkit.store.survey import survey_run
 from evalkit.store.union import ShardUnion
+from evalkit.store.work import OpenShard, WorkItem
 from tests.builders import make_plan, make_prepared, make_samples
 from tests.unit.report.run_builder import Echo, ManyCallEcho
 from tests.unit.worker.test_units import KEY, Client, Journal, make_item

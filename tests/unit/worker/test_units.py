@@ -14,8 +14,8 @@ from evalkit.cluster.units import TaskWork, UnitEnd, do_unit
 from evalkit.errors import EndpointError, FailureKind, InfraError, ScorerError, StoreError
 from evalkit.plan.model import UnitKey
 from evalkit.recipe.schema import Generation
-from evalkit.store.queue import OpenShard, WorkItem
 from evalkit.store.records import CallRecord, Outcome, Reply, Timing, UnitRecord
+from evalkit.store.work import OpenShard, WorkItem
 from tests.builders import make_plan, make_prepared, make_samples
 from tests.unit.report.run_builder import Echo, ManyCallEcho
 
