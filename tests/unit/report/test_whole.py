@@ -11,7 +11,8 @@ from evalkit.benchmarks.native import NativeMetric, NativeResult, NativeSample
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.cluster.progress import ProgressReader
 from evalkit.errors import RecipeError, ScorerError
-from evalkit.report.page.sources import read_run
+from evalkit.report.page.sources import RunReport, TaskReport, read_run
+from evalkit.report.page.views import score_points
 from evalkit.report.page.write import make_page
 from evalkit.report.scored import ScoredTask, load_scored
 from evalkit.report.whole import UNCOUNTED
@@ -150,7 +151,8 @@ def test_a_harness_that_fails(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_numbers_that_are_no_means(tmp_path: Path) -> None:
-    """A number of the harness's own keeps its own error, and is not shown in percent."""
+    """A number of the harness's own keeps its own error, and is not shown in percent: neither in words, however
+    large, nor as a point on an axis."""
     run = make_run(tmp_path, metric="acc")
     run.write_all()
     changed = NativeResult(
@@ -166,7 +168,11 @@ def test_numbers_that_are_no_means(tmp_path: Path) -> None:
     assert results.native is not None
     assert results.native.problems == (UNCOUNTED,)
     assert (results.headline.value, results.headline.percent) == (12.5, None)
-    assert results.headline.shown == 12.5
+    assert (results.headline.shown, results.headline.words) == (12.5, "12.5")
+    large = results.headline.model_copy(update={"value": 887266960903541659390705664.0})
+    assert large.words == "8.873e+26"
+    task = TaskReport(run.task, results)
+    assert score_points([RunReport(run.folder, run.plan, (task,), ())], [results.task]) == []
     assert results.headline.standard_error == 2.0
     assert results.headline.standard_error_method == "the harness's own"
     interval = results.headline.interval
