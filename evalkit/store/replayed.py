@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 FOLDER = "folder"
 """Of a unit's data: where its program wrote, below the run's folder."""
-NAME = "replayed.json"
+NAME = ".evalkit-replayed"
+"""JSON. No pattern for a program's own files is to match it."""
 
 
 def output_of(data: Any) -> str | None:

@@ -154,7 +154,7 @@ def test_a_unit_that_lost_a_call_is_not_done(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"".join(lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress, "benchmark_class", lambda _: Chain)
+        patch.setattr(progress, "installed_class", lambda _: Chain)
         found = ProgressReader(folder, plan).read(task)
     assert found.done == 0
     assert survey_run(folder, plan, {"chain": False}).owed == {"chain": task.n_units}

@@ -66,7 +66,7 @@ def make(folder: Path, question: str) -> TestRun:
     samples = [Sample(id="0000", data={"shard": 0, "shards": 1, "limit": None, "recipe": None})]
     params: dict[str, Any] = {
         "command": ["{python}", "-c", PROGRAM, question],
-        "results": {"file": "told-*.json", "metrics": {"sum": "sum"}},
+        "results": {"file": "*.json", "metrics": {"sum": "sum"}},
     }
     task = make_task(
         samples, benchmark="command", params=params, metric="sum", repeats=1, n_shards=1
