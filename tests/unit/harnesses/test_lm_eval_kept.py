@@ -108,6 +108,7 @@ def test_where_nothing_can_be_written_it_is_made_each_time(
     assert [asked(), asked()] == [(["a.yaml"], 1), (["a.yaml"], 2)]
 
 
+@pytest.mark.long
 def test_the_index_is_that_of_lm_eval(tmp_path: Path) -> None:
     """Made and kept alike, and what is kept is what is asked."""
     done = subprocess.run(
