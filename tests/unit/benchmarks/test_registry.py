@@ -31,7 +31,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def install(*points: tuple[str, str]) -> None:
         found = tuple(EntryPoint(name, value, GROUP) for name, value in points)
-        monkeypatch.setattr(registry, "entry_points", lambda group: found)
+        monkeypatch.setattr(registry, "registered", lambda group: found)
 
     return install
 

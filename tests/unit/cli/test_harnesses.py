@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -34,12 +34,14 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules["broken"] = "nothing_of_that_name:Broken"
     points = tuple(EntryPoint(n, value, registry.HARNESSES) for n, value in modules.items())
 
+    real = registry.registered
+
     def found(group: str) -> Any:
-        return points if group == registry.HARNESSES else entry_points(group=group)
+        return points if group == registry.HARNESSES else real(group)
 
     pins = tmp_path / "toy.txt"
     pins.write_text(PINS)
-    monkeypatch.setattr(registry, "entry_points", found)
+    monkeypatch.setattr(registry, "registered", found)
     monkeypatch.setattr(Toy, "environment", spec(pins))
     monkeypatch.setenv("EVALKIT_HARNESSES", str(tmp_path / "harnesses"))
 

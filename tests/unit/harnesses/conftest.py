@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,11 +110,11 @@ def toys(pinned: EnvironmentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint(name, f"tests.unit.harnesses.toy:{cls}", registry.HARNESSES)
         for name, cls in (("toy", "Toy"), ("plain", "Plain"))
     )
-    real = entry_points
+    real = registry.registered
     monkeypatch.setattr(
         registry,
-        "entry_points",
-        lambda group: points if group == registry.HARNESSES else real(group=group),
+        "registered",
+        lambda group: points if group == registry.HARNESSES else real(group),
     )
     monkeypatch.setattr(Toy, "environment", pinned)
 
