@@ -33,8 +33,9 @@ CREDIT_S = 0.5
 MOST_WAITING = 4096
 """Answers that wait for the process beside the work; later ones are left out."""
 BATCH = 16
-DEADLINE_S = 10.0
-"""Of one answer in that process: the gather has more patience."""
+DEADLINE_S = 60.0
+"""Of one answer in that process. The first one brings imports along, sympy's among them, which take long on a
+busy node: with less the process would be ended in the middle of them, again and again."""
 
 
 class UnitScore(NamedTuple):

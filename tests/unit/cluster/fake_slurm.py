@@ -2,8 +2,9 @@
 
 Linked as sbatch, srun, squeue, sacct, scancel and scontrol into a folder on PATH. Every call is noted
 in `calls.jsonl`. Files in the folder change what happens: `refuse` holds sbatch's error, `hold` makes
-jobs wait, `reason` says why they do, `broken` makes every query fail, `no_accounting` makes sacct fail,
-`deaf` keeps scancel from doing anything, `denied` keeps scontrol from changing jobs.
+jobs wait, `reason` says why they do, `idle` has those that run do nothing, `broken` makes every query
+fail, `no_accounting` makes sacct fail, `deaf` keeps scancel from doing anything, `denied` keeps scontrol
+from changing jobs.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def start(script: str, element: str, output: str) -> int:
     if index:
         env |= {"SLURM_ARRAY_JOB_ID": main, "SLURM_ARRAY_TASK_ID": index}
     path = output.replace("%A", main).replace("%a", index).replace("%j", main)
+    command = ["sleep", "infinity"] if (STATE / "idle").exists() else ["bash", script]
     with Path(path).open("ab") as log:
         return subprocess.Popen(
-            ["bash", script], env=env, stdout=log, stderr=log, start_new_session=True
+            command, env=env, stdout=log, stderr=log, start_new_session=True
         ).pid
 
 

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from tests.unit.cluster.conftest import FakeSlurm
 
 
+@pytest.fixture(autouse=True)
+def _idle(fake_slurm: FakeSlurm) -> None:
+    """Jobs do nothing: one that begins beside a cancel meets the fence, and ends before it is looked at."""
+    fake_slurm.switch("idle")
+
+
 def test_cancel_finds_its_jobs_by_another_path(
     run_folder: RunFolder, fake_slurm: FakeSlurm, tmp_path: Path
 ) -> None:

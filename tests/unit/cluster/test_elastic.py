@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 CLUSTER = make_cluster(replicas=2, setup=[f"export PYTHONPATH={STUB}:$PYTHONPATH"])
 
 
+@pytest.fixture(autouse=True)
+def _idle(fake_slurm: FakeSlurm) -> None:
+    """Jobs do nothing: one that begins beside a cancel meets the fence, and ends before it is looked at."""
+    fake_slurm.switch("idle")
+
+
 def submit(folder: RunFolder, slurm: FakeSlurm, replicas: int | None = None) -> Submission:
     return submit_run(
         folder, make_plan(), CLUSTER, clock=SYSTEM_CLOCK, env=slurm.env, replicas=replicas
