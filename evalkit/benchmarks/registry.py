@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import sys
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -146,11 +146,12 @@ def benchmark_for(task: TaskPlan) -> Benchmark[Any]:
 
 def registered(group: str) -> Iterable[EntryPoint]:
     """What installed packages register in a group."""
-    return _all_registered(tuple(sys.path)).select(group=group)
+    found: Iterable[EntryPoint] = _all_registered(tuple(sys.path)).select(group=group)
+    return found
 
 
 @cache
-def _all_registered(path: tuple[str, ...]) -> EntryPoints:
+def _all_registered(path: tuple[str, ...]) -> Any:  # Python 3.11 has another type than 3.12
     """Of all packages on the path. Kept, for it reads a file of each: 25 ms where 300 are installed, and
     a benchmark is looked up several times for each task."""
     return entry_points()
