@@ -128,11 +128,11 @@ def numbers(root: Path, task: str) -> dict[str, float]:
 
 def assert_all_appear(cluster: SlurmCluster, there: RunFolder, here: Path, recipe: Path) -> None:
     """One status, one summary and one report have the tasks of all harnesses, each with its score."""
-    tasks = list(yaml.safe_load(recipe.read_text())["tasks"])
-    assert set(tasks) == {*GENERATED, *LIKELIHOODS}
+    tasks = {*GENERATED, *LIKELIHOODS}
+    assert set(yaml.safe_load(recipe.read_text())["tasks"]) == tasks
     summary = json.loads(there.summary.read_bytes())
     assert summary["complete"]
-    assert [each["task"] for each in summary["tasks"]] == tasks
+    assert {each["task"] for each in summary["tasks"]} == tasks
     shown = evalkit("status", str(there.root), cwd=here, env=cluster.env).stdout
     report = evalkit("report", str(there.root), "--format", "text", cwd=here, env=cluster.env)
     page = (there.root / "artifacts" / "report.html").read_text("utf-8")
