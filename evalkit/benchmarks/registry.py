@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import sys
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
