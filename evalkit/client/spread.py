@@ -2,8 +2,8 @@
 
 All calls wait in one line, and the first goes where the fewest are in flight: a program that asks all it has at
 once is helped by a server that is lent later, too. What a borrowed server does not answer is asked of the own one at
-once, and that server is not asked again: nothing depends on a loan. What a borrowed server refuses is asked of
-the own one, too, but then the request is to blame, not the server.
+once, and after three such failures in a row that server is not asked again: nothing depends on a loan. What a
+borrowed server refuses is asked of the own one, too, but then the request is to blame, not the server.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evalkit.worker")
 
+MOST_FAILURES = 3
+"""Of a borrowed server, in a row: one may be a moment's."""
+
 
 @dataclass(slots=True, eq=False)
 class _Borrowed:
@@ -40,6 +43,8 @@ class _Borrowed:
     client: CallClient
     asked: set[asyncio.Timeout] = field(default_factory=set)
     """What ends the calls that were given to it and have no answer yet."""
+    failures: int = 0
+    """In a row."""
 
 
 class SpreadClient:
@@ -51,6 +56,8 @@ class SpreadClient:
         self._asked = 0
         """Calls that were given to the own server and have no answer yet."""
         self._line: deque[asyncio.Future[None]] = deque()
+        self._called = 0
+        """Those whose turn has come, and that have no place yet."""
         # A lender that fails is not waited for: the own server is there.
         self._settings = settings.model_copy(
             update={"max_retries": 0, "retry_budget_s": 0.0, "salvage": False}
@@ -114,9 +121,8 @@ class SpreadClient:
         self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None = None
     ) -> Answer:
         """As `CallClient.call`. Tokens of an answer by a borrowed server are not kept."""
-        if tokens is not None and tokens.load() is not None:
-            return await self._of_own(request, think_tags, tokens)
-        place = await self._place()
+        goes_on = tokens is not None and tokens.load() is not None
+        place = None if goes_on else await self._place()
         try:
             answer = await self._of_borrowed(place, request, think_tags) if place else None
             return answer or await self._of_own(request, think_tags, tokens)
@@ -126,18 +132,22 @@ class SpreadClient:
     async def _place(self) -> _Borrowed | None:
         """Wait in line for a server that has room: a borrowed one, or null for the own."""
         is_next = not self._line
-        while not (is_next and self._room()):
+        while not (is_next and self._room() > 0):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             (self._line.appendleft if is_next else self._line.append)(turn)
             try:
                 await turn
             except asyncio.CancelledError:
                 if not turn.cancelled():  # its turn had come
+                    self._called -= 1
                     self._call_up()
                 raise
+            self._called -= 1
             is_next = True
         place = min(self._borrowed(), key=lambda each: len(each.asked), default=None)
-        return None if place is None or self._asked <= len(place.asked) else place
+        # the own server has calls of other tasks, too, which do not stand in this line
+        own = max(self._asked, self._own.in_flight)
+        return None if place is None or own <= len(place.asked) else place
 
     def _borrowed(self) -> list[_Borrowed]:
         return [self._known[name] for name in self._lent - self._given_up]
@@ -145,15 +155,17 @@ class SpreadClient:
     def _room(self) -> int:
         """How many calls more may be sent."""
         taken = (self._asked, *(len(each.asked) for each in self._borrowed()))
-        return sum(max(0, self._settings.parallelism - each) for each in taken)
+        free = sum(max(0, self._settings.parallelism - each) for each in taken)
+        return free - self._called
 
     def _call_up(self) -> None:
         """As many of those in line as there is room for."""
         room = self._room()
-        while self._line and room:
+        while self._line and room > 0:
             turn = self._line.popleft()
             if not turn.done():
                 turn.set_result(None)
+                self._called += 1
                 room -= 1
 
     async def _of_borrowed(
@@ -170,14 +182,22 @@ class SpreadClient:
         except TimeoutError:  # it was given up meanwhile
             return None
         except EvalkitError as error:
-            is_refused = isinstance(error, InfraError) and error.kind is FailureKind.CLIENT_ERROR
-            if not is_refused:
-                self.give_up(place.name, error.message)
+            self._failed(place, error)
             return None
+        place.failures = 0
         self._own.completion_tokens += answer.reply.usage.completion_tokens or 0
         self._own.completed += 1
         self.answered_by_others += 1
         return answer
+
+    def _failed(self, place: _Borrowed, error: EvalkitError) -> None:
+        """Give a server up that takes no key or model of ours, or failed too often; not for a refusal."""
+        if not isinstance(error, InfraError):
+            self.give_up(place.name, error.message)
+        elif error.kind is not FailureKind.CLIENT_ERROR:
+            place.failures += 1
+            if place.failures >= MOST_FAILURES:
+                self.give_up(place.name, error.message)
 
     async def _of_own(
         self, request: Request, think_tags: ThinkTags | None, tokens: Tokens | None

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from evalkit.cluster.replica_report import ENDED, read_report, read_reports
+from evalkit.cluster.replica_report import read_report, read_reports
 from evalkit.cluster.targets import target_of
 from evalkit.serving.endpoint import Endpoint
 from evalkit.serving.watchdog import ProgressWatchdog
@@ -96,11 +96,13 @@ class Lending:
         self._deployment = deployment
         self._serving = serving
         self._server = server
+        self._seen: dict[str, Loan] = {}
         self.is_lent = False
         """Nothing is to be done here, and others may ask the server."""
 
-    def can_lend(self, endpoint: Endpoint) -> bool:
-        """Whether another replica of the run could ask this server.
+    def can_lend(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether another replica of the run could ask this server: any at an address of the network, else
+        one on this host that runs a program.
 
         A hosted endpoint is the same for all of them, and its key is the user's: it goes into no file here.
         """
@@ -109,26 +111,29 @@ class Lending:
         if urlsplit(endpoint.base_url).hostname not in LOOPBACK:
             return True
         return any(
-            report.host == self._report.host and report.state not in ENDED
+            report.host == self._report.host and report.programs > 0 and report.is_fresh(now)
             for name, report in read_reports(self._folder).items()
             if name != self._report.replica
         )
 
-    async def lend(self, endpoint: Endpoint, queue: WorkQueue, tasks: frozenset[str]) -> None:
+    async def lend(
+        self, endpoint: Endpoint, queue: WorkQueue, tasks: frozenset[str], clock: Clock
+    ) -> None:
         """Lend the server while there is nothing for it to do, and stay for `tasks`; until cancelled."""
         path = self._folder.loan(self._report.replica)
         _remove(path)  # of an attempt before, which was killed
         try:
             while True:
-                if not queue.stay_for and await asyncio.to_thread(self.can_lend, endpoint):
-                    queue.stay_for = tasks
+                if not queue.stay_for and await asyncio.to_thread(
+                    self.can_lend, endpoint, clock.wall()
+                ):
+                    queue.stay(tasks)
                 idle = bool(queue.stay_for) and queue.is_idle
-                if self.is_lent != idle:
-                    self.is_lent = idle
-                    if idle:
-                        await asyncio.to_thread(self._write, path, endpoint)
-                    else:
-                        _remove(path)
+                if idle and not self.is_lent:
+                    self.is_lent = await asyncio.to_thread(self._write, path, endpoint)
+                elif self.is_lent and not idle:
+                    self.is_lent = False
+                    _remove(path)
                 await asyncio.sleep(POLL_S)
         finally:
             _remove(path)
@@ -151,9 +156,13 @@ class Lending:
                 await asyncio.sleep(POLL_S)
 
     def _lent(self) -> dict[str, Loan]:
-        """What can be borrowed, by the servers' keys."""
-        loans = [_read(path) for path in self._folder.loans()]
-        return {
+        """What can be borrowed, by the servers' keys; what it was where a file system does not say."""
+        try:
+            loans = [_read(path) for path in self._folder.loans()]
+        except OSError as error:
+            log.warning("cannot look for servers that are lent: %s", error)
+            return self._seen
+        self._seen = {
             loan.api_key: loan
             for loan in loans
             if loan is not None
@@ -161,6 +170,7 @@ class Lending:
             and loan.deployment == self._deployment
             and loan.reaches(self._report.host)
         }
+        return self._seen
 
     def _lost(self, loans: Mapping[str, Loan], now: float) -> list[str]:
         """Keys of those whose lenders have ended or say nothing, such as on a node that is gone: nothing
@@ -175,7 +185,8 @@ class Lending:
             and not (report.attempt == loans[key].attempt and report.is_fresh(now))
         ]
 
-    def _write(self, path: Path, endpoint: Endpoint) -> None:
+    def _write(self, path: Path, endpoint: Endpoint) -> bool:
+        """Tell others; whether that worked."""
         loan = Loan(
             replica=self._report.replica,
             attempt=self._report.attempt,
@@ -193,11 +204,15 @@ class Lending:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # never readable by others, not even for a moment
-            with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            _remove(temporary)  # of a process before that had our number
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
                 file.write(orjson.dumps(loan))
             temporary.replace(path)
         except OSError as error:
             log.warning("cannot lend the server: %s: %s", path, error.strerror)
+            return False
+        return True
 
 
 async def _watch(loan: Loan, spread: SpreadClient, clock: Clock, stall_timeout_s: float) -> None:

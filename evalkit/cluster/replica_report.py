@@ -67,6 +67,8 @@ class ReplicaReport:
     """`state` (loading or ready), `log` (path), `restarts`; empty before the first server."""
     tasks: dict[str, TaskTally] = field(default_factory=dict)
     in_flight: int = 0
+    programs: int = 0
+    """Units of driven tasks that are worked on."""
     tokens_per_s: float = 0.0
     error: str | None = None
     detail: str | None = None

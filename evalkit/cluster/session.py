@@ -222,7 +222,7 @@ class Session:
             return []
         return [
             lending.borrow(spread, self._all.clock, self._all.settings.stall_timeout_s),
-            lending.lend(endpoint, self._queue, self._driven),
+            lending.lend(endpoint, self._queue, self._driven, self._all.clock),
         ]
 
     async def _feeder(
@@ -231,11 +231,14 @@ class Session:
         """One stream of units: the next as soon as the last has ended."""
         while (item := await self._queue.next()) is not None:
             name = item.shard.shard.task
+            self._all.report.programs += name in self._driven
             try:
                 end = await do_unit(self._works[name], item, clients[name])
             except (asyncio.CancelledError, EvalkitError):
                 self._queue.give_back(item)
                 raise
+            finally:
+                self._all.report.programs -= name in self._driven
             self._all.report.tally(name).add(end.outcome)
             if end.solution is not None:
                 self._score(item, end.solution, beside)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
-from evalkit.client.spread import SpreadClient
+from evalkit.client.spread import MOST_FAILURES, SpreadClient
 from evalkit.client.target import Target
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.errors import InfraError
@@ -22,6 +23,13 @@ from tests.unit.client.servers import (
     says,
     serve,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from evalkit.client.calls import Answer
 
 
 async def test_calls_go_where_the_fewest_are() -> None:
@@ -110,10 +118,27 @@ async def test_what_is_refused_is_the_requests_fault() -> None:
         await first
 
 
-@pytest.mark.parametrize("fault", [drops, refuses(503), refuses(401)], ids=["drop", "503", "401"])
-async def test_a_loan_that_fails(fault: object) -> None:
-    """The own server answers at once; the other one is not asked again, though it is still lent."""
-    lent = Script(fault)  # type: ignore[arg-type]
+async def ask_both(spread: SpreadClient, own: Gate) -> Answer:
+    """Ask while the own server has a call in flight, which may end after that: what came of the second."""
+    own.open.clear()
+    first = asyncio.create_task(spread.call(ask(), None))
+    while not own.now:
+        await asyncio.sleep(0.001)
+    second = await spread.call(ask(1), None)
+    own.open.set()
+    await first
+    return second
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked"),
+    [(drops, 2 * MOST_FAILURES), (refuses(503), MOST_FAILURES), (refuses(401), 1)],
+    ids=["drop", "503", "401"],
+)
+async def test_a_loan_that_fails(fault: Callable[[], web.Response], asked: int) -> None:
+    """The own server answers at once; a key that is not taken ends a loan, as some failures in a row do:
+    then the other server is not asked again, though it is still lent. What is dropped is sent twice."""
+    lent = Script(fault)
     busy = Gate(2)
     async with (
         serve(busy) as url,
@@ -121,14 +146,54 @@ async def test_a_loan_that_fails(fault: object) -> None:
         client_of(url) as client,
         SpreadClient(client, Client(), SYSTEM_CLOCK) as spread,
     ):
-        loans = {"a": Target(other, MODEL)}
-        await spread.borrow(loans)
-        first, second = await asyncio.gather(*(spread.call(ask(n), None) for n in range(2)))
-        assert first.reply.content == second.reply.content == "42"
-        asked = lent.received
-        await spread.borrow(loans)
-        await asyncio.gather(*(spread.call(ask(n), None) for n in range(4)))
+        for _ in range(MOST_FAILURES + 2):
+            await spread.borrow({"a": Target(other, MODEL, lender="r1.a1")})
+            answer = await ask_both(spread, busy)
+            assert (answer.reply.content, answer.lender) == ("42", None)
         assert lent.received == asked
+
+
+async def test_a_loan_that_fails_now_and_then() -> None:
+    """Fewer failures in a row than end it, again and again."""
+    few = [refuses(503)] * (MOST_FAILURES - 1)
+    lent = Script(*few, says("theirs"), *few, says("theirs"))
+    busy = Gate(2)
+    async with (
+        serve(busy) as url,
+        serve(lent) as other,
+        client_of(url) as client,
+        SpreadClient(client, Client(), SYSTEM_CLOCK) as spread,
+    ):
+        await spread.borrow({"a": Target(other, MODEL)})
+        found = [(await ask_both(spread, busy)).reply.content for _ in range(2 * MOST_FAILURES)]
+    assert found == [*["42"] * len(few), "theirs"] * 2
+
+
+class Kept:
+    """Tokens of a call that was interrupted."""
+
+    def load(self) -> object:
+        """There are some."""
+        return object()
+
+
+async def test_the_line_moves_when_a_continued_call_ends() -> None:
+    """Calls that go on do not stand in line, and leave their place to the next in it all the same."""
+    own = Gate(100)
+    async with (
+        serve(own) as url,
+        client_of(url, parallelism=1) as client,
+        SpreadClient(client, Client(parallelism=1), SYSTEM_CLOCK) as spread,
+    ):
+        goes_on = asyncio.create_task(spread.call(ask(), None, Kept()))  # type: ignore[arg-type]
+        while not own.now:
+            await asyncio.sleep(0.001)
+        waiting = [asyncio.create_task(spread.call(ask(n), None)) for n in range(3)]
+        await asyncio.sleep(0)
+        own.open.set()
+        answers = await asyncio.gather(goes_on, *waiting)
+        assert len(answers) == 4
+    assert own.most == 1
 
 
 async def test_a_loan_that_ended() -> None:

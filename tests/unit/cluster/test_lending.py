@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from evalkit.store.layout import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
     from evalkit.client.target import Target
     from evalkit.recipe.serving import AnyServing
@@ -67,12 +68,20 @@ async def borrowing(lending: Lending, stall_timeout_s: float) -> AsyncIterator[S
             await task
 
 
-def make(tmp_path: Path, replica: str, serving: AnyServing, host: str = "here") -> Lending:
+def make(
+    tmp_path: Path,
+    replica: str,
+    serving: AnyServing,
+    host: str = "here",
+    programs: int = 1,
+    silent_s: float = 0,
+) -> Lending:
     """What a replica lends, whose report is written."""
     folder = RunFolder(tmp_path)
     folder.replicas.mkdir(exist_ok=True)
     now = SYSTEM_CLOCK.wall()
-    report = ReplicaReport(replica, 1, host, 1, None, now, state="ready", heartbeat=now)
+    report = ReplicaReport(replica, 1, host, 1, None, now, state="ready", heartbeat=now - silent_s)
+    report.programs = programs
     (folder.replicas / f"{replica}.json").write_bytes(report.render())
     return Lending(folder, report, 0, serving, 2)
 
@@ -92,15 +101,16 @@ class Queue:
         self.looks += 1
         return self._stay_for
 
-    @stay_for.setter
-    def stay_for(self, tasks: frozenset[str]) -> None:
+    def stay(self, tasks: frozenset[str]) -> bool:
+        """As a queue with nothing left to others."""
         self._stay_for = tasks
+        return False
 
 
 async def lend(lending: Lending, folder: RunFolder) -> tuple[frozenset[str], list[Any]]:
     """Lend for some rounds: what the queue stays for, and the loans that were there."""
     queue = Queue()
-    task = asyncio.create_task(lending.lend(HERE, queue, frozenset({"t"})))  # type: ignore[arg-type]
+    task = asyncio.create_task(lending.lend(HERE, queue, frozenset({"t"}), SYSTEM_CLOCK))  # type: ignore[arg-type]
     while queue.looks < 10:
         await asyncio.sleep(0.001)
     loans = [(path.name, path.stat().st_mode, path.read_text()) for path in folder.loans()]
@@ -132,15 +142,65 @@ async def test_what_is_lent(
     assert (loan["replica"], loan["attempt"], loan["server"]) == ("r0", 1, 2)
 
 
-async def test_nothing_is_lent_to_another_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "other", [{"host": "there"}, {"programs": 0}, {"silent_s": 100}], ids=["host", "idle", "killed"]
+)
+async def test_nothing_is_lent_where_nobody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
-    """Where nobody could reach it nothing is written, also while the queue waits for another reason."""
+    """A server that is reached on its host alone is of use only to a program that runs there."""
     monkeypatch.setattr(module, "POLL_S", 0.001)
     lender, folder = make(tmp_path, "r0", VllmServing()), RunFolder(tmp_path)
-    make(tmp_path, "r1", VllmServing(), host="there")
+    make(tmp_path, "r1", VllmServing(), **other)
     stays, loans = await lend(lender, folder)
     assert (stays, loans) == (frozenset(), [])
+
+
+async def test_a_loan_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, and a file that a process of the same number left is in nobody's way."""
+    monkeypatch.setattr(module, "POLL_S", 0.001)
+    lender, folder = make(tmp_path, "r0", VllmServing()), RunFolder(tmp_path)
+    make(tmp_path, "r1", VllmServing())
+    left = folder.replicas / f".r0.loan.{os.getpid()}"
+    left.write_text("x" * 4096)
+    tries = []
+    replace = Path.replace
+
+    def fails_once(self: Path, target: Path) -> Path:
+        tries.append(target)
+        if len(tries) == 1:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails_once)
+    _, [(_, mode, text)] = await lend(lender, folder)
+    assert len(tries) == 2
+    assert stat.S_IMODE(mode) == 0o600
+    assert json.loads(text)["replica"] == "r0"
+    assert not left.exists()
+
+
+async def test_loans_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not answer costs nothing that is borrowed."""
+    monkeypatch.setattr(module, "POLL_S", 0.001)
+    lender, borrower = (make(tmp_path, name, VllmServing()) for name in ("r0", "r1"))
+    lender._write(RunFolder(tmp_path).loan("r0"), HERE)
+    looks = []
+
+    def stale(self: RunFolder) -> list[Path]:
+        looks.append(self)
+        raise OSError(116, "Stale file handle")
+
+    async with borrowing(borrower, 60) as spread:
+        while not spread.lent:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(RunFolder, "loans", stale)
+        while len(looks) < 3:
+            await asyncio.sleep(0.001)
+        assert list(spread.lent) == [HERE.api_key]
+    assert spread.given_up == {}
 
 
 async def test_a_borrowed_server_has_its_own_number(
