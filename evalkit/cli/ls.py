@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from evalkit.benchmarks.data import DataSource
     from evalkit.cluster.listing import RunLine
 
-LARGE = 1e6
-"""Scores from here on are shown by their first digits."""
-
 
 def command_ls(arguments: argparse.Namespace) -> int:
     """List one kind of thing."""
@@ -195,17 +192,9 @@ def _show_runs(folders: list[Path], *, as_json: bool) -> int:
     return 0
 
 
-def _score(shown: float) -> str:
-    """Percent, or a number that is no share: some of those are very large."""
-    return f"{shown:.2f}" if abs(shown) < LARGE else f"{shown:.4g}"
-
-
 def _run_row(line: RunLine) -> list[str]:
     done = "-" if line.tasks is None else f"{line.tasks_done}/{line.tasks}"
-    scores = [
-        f"{task} {'withheld' if score is None else _score(score)}"
-        for task, score in line.headlines.items()
-    ]
+    scores = [f"{task} {words}" for task, words in line.words.items()]
     state = line.state if line.host is None else f"{line.state} (noted on {line.host})"
     created = (line.created or "-").removesuffix("+00:00").replace("T", " ")
     about = [line.id, line.run, line.model, line.recipe, state]

@@ -48,7 +48,9 @@ class RunLine:
     """Tasks with complete results."""
     units: int | None
     headlines: dict[str, float | None] = field(default_factory=dict)
-    """Percent by task that was gathered; null while units are missing."""
+    """By task that was gathered: percent, or a number that is no share as it is; null while units are missing."""
+    words: dict[str, str] = field(default_factory=dict)
+    """The same as they are shown."""
     created: str | None = None
     """When the plan was made, or noted (ISO 8601)."""
     path: str = ""
@@ -112,7 +114,7 @@ def _line(
         return
     summary = _summary(run, plan)
     gathered = summary.tasks if summary else ()
-    headlines = {each.task: each.headline.shown for each in gathered if each.headline is not None}
+    found = {each.task: each.headline for each in gathered if each.headline is not None}
     yield RunLine(
         id=plan.run_id,
         run=run_name(run, plan),
@@ -122,7 +124,8 @@ def _line(
         tasks=len(plan.tasks),
         tasks_done=sum(each.complete is True for each in gathered),
         units=plan.n_units,
-        headlines=headlines,
+        headlines={task: headline.shown for task, headline in found.items()},
+        words={task: headline.words for task, headline in found.items()},
         created=_created(run),
         path=str(run.root),
     )

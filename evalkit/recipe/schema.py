@@ -166,7 +166,7 @@ class Client(Section):
     program_idle_s: float | None = Field(3600.0, gt=0)
     """A program that asks the model by itself (of inspect, a wheel, a command) has no request in flight,
     makes none and writes nothing into its log for so long: it hangs. It is ended, and its unit is tried
-    once more. Null waits for ever."""
+    once more by each replica that comes to it. Null waits for ever."""
     salvage: bool = True
     """Keep the tokens of answers that are interrupted and go on from them, where the server can
     (vLLM that evalkit starts); otherwise such an answer is asked for again from its start."""

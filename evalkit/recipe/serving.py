@@ -40,7 +40,8 @@ class LocalServing(Serving):
     """Tokens between two chunks of a streamed answer (vLLM): at most so many of each answer are lost
     with a node that dies without a word. Answers that may have no more tokens are not streamed."""
     expose: bool = False
-    """Listen on all interfaces instead of 127.0.0.1 (other nodes must reach the server)."""
+    """Listen on all interfaces instead of 127.0.0.1 (other nodes must reach the server). Replicas then lend their
+    servers to a program on another node, and a submit starts all that are asked for, however few units there are."""
     min_free_gpu_memory: float | None = Field(None, ge=0, le=1)
     """Share of each GPU's memory that must be free before the server starts, or the replica fails and
     names the node and the processes there. By default what a vLLM is told to use, else 0.8; 0 does not
