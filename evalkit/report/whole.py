@@ -7,6 +7,7 @@ own standard error is all there is, and the result says where they differ.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from evalkit.report.headline import STANDARD_ERROR
 from evalkit.report.results import Headline, NativeDifference, NativeFacts
 from evalkit.report.scorer import GRADER_BUGS
 from evalkit.report.statistics import normal_interval
-from evalkit.store.publish import publishing_folder
+from evalkit.store.publish import named_elsewhere, publishing_folder
 from evalkit.store.replayed import data_now
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ TOLERANCE = 1e-9
 """Between a harness's mean and ours of the same scores."""
 NATIVE = "native"
 """In place of a mode, for a number that is no mean of samples' scores."""
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 UNCOUNTED = "of how many samples its number is the harness does not say: n is how often it was run"
 
@@ -122,14 +125,21 @@ def conclude(
 ) -> Concluded:
     """Have a `whole` benchmark find its result, and keep its files.
 
-    Raises ScorerError for whatever it raises or gives that cannot be a result, StoreError on a full disk.
+    Raises ScorerError for whatever it raises or gives that cannot be a result, files that it cannot read
+    among it, StoreError on a full disk.
     """
     answers = [_as_now(folder, each) for each in answers]
     with publishing_folder(folder.native(task.name)) as out:
         try:
             return _check(benchmark, benchmark.conclude(answers, folder.root, out), out)
-        except (EvalkitError, OSError):
+        except EvalkitError:
             raise
+        except OSError as error:
+            if error.errno in NO_SPACE or (
+                error.filename is not None and named_elsewhere(error, out) is None
+            ):
+                raise
+            raise ScorerError(f"{benchmark.name} failed: {error}") from error
         except GRADER_BUGS as error:
             text = f"{benchmark.name} failed: {type(error).__name__}: {error}"
             raise ScorerError(text) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from evalkit.errors import StoreError
 from evalkit.redaction import HIDDEN
-from evalkit.store.publish import publishing
+from evalkit.store.publish import named_elsewhere, publishing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,22 +37,17 @@ def redact_file(path: Path, secrets: Sequence[str]) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _unread(path, error) from error
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def copy_redacted(source: Path, target: Path, secrets: Sequence[str]) -> None:
     """Copy a file, a text without the secrets in it; other formats would be damaged, and are copied as
     they are.
 
-    `target` is in a folder that is not yet published. Raises FileNotFoundError for no `source`, StoreError.
+    `target` is in a folder that is not yet published. Raises OSError, which names it, where `source` cannot
+    be read, StoreError where `target` cannot be written.
     """
-    try:
-        file = source.open("rb")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _unread(source, error) from error
-    with file:
+    with source.open("rb") as file:
         hidden = () if b"\0" in _read(file, PROBE) else secrets
         file.seek(0)
         try:
@@ -60,6 +55,8 @@ def copy_redacted(source: Path, target: Path, secrets: Sequence[str]) -> None:
             with target.open("wb") as copy:
                 copy.writelines(piece for piece, _ in _pieces(file, hidden))
         except OSError as error:
+            if named_elsewhere(error, target) is not None:
+                raise
             raise StoreError(
                 f"cannot write {target}: {error.strerror or error}",
                 hint="Check free space and permissions of the output folder.",
@@ -93,12 +90,9 @@ def _pieces(file: BinaryIO, secrets: Sequence[str]) -> Iterator[tuple[bytes, boo
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
-    """Raises StoreError: where a copy is written meanwhile, that is no error of its target."""
+    """Raises OSError that names the file: where a copy is written meanwhile, it is no error of that."""
     try:
         return file.read(size)
     except OSError as error:
-        raise _unread(file.name, error) from error
-
-
-def _unread(path: Path | str, error: OSError) -> StoreError:
-    return StoreError(f"cannot read {path}: {error.strerror or error}")
+        error.filename = file.name
+        raise

@@ -27,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(
-    st.lists(st.sampled_from([*SECRETS, "key-", "key-bb-suff", "a", "é", "\n", "\0"]), max_size=12).map("".join),
+    st.lists(
+        st.sampled_from([*SECRETS, "key-", "key-bb-suff", "a", "é", "\n", "\0"]), max_size=12
+    ).map("".join),
     st.integers(1, 30),
 )
 def test_as_in_text(folder: Path, text: str, piece: int) -> None:
