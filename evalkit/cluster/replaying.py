@@ -21,7 +21,7 @@ from evalkit.errors import EvalkitError, FailureKind, InfraError, StoreError
 from evalkit.report.facts import read_run_facts
 from evalkit.store.parts import part_key
 from evalkit.store.records import UnitRecord
-from evalkit.store.replayed import output_of, put_replayed
+from evalkit.store.replayed import is_lost, output_of, put_replayed
 from evalkit.store.union import ShardUnion
 from evalkit.store.work import OpenShard, WorkItem
 
@@ -73,7 +73,7 @@ class Replayed:
     """What came of it."""
 
     lost: int = 0
-    """Units whose folder was gone."""
+    """Units whose folder was gone, or had no file in it."""
     failures: list[EvalkitError] = field(default_factory=list)
     """Why those stay so that do."""
 
@@ -100,7 +100,7 @@ def replay_lost(
     clock: Clock,
     tell: Callable[[str], None],
 ) -> Replayed:
-    """Have programs of finished units whose folders are gone write them again.
+    """Have programs of finished units whose folders are gone, or empty, write them again.
 
     `tell` hears of each one that is back. Raises StoreError, PlanError for a benchmark of another version.
     """
@@ -142,7 +142,7 @@ async def _replay_shard(replay: _Replay, work: TaskWork, shard: Shard) -> None:
         )
         for unit in union.finished.values():
             name = output_of(unit.data)
-            if name is None or (replay.folder.root / name).is_dir():
+            if name is None or not is_lost(replay.folder.root / name):
                 continue
             replay.found.lost += 1
             where = f"tasks.{work.plan.name}, unit {unit.key.sample}-{unit.key.repeat}"

@@ -111,6 +111,12 @@ def test_lost_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asyncio.run(answer(run))
     before = gather(run)
     assert before.headline.value == 1 + 2 + 3
+    for file in [path for path in (tmp_path / "harness").rglob("*") if path.is_file()]:
+        file.unlink()  # as who purges a file system does
+    (tmp_path / "harness/echo/0-0/r0.a1/empty").mkdir()
+    emptied = gather(run)
+    assert "1 of 1 folders" in str(emptied.missing.by_reason["scorer_error"].message)
+    shutil.copytree(tmp_path / "harness", tmp_path / "emptied")
     shutil.rmtree(tmp_path / "harness")
 
     lost = gather(run)
@@ -129,6 +135,7 @@ def test_lost_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert not gather(run).complete
 
+    shutil.copytree(tmp_path / "emptied", tmp_path / "harness", dirs_exist_ok=True)
     found, told = replay(run)
     assert (found.lost, found.failures) == (1, [])
     assert told == ["tasks.echo, unit 0-0: harness/echo/0-0/r0.a1 is back: 3 calls of the journal"]
