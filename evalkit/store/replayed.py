@@ -59,3 +59,9 @@ def data_now(root: Path, data: Any) -> Any:
         return data
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {root / name / NAME}: {error}") from error
+
+
+def is_replayed(root: Path, data: Any) -> bool:
+    """Whether what is in a unit's folder now was written again."""
+    name = output_of(data)
+    return name is not None and (root / name / NAME).is_file()
