@@ -70,7 +70,7 @@ def _pieces(file: BinaryIO, secrets: Sequence[str]) -> Iterator[tuple[bytes, boo
     next piece: a shorter secret there may be the beginning of a longer one.
     """
     encoded = sorted({os.fsencode(secret) for secret in secrets if secret}, key=len, reverse=True)
-    pattern = re.compile(b"|".join(map(re.escape, encoded)) if encoded else rb"(?!)")
+    pattern = re.compile(b"|".join(map(re.escape, encoded)))
     overlap = len(encoded[0]) - 1 if encoded else 0
     rest, ends = b"", False
     while not ends:
@@ -79,7 +79,8 @@ def _pieces(file: BinaryIO, secrets: Sequence[str]) -> Iterator[tuple[bytes, boo
         text = rest + piece
         known = len(text) if ends else len(text) - overlap
         parts, at = [], 0
-        for found in pattern.finditer(text):
+        is_there = any(secret in text for secret in encoded)  # much faster, and seldom so
+        for found in pattern.finditer(text) if is_there else ():
             if found.start() >= known:
                 break
             parts += [text[at : found.start()], HIDDEN.encode()]
