@@ -81,13 +81,23 @@ def _check_python(wanted: Wanted, python: str | None) -> None:
     if python is None:
         return
     inside = environments_folder() / wanted.name / "bin" / "python"
-    now, asked = inside.resolve(), Path(shutil.which(python) or python).resolve()
+    now, asked = _base_of(inside), _base_of(Path(shutil.which(python) or python))
     if now != asked:
         again = f"--wheel '{wanted.requirement}'" if wanted.is_wheel else wanted.name
         raise UsageError(
             f"--python {python}: {wanted.name} is installed already, with {now}, and stays as it is",
             hint=f"Anew, in its place: evalkit harness install {again} --python {python} --force",
         )
+
+
+def _base_of(python: Path) -> Path:
+    """The interpreter that an environment's Python was made from, also where it is a copy and no link."""
+    with contextlib.suppress(OSError):
+        for line in (python.parent.parent / "pyvenv.cfg").read_text("utf-8").splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "executable":  # since Python 3.11
+                return Path(value.strip()).resolve()
+    return python.resolve()
 
 
 def _wanted(name: str | None, wheel: str | None) -> tuple[Wanted, EnvironmentSpec | None]:

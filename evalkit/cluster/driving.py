@@ -103,6 +103,9 @@ class TaskDriver:
             guest = Guest(self._model, unit.relays, unit.max_model_len)
             secret = stack.enter_context(gateway.admit(guest))
             folder = self._make_folder(key)
+            # a worker that was killed has taken nothing out of the logs of its programs
+            before = [each for each in folder.parent.glob("*/*.log") if each.parent != folder]
+            await asyncio.to_thread(_redact_or_warn, before, self._shared.secrets)
             place = Place(
                 base_url=gateway.base_url,
                 api_key=secret,
@@ -118,11 +121,17 @@ class TaskDriver:
         self, place: Place, command: Sequence[str], env: Mapping[str, str], log: str
     ) -> int:
         """Run a program to its end, and take secrets out of its log. Raises InfraError, StoreError."""
+        hidden = (*self._shared.secrets, place.api_key)
         try:
-            return await run_program(command, env, place.folder, log, place.mark)
-        finally:
-            hidden = (*self._shared.secrets, place.api_key)
+            code = await run_program(command, env, place.folder, log, place.mark)
+        except asyncio.CancelledError:  # which no error may take the place of
+            await asyncio.to_thread(_redact_or_warn, [place.folder / log], hidden)
+            raise
+        except Exception:
             await asyncio.to_thread(redact_file, place.folder / log, hidden)
+            raise
+        await asyncio.to_thread(redact_file, place.folder / log, hidden)
+        return code
 
     async def close(self) -> None:
         """Close the gateway."""
@@ -157,3 +166,12 @@ class TaskDriver:
             )
             log.warning("%s", text)
             note(self._run, self._shared.clock, f"{self._attempt}: {text}")
+
+
+def _redact_or_warn(files: Sequence[Path], secrets: Sequence[str]) -> None:
+    """Take secrets out of logs, where something else matters more than one that cannot be read."""
+    for path in files:
+        try:
+            redact_file(path, secrets)
+        except StoreError as error:
+            log.warning("secrets may be left in a log: %s", error.message)

@@ -8,9 +8,13 @@ what it wrote then is not its unit's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
+
+from filelock import SoftFileLock, Timeout
 
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.client.steps import Facilities
@@ -21,16 +25,17 @@ from evalkit.errors import EvalkitError, FailureKind, InfraError, StoreError
 from evalkit.report.facts import read_run_facts
 from evalkit.store.parts import part_key
 from evalkit.store.records import UnitRecord
-from evalkit.store.replayed import output_of, put_replayed
+from evalkit.store.replayed import is_lost, output_of, put_replayed
 from evalkit.store.union import ShardUnion
 from evalkit.store.work import OpenShard, WorkItem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from evalkit.client.calls import Answer
     from evalkit.clock import Clock
-    from evalkit.plan.model import Plan, Shard, TaskPlan
+    from evalkit.plan.model import DeploymentPlan, Plan, Shard, TaskPlan
     from evalkit.store.journal import JournalWriter
     from evalkit.store.layout import RunFolder
     from evalkit.store.union import FinishedUnit
@@ -42,7 +47,6 @@ ATTEMPT = "replay"
 class _NoModel:
     """In place of a client: the journal knows the answers, or there is none."""
 
-    server = 0
     keeps_tokens = False
 
     def __init__(self, max_model_len: int | None) -> None:
@@ -73,7 +77,7 @@ class Replayed:
     """What came of it."""
 
     lost: int = 0
-    """Units whose folder was gone."""
+    """Units whose folder was gone, or had no file in it."""
     failures: list[EvalkitError] = field(default_factory=list)
     """Why those stay so that do."""
 
@@ -100,14 +104,38 @@ def replay_lost(
     clock: Clock,
     tell: Callable[[str], None],
 ) -> Replayed:
-    """Have programs of finished units whose folders are gone write them again.
+    """Have programs of finished units whose folders are gone, or empty, write them again.
 
-    `tell` hears of each one that is back. Raises StoreError, PlanError for a benchmark of another version.
+    `tell` hears of each one that is back. Raises StoreError, also where another one is at work in this run,
+    PlanError for a benchmark of another version.
     """
     shared = SharedGateway(clock, plan.client.program_idle_s, run_secrets(plan, env))
-    replay = _Replay(folder, plan, shared, _NoModel(_context(folder)), tell)
-    asyncio.run(_replay_all(replay, tasks))
+    replay = _Replay(folder, plan, shared, _NoModel(None), tell)
+    with _alone_in(folder):
+        asyncio.run(_replay_all(replay, tasks))
     return replay.found
+
+
+@contextlib.contextmanager
+def _alone_in(folder: RunFolder) -> Iterator[None]:
+    """Keep a second replay of the run out: both would write, and remove, the same folders."""
+    lock = SoftFileLock(folder.root / ".replay.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StoreError(
+            f"another evalkit has lost output of {folder.root} written again",
+            hint=f"Wait for it; when none runs any more, remove {lock.lock_file}.",
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {lock.lock_file}: {error.strerror or error}",
+            hint="Check free space, quota and permissions of the output folder; nothing was changed.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 async def _replay_all(replay: _Replay, tasks: Sequence[TaskPlan]) -> None:
@@ -116,9 +144,10 @@ async def _replay_all(replay: _Replay, tasks: Sequence[TaskPlan]) -> None:
             cls = benchmark_class(task.benchmark)
             if cls.drives and cls.whole:
                 work = _work(replay, task)
+                mine = replace(replay, model=_NoModel(_context(replay, task)))
                 async with asyncio.TaskGroup() as group:
                     for shard in task.shards():
-                        group.create_task(_replay_shard(replay, work, shard))
+                        group.create_task(_replay_shard(mine, work, shard))
     except* EvalkitError as errors:
         raise errors.exceptions[0] from None
     finally:
@@ -142,7 +171,7 @@ async def _replay_shard(replay: _Replay, work: TaskWork, shard: Shard) -> None:
         )
         for unit in union.finished.values():
             name = output_of(unit.data)
-            if name is None or (replay.folder.root / name).is_dir():
+            if name is None or not is_lost(replay.folder.root / name):
                 continue
             replay.found.lost += 1
             where = f"tasks.{work.plan.name}, unit {unit.key.sample}-{unit.key.repeat}"
@@ -153,6 +182,8 @@ async def _replay_shard(replay: _Replay, work: TaskWork, shard: Shard) -> None:
                 replay.found.failures.append(InfraError(text, kind=error.kind))
             else:
                 replay.tell(f"{where}: {name} is back: {len(unit.calls):,} calls of the journal")
+            finally:
+                _clear(replay.folder.harness(work.plan.name, *unit.key, ATTEMPT))
 
 
 async def _replay_unit(
@@ -179,7 +210,30 @@ async def _replay_unit(
     put_replayed(replay.folder.root / made, record.data, replay.folder.root, name)
 
 
-def _context(folder: RunFolder) -> int | None:
-    """Context length of the model (tokens), as its servers had it; null where they differ or said none."""
-    found = {server.facts.get("max_model_len") for server in read_run_facts(folder).servers}
+def _clear(folder: Path) -> None:
+    """Remove what tries left that failed, and those of a replay that was killed: nobody else is at work."""
+    for path in (folder, *folder.parent.glob(f"{folder.name}-*")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _context(replay: _Replay, task: TaskPlan) -> int | None:
+    """Context length of the task's model (tokens), as its servers had it; null where they differ, and as the
+    recipe has it where none said."""
+    deployment = replay.plan.deployments[task.deployment]
+    is_only = len(replay.plan.deployments) == 1
+    found = {
+        server.facts.get("max_model_len")
+        for server in read_run_facts(replay.folder).servers
+        if is_only or _is_of(deployment, server.facts)
+    } - {None}
+    if not found:
+        return deployment.serving.max_model_len
     return found.pop() if len(found) == 1 else None
+
+
+def _is_of(deployment: DeploymentPlan, facts: Mapping[str, Any]) -> bool:
+    """Whether a server on record may be of this deployment: its command says so, an endpoint has none."""
+    if deployment.serving.kind == "external":
+        return facts.get("kind") == "external"
+    name = deployment.served_model_name
+    return any(part == name or part.endswith(f"={name}") for part in facts.get("argv", ()))

@@ -20,6 +20,7 @@ from evalkit.redaction import spellings
 from evalkit.serving.keeper import ENDED
 from evalkit.serving.server import describe_code
 from evalkit.store.hiding import copy_redacted
+from evalkit.store.replayed import is_lost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,10 +102,10 @@ def log_tail(path: Path) -> str:
 def folders_of(answers: Sequence[Answered], run: Path) -> list[Path]:
     """Where the programs of a task left their files, in the order of its units.
 
-    Raises ScorerError where one is gone: its calls are in the journal, its files are not.
+    Raises ScorerError where one is gone, or has no file in it: its calls are in the journal, its files are not.
     """
     found = [run / folder_name(answer) for answer in answers]
-    gone = [folder for folder in found if not folder.is_dir()]
+    gone = [folder for folder in found if is_lost(folder)]
     if gone:
         raise ScorerError(
             f"{len(gone)} of {len(found)} folders that programs wrote are gone: {gone[0]}",
@@ -129,9 +130,17 @@ def passed_variables(names: Sequence[str]) -> dict[str, str]:
 
 def keep(file: Path, out: Path, name: str, passed: Sequence[str] = ()) -> None:
     """Copy a file of a program into the artifacts, as `name`; a text without the values of the variables
-    `passed`, as far as they are set where this is called. Raises StoreError."""
+    `passed`, as far as they are set where this is called. Raises ScorerError where it is gone, OSError where
+    it cannot be read, StoreError."""
     values = (value for each in passed if (value := variable(each)) is not None)
-    copy_redacted(file, out / name, spellings(values))
+    try:
+        copy_redacted(file, out / name, spellings(values))
+    except FileNotFoundError as error:
+        raise ScorerError(
+            f"a file that a program wrote is gone: {file}",
+            hint="Put it back. Where it is lost, move away what is left of its unit's folder: `evalkit gather "
+            "--replay` then has the program write all of it again, answered from the journal.",
+        ) from error
 
 
 def shard_folder(index: int, total: int) -> str:

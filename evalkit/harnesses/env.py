@@ -21,7 +21,8 @@ _SEEN = frozenset(
         "NLTK_DATA",
     }
 )
-_SEEN_PREFIXES = ("LC_", "XDG_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_")
+_SEEN_PREFIXES = ("LC_", "XDG_", "HF_", "HUGGINGFACE_HUB_", "HUGGINGFACE_CO_", "TRANSFORMERS_")
+"""`HUGGINGFACE_API_KEY` is that of a hosted model."""
 _PYTHON = {
     "PYTHONNOUSERSITE": "1",
     "PYTHONSAFEPATH": "1",

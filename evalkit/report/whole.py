@@ -7,6 +7,7 @@ own standard error is all there is, and the result says where they differ.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -28,8 +29,8 @@ from evalkit.report.headline import STANDARD_ERROR
 from evalkit.report.results import Headline, NativeDifference, NativeFacts
 from evalkit.report.scorer import GRADER_BUGS
 from evalkit.report.statistics import normal_interval
-from evalkit.store.publish import publishing_folder
-from evalkit.store.replayed import data_now
+from evalkit.store.publish import named_elsewhere, publishing_folder
+from evalkit.store.replayed import data_now, is_replayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,12 @@ TOLERANCE = 1e-9
 """Between a harness's mean and ours of the same scores."""
 NATIVE = "native"
 """In place of a mode, for a number that is no mean of samples' scores."""
+
+REPLAYED = (
+    "the files of {n} of {of} units were lost and written again by a replay: judges that their programs ask "
+    "themselves were asked again"
+)
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 UNCOUNTED = "of how many samples its number is the harness does not say: n is how often it was run"
 
@@ -122,14 +129,26 @@ def conclude(
 ) -> Concluded:
     """Have a `whole` benchmark find its result, and keep its files.
 
-    Raises ScorerError for whatever it raises or gives that cannot be a result, StoreError on a full disk.
+    Raises ScorerError for whatever it raises or gives that cannot be a result, files that it cannot read
+    among it, StoreError on a full disk.
     """
+    again = sum(is_replayed(folder.root, each.solution.data) for each in answers)
     answers = [_as_now(folder, each) for each in answers]
     with publishing_folder(folder.native(task.name)) as out:
         try:
-            return _check(benchmark, benchmark.conclude(answers, folder.root, out), out)
-        except (EvalkitError, OSError):
+            native = benchmark.conclude(answers, folder.root, out)
+            if again:
+                said = REPLAYED.format(n=again, of=len(answers))
+                native = replace(native, problems=(*native.problems, said))
+            return _check(benchmark, native, out)
+        except EvalkitError:
             raise
+        except OSError as error:
+            if error.errno in NO_SPACE or (
+                error.filename is not None and named_elsewhere(error, out) is None
+            ):
+                raise
+            raise ScorerError(f"{benchmark.name} failed: {error}") from error
         except GRADER_BUGS as error:
             text = f"{benchmark.name} failed: {type(error).__name__}: {error}"
             raise ScorerError(text) from error

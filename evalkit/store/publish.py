@@ -12,20 +12,21 @@ import os
 import re
 import shutil
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from evalkit.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 
 @contextlib.contextmanager
 def publishing(target: Path) -> Iterator[BinaryIO]:
     """Binary file that becomes `target` when the block ends well, and is removed when it does not.
 
-    Raises StoreError, naming the target, when the disk is full or the folder cannot be written.
+    Raises StoreError: naming the target, when the disk is full or the folder cannot be written, and the
+    other file, where the block could not read one.
     """
     temporary = target.with_name(f".{target.name}.tmp.{socket.gethostname()}.{os.getpid()}")
     try:
@@ -36,10 +37,7 @@ def publishing(target: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise StoreError(
-            f"cannot write {target}: {error.strerror or error}",
-            hint="Check free space and permissions of the output folder; nothing was overwritten.",
-        ) from error
+        raise _unwritten(target, temporary, error, "nothing was overwritten") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -67,14 +65,30 @@ def publishing_folder(target: Path) -> Iterator[Path]:
             target.replace(before)
         temporary.replace(target)
     except OSError as error:
-        raise StoreError(
-            f"cannot write {target}: {error.strerror or error}",
-            hint="Check free space and permissions of the output folder; what was there is kept.",
-        ) from error
+        raise _unwritten(target, temporary, error, "what was there is kept") from error
     finally:
         _put_back(before, target)
         for path in (temporary, before):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _unwritten(target: Path, temporary: Path, error: OSError, kept: str) -> StoreError:
+    """Why the target is not there: itself, or another file that the block has to do with."""
+    if (other := named_elsewhere(error, temporary, target)) is not None:
+        return StoreError(f"{target} is not written: {other}: {error.strerror or error}")
+    return StoreError(
+        f"cannot write {target}: {error.strerror or error}",
+        hint=f"Check free space and permissions of the output folder; {kept}.",
+    )
+
+
+def named_elsewhere(error: OSError, *own: Path) -> str | None:
+    """The file that an error names, where that is none of `own`, above or below them."""
+    if error.filename is None or isinstance(error.filename, int):
+        return None
+    path = Path(os.fsdecode(error.filename))
+    is_own = any(path.is_relative_to(each) or each.is_relative_to(path) for each in own)
+    return None if is_own else str(path)
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ names each time, so what it said of them when it ran again lies beside them.
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -28,6 +29,11 @@ def output_of(data: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def is_lost(folder: Path) -> bool:
+    """Whether a program's folder is gone, or what was in it: who purges a file system may leave folders."""
+    return not any(path.is_file() for path in folder.rglob("*"))
+
+
 def put_replayed(made: Path, data: dict[str, Any], root: Path, name: str) -> None:
     """Put what a program wrote again into the place of what was lost: the folder `name` below the run's.
 
@@ -35,6 +41,8 @@ def put_replayed(made: Path, data: dict[str, Any], root: Path, name: str) -> Non
     """
     publish(made / NAME, orjson.dumps({**data, FOLDER: name}))
     try:
+        if is_lost(root / name):
+            shutil.rmtree(root / name, ignore_errors=True)  # folders alone
         made.replace(root / name)
     except OSError as error:
         raise StoreError(f"cannot move {made} to {root / name}: {error.strerror}") from error
@@ -51,3 +59,9 @@ def data_now(root: Path, data: Any) -> Any:
         return data
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {root / name / NAME}: {error}") from error
+
+
+def is_replayed(root: Path, data: Any) -> bool:
+    """Whether what is in a unit's folder now was written again."""
+    name = output_of(data)
+    return name is not None and (root / name / NAME).is_file()

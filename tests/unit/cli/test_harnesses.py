@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,7 +19,6 @@ from tests.unit.harnesses.toy import PINS, Toy, spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from evalkit.clock import Clock
     from evalkit.harnesses.install import Wanted
@@ -171,6 +171,12 @@ def test_install_and_remove(shell: Shell, tmp_path: Path, monkeypatch: pytest.Mo
     assert "installed toy 1.0" in shell("harness", "install", "toy", "--python", "py").err
     assert "toy 1.0 is installed in" in shell("harness", "install", "toy").err
     assert made == ["py"]
+    assert shell("harness", "install", "toy", "--python", sys.executable).code == 0
+    copied = tmp_path / "harnesses" / "toy" / "bin" / "python"
+    copied.unlink()
+    copied.write_text("a copy, as of `venv --copies`")
+    base = Path(sys.executable).resolve()
+    (copied.parent.parent / "pyvenv.cfg").write_text(f"home = {base.parent}\nexecutable = {base}\n")
     assert shell("harness", "install", "toy", "--python", sys.executable).code == 0
     said = shell("harness", "install", "toy", "--python", "/bin/sh")
     assert (said.code, made) == (2, ["py"])

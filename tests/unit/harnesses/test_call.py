@@ -56,11 +56,13 @@ def test_answer(
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("HF_HOME", "/hub")
+    monkeypatch.setenv("HUGGINGFACE_API_KEY", "of a hosted model")
     monkeypatch.setenv("https_proxy", "proxy")
     arguments = {"text": "ä\u2028\ud83d", "list": [1, None, 0.5]}
     found: dict[str, Any] = call(own, script(ECHO), arguments, env={"MORE": "1"})
     assert found["arguments"] == arguments
     env = found["env"]
+    assert "HUGGINGFACE_API_KEY" not in env
     assert (env["HF_HOME"], env["https_proxy"], env["MORE"]) == ("/hub", "proxy", "1")
     assert (env["PATH"], env["HOME"]) == (os.environ["PATH"], os.environ["HOME"])
     assert (env["PYTHONDONTWRITEBYTECODE"], env["PYTHONHASHSEED"]) == ("1", "0")

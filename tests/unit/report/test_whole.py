@@ -45,6 +45,8 @@ class Whole(Echo):
             raise ScorerError("the harness failed", hint="type this")
         if any(each.solution.text == "bug" for each in answers):
             raise KeyError("a bug")
+        if any(each.solution.text == "unreadable" for each in answers):
+            (run / "gone.json").read_bytes()
         (out / "logs").mkdir()
         (out / "logs" / "native.json").write_text("{}")
         self.asked = [(each.sample.id, each.repeat) for each in answers]
@@ -133,7 +135,11 @@ def test_missing_units(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("boom", "the harness failed (type this)"), ("bug", "echo failed: KeyError: 'a bug'")],
+    [
+        ("boom", "the harness failed (type this)"),
+        ("bug", "echo failed: KeyError: 'a bug'"),
+        ("unreadable", "echo failed: [Errno 2] No such file or directory: '{run}/gone.json'"),
+    ],
 )
 def test_a_harness_that_fails(tmp_path: Path, text: str, message: str) -> None:
     """Nothing is scored, with the reason; the files of an earlier result stay."""
@@ -146,7 +152,9 @@ def test_a_harness_that_fails(tmp_path: Path, text: str, message: str) -> None:
     results = broken.gather(whole())
     assert not results.complete
     assert results.counts.scored == 0
-    assert results.missing.by_reason["scorer_error"].message == message
+    assert results.missing.by_reason["scorer_error"].message == message.replace(
+        "{run}", str(broken.folder.root)
+    )
     assert not broken.folder.native("echo").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,8 @@ from evalkit.store.hiding import copy_redacted, redact_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECRETS = ("key-aaaa", "key-bb")
+SECRETS = ("key-bb", "key-bb-suffix", "key-aaaa")
+"""One is the beginning of another."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(
-    st.lists(st.sampled_from([*SECRETS, "key-", "a", "é", "\n"]), max_size=12).map("".join),
+    st.lists(
+        st.sampled_from([*SECRETS, "key-", "key-bb-suff", "a", "é", "\n", "\0"]), max_size=12
+    ).map("".join),
     st.integers(1, 30),
 )
 def test_as_in_text(folder: Path, text: str, piece: int) -> None:
@@ -35,7 +39,7 @@ def test_as_in_text(folder: Path, text: str, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hiding, "PIECE", piece)
         redact_file(path, SECRETS)
-    assert path.read_bytes().decode() == redact(text, SECRETS)
+    assert path.read_bytes().decode() == redact(text, sorted(SECRETS, key=len, reverse=True))
 
 
 def test_copies(tmp_path: Path) -> None:
@@ -55,3 +59,11 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     redact_file(tmp_path / "none", SECRETS)
     with pytest.raises(StoreError, match=f"cannot read {tmp_path}"):
         redact_file(tmp_path, SECRETS)
+
+
+def test_any_bytes(tmp_path: Path) -> None:
+    """A value of the environment need not be UTF-8, and a zero makes no other format of a log."""
+    log = tmp_path / "log"
+    log.write_bytes(b"\0 said key-\xff\xfe, key-bb")
+    redact_file(log, [*SECRETS, os.fsdecode(b"key-\xff\xfe")])
+    assert log.read_bytes() == b"\0 said ***, ***"

@@ -240,6 +240,22 @@ def test_folder_that_cannot_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert names(tmp_path) == ["native"]
 
 
+def test_what_a_block_cannot_read(tmp_path: Path) -> None:
+    """Another file is named, and nobody is told to look for free space."""
+    other = tmp_path / "other"
+    for writer, target in (
+        (publishing, tmp_path / "file"),
+        (publishing_folder, tmp_path / "folder"),
+    ):
+        with pytest.raises(StoreError) as caught, writer(target):
+            other.read_bytes()
+        assert (
+            caught.value.message == f"{target} is not written: {other}: No such file or directory"
+        )
+        assert caught.value.hint is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folders_of_a_killed_writer(tmp_path: Path) -> None:
     """What it had begun goes; what it had moved away and not replaced comes back, else goes, too."""
     with subprocess.Popen(["true"]) as gone:

@@ -14,7 +14,7 @@ from evalkit.client import drive as drives
 from evalkit.client.relayed import Asked, Relays
 from evalkit.clock import SYSTEM_CLOCK
 from evalkit.cluster.driving import SharedGateway, TaskDriver
-from evalkit.errors import EvalkitError, FailureKind, InfraError, ProgramHungError
+from evalkit.errors import EvalkitError, FailureKind, InfraError, ProgramHungError, StoreError
 from evalkit.harnesses.driven import run_program
 from evalkit.plan.model import UnitKey
 from evalkit.serving import tree
@@ -153,5 +153,31 @@ async def test_secrets_in_the_log(tmp_path: Path) -> None:
         with pytest.raises(InfraError, match=r"key: \*\*\*, gateway: \*\*\*$") as caught:
             await run_program(found, command, env)
         log = found.folder / "program.log"
-    assert SECRET not in caught.value.message
+        killed = found.folder.with_name("r0.a0") / "program.log"
+        killed.parent.mkdir()
+        killed.write_text(f"before the kill: {SECRET}")
+        assert SECRET not in caught.value.message
+    async with driving(tmp_path, Unit()):
+        assert killed.read_text() == "before the kill: ***"
     assert log.read_text().startswith("key: ***, gateway: ***\n")
+
+
+async def test_a_log_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who ends a program by cancelling it finds it cancelled; another end says what is wrong."""
+
+    def fail(path: Path, secrets: object) -> None:
+        raise StoreError(f"cannot read {path}: Input/output error")
+
+    monkeypatch.setattr("evalkit.cluster.driving.redact_file", fail)
+    async with driving(tmp_path, Unit(), None) as found:
+        running = asyncio.create_task(found.run(["sh", "-c", "echo; exec sleep 99"], {}, "a.log"))
+        while not (found.folder / "a.log").exists():
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert "secrets may be left in a log: cannot read" in caplog.text
+        with pytest.raises(StoreError, match="cannot read"):
+            await found.run(["true"], {}, "b.log")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
+
+import pytest
+from filelock import SoftFileLock
 
 from evalkit.benchmarks.contract import Sample
 from evalkit.benchmarks.frozen import freeze, write_frozen
@@ -15,6 +19,7 @@ from evalkit.cluster import replaying
 from evalkit.cluster.driving import SharedGateway
 from evalkit.cluster.replaying import Replayed, replay_lost
 from evalkit.cluster.units import do_unit
+from evalkit.errors import StoreError
 from evalkit.plan.model import UnitKey
 from evalkit.report.gather import gather_task
 from evalkit.store.layout import RunFolder
@@ -24,8 +29,6 @@ from tests.unit.report.run_builder import NO_FACTS, TestRun, make_plan, make_tas
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from evalkit.report.results import Results
 
@@ -50,7 +53,6 @@ KEY = UnitKey(0, 0)
 class Client:
     """Answers calls with their number."""
 
-    server = 0
     keeps_tokens = False
     max_model_len = None
     calls = 0
@@ -111,6 +113,12 @@ def test_lost_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asyncio.run(answer(run))
     before = gather(run)
     assert before.headline.value == 1 + 2 + 3
+    for file in [path for path in (tmp_path / "harness").rglob("*") if path.is_file()]:
+        file.unlink()  # as who purges a file system does
+    (tmp_path / "harness/echo/0-0/r0.a1/empty").mkdir()
+    emptied = gather(run)
+    assert "1 of 1 folders" in str(emptied.missing.by_reason["scorer_error"].message)
+    shutil.copytree(tmp_path / "harness", tmp_path / "emptied")
     shutil.rmtree(tmp_path / "harness")
 
     lost = gather(run)
@@ -128,13 +136,51 @@ def test_lost_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "what it did not ask when its unit was answered"
     )
     assert not gather(run).complete
+    assert not list((tmp_path / "harness/echo/0-0").iterdir()), "nothing is left of what failed"
 
+    (tmp_path / "harness/echo/0-0/replay").mkdir()  # of one that was killed
+    shutil.copytree(tmp_path / "emptied", tmp_path / "harness", dirs_exist_ok=True)
     found, told = replay(run)
     assert (found.lost, found.failures) == (1, [])
     assert told == ["tasks.echo, unit 0-0: harness/echo/0-0/r0.a1 is back: 3 calls of the journal"]
     after = gather(run)
+    assert sorted(path.name for path in (tmp_path / "harness/echo/0-0").iterdir()) == ["r0.a1"]
     assert after.native is not None
     assert before.native is not None
+    assert [text for text in after.native.problems if text not in before.native.problems] == [
+        "the files of 1 of 1 units were lost and written again by a replay: judges that their programs ask "
+        "themselves were asked again"
+    ]
     assert after.native.files != before.native.files, "names that are others each time"
     assert after.model_copy(update={"native": None}) == before.model_copy(update={"native": None})
     assert replay(run) == (Replayed(), [])
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """A second replay of a run is refused, and says where the first one is."""
+    run = make(tmp_path, "another")
+    with (
+        SoftFileLock(tmp_path / ".replay.lock"),
+        pytest.raises(StoreError, match="another evalkit has lost output of") as caught,
+    ):
+        replay(run)
+    assert str(tmp_path / ".replay.lock") in str(caught.value.hint)
+
+
+def test_context_of_the_tasks_deployment(tmp_path: Path) -> None:
+    """Servers of other deployments do not count, nor those that said nothing."""
+    run = make(tmp_path, "another")
+    own = run.plan.deployments[0]
+    other = own.model_copy(update={"served_model_name": "other"})
+    plan = run.plan.model_copy(update={"deployments": (own, other)})
+    facts = [
+        {"argv": ["serve", own.served_model_name], "max_model_len": 4096},
+        {"argv": ["serve", own.served_model_name], "max_model_len": None},
+        {"argv": ["serve", "other"], "max_model_len": 512},
+    ]
+    path = run.folder.server_facts("r0", 1)
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in facts))
+    shared = SharedGateway(SYSTEM_CLOCK)
+    found = replaying._Replay(run.folder, plan, shared, replaying._NoModel(None), print)
+    assert replaying._context(found, run.task) == 4096
