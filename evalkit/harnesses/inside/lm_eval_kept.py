@@ -51,8 +51,11 @@ def _state(source):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):
             path = Path(folder, name)
-            found = path.stat()
-            digest.update(os.fsencode(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n"))
+            told = "nothing"  # as of a link to a file that is not there
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                told = f"{found.st_size}\0{found.st_mtime_ns}"
+            digest.update(os.fsencode(f"{path}\0{told}\n"))
     return digest.hexdigest()
 
 

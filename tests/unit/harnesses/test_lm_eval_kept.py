@@ -90,6 +90,16 @@ def test_it_is_made_anew_where_a_file_comes_goes_or_changes(
     assert asked() == (["a.yaml"], 4)
 
 
+def test_a_link_to_nothing_is_a_state_like_any_other(
+    asked: Callable[[], tuple[list[str], int]], source: Path, tmp_path: Path
+) -> None:
+    (source / "link.yaml").symlink_to(tmp_path / "later.yaml")
+    found = asked()
+    assert asked() == found == (["a.yaml", "link.yaml"], 1)
+    (tmp_path / "later.yaml").write_text("task: b\n")
+    assert asked() == (["a.yaml", "link.yaml"], 2)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"state": "another", "made": ["x"]}'])
 def test_a_file_that_is_none_of_ours_is_not_believed(
     asked: Callable[[], tuple[list[str], int]], tmp_path: Path, content: str
