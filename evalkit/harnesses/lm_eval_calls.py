@@ -12,12 +12,12 @@ from evalkit.benchmarks.harness import HarnessTask
 from evalkit.errors import DataError, PlanError, RecipeError, ScorerError
 from evalkit.harnesses.call import InsideError, call
 from evalkit.harnesses.environments import find_python
-from evalkit.harnesses.lm_eval_sandbox import score_in_sandbox
+from evalkit.harnesses.lm_eval_sandbox import refuse_image, score_in_sandbox
 from evalkit.store.layout import RunFolder
 from evalkit.store.run import load_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from evalkit.benchmarks.harness import EnvironmentSpec
 
@@ -79,8 +79,13 @@ def score_answers(
     answers: Mapping[str, Any],
     run: Path,
     out: Path,
+    alone: Sequence[str],
 ) -> Mapping[str, Any]:
-    """Have lm-eval score `answers`, by key. Its files go into `out`. Raises ScorerError."""
+    """Have lm-eval score `answers`, by key. Its files go into `out`. Raises ScorerError.
+
+    `alone` are tasks that run the model's code in lm-eval's own process, as the plan has them: that process
+    could say anything of itself. They are `run_by_themselves` of the answer.
+    """
     arguments = {**_arguments(spec, "results"), "options": options}
     env = {**OFFLINE, **_code_settings(options)}
     try:
@@ -88,7 +93,9 @@ def score_answers(
         if options.get("confirm_run_unsafe_code"):
             scoring = load_plan(RunFolder(run)).scoring
             asked = {**arguments, "env": env}
-            return score_in_sandbox(python, DRIVER, asked, answers, scoring, out)
+            refuse_image(alone, scoring)
+            scored = score_in_sandbox(python, DRIVER, asked, answers, scoring, out)
+            return {**scored, "run_by_themselves": alone}
         with tempfile.TemporaryDirectory(prefix="evalkit-lm-eval-") as folder:
             path = Path(folder) / "answers.json"
             path.write_text(json.dumps(answers), "utf-8", errors="surrogatepass")

@@ -15,7 +15,7 @@ from evalkit.benchmarks.contract import Sample
 from evalkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from evalkit.benchmarks.contract import Route, ServedModel
     from evalkit.harnesses.lm_eval_params import LmEvalParams
@@ -31,6 +31,9 @@ MOST_STOPS = 4
 for completions send all."""
 STRICT_HOSTS = ("api.openai.com", ".openai.azure.com")
 
+ALONE = "runs_code_by_itself"
+"""Of a sample: its task runs what the model wrote in lm-eval's own process. Known before any of it exists."""
+
 
 def answer_key(sample: Sample) -> str:
     """Under which lm-eval looks its answer up."""
@@ -43,9 +46,15 @@ def route_of(params: LmEvalParams) -> Route:
 
 
 def to_samples(
-    requests: Iterable[Mapping[str, Any]], params: LmEvalParams, limit: int | None
+    requests: Iterable[Mapping[str, Any]],
+    params: LmEvalParams,
+    limit: int | None,
+    alone: Collection[str] = (),
 ) -> Iterator[Sample]:
-    """`limit` is the recipe's, of documents. Raises RecipeError for what cannot be asked by chat."""
+    """`limit` is the recipe's, of documents; `alone` are tasks that run the model's code by themselves.
+
+    Raises RecipeError for what cannot be asked by chat.
+    """
     limited = {} if limit is None else {"limit": limit}
     seen: dict[str, int] = {}
     for request in requests:
@@ -61,6 +70,7 @@ def to_samples(
                 "rep": request["rep"],
                 "doc": request["doc"],
                 **limited,
+                **({ALONE: True} if request["task"] in alone else {}),
                 **_asked(request, params),
             },
             subset=request["task"],

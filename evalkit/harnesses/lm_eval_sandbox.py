@@ -23,7 +23,7 @@ from evalkit.harnesses.lm_eval_programs import run_programs
 from evalkit.scoring.sandbox import Ending, Limits, Program, SandboxPool, find_sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from evalkit.harnesses.environments import HarnessPython
     from evalkit.recipe.schema import Scoring
@@ -55,23 +55,22 @@ def score_in_sandbox(
     scoring: Scoring,
     out: Path,
 ) -> Mapping[str, Any]:
-    """What `inside/<script>` returns for its command `results`. Its files go into `out`.
-
-    `run_by_themselves` of the answer are tasks whose code runs in lm-eval's own process. Raises ScorerError.
-    """
+    """What `inside/<script>` returns for its command `results`. Its files go into `out`. Raises ScorerError."""
     files = {"answers": json.dumps(answers).encode(errors="surrogatepass")}
     told = _run(python, script, {**arguments, "command": "programs"}, files, scoring, None)
-    alone = told["run_by_themselves"]
+    verdicts = run_programs(told, python.path, scoring)
+    files["verdicts"] = json.dumps(verdicts).encode()
+    return _run(python, script, {**arguments, "command": "results"}, files, scoring, out)
+
+
+def refuse_image(alone: Sequence[str], scoring: Scoring) -> None:
+    """Raises ScorerError where `alone`, tasks that run code in lm-eval's own process, would not be in it."""
     if alone and scoring.image is not None:
         raise ScorerError(
             f"{', '.join(alone)}: runs the model's code in lm-eval's own process, which is not in the image "
             f"{scoring.image}",
             hint="Leave scoring.image out for this task: it is then scored in evalkit's sandbox.",
         )
-    verdicts = run_programs(told, python.path, scoring)
-    files["verdicts"] = json.dumps(verdicts).encode()
-    scored = _run(python, script, {**arguments, "command": "results"}, files, scoring, out)
-    return {**scored, "run_by_themselves": alone}
 
 
 def _run(

@@ -22,6 +22,7 @@ from evalkit.harnesses.environments import normalised, read_pins
 from evalkit.harnesses.lm_eval_calls import build_requests, score_answers
 from evalkit.harnesses.lm_eval_params import LmEvalParams
 from evalkit.harnesses.lm_eval_requests import (
+    ALONE,
     GENERATE,
     LIKELIHOOD,
     ROLLING,
@@ -107,7 +108,9 @@ class AnyLmEvalTask(Benchmark[P], Generic[P]):
             except ScorerError as error:
                 raise RecipeError(error.message, hint=error.hint) from error
         return Dataset(
-            samples=list(to_samples(requests, self.params, access.limit)),
+            samples=list(
+                to_samples(requests, self.params, access.limit, told["run_by_themselves"])
+            ),
             provenance=_provenance(told, self.licence),
             prompts={name: task["config_sha256"] for name, task in told["tasks"].items()},
         )
@@ -168,7 +171,8 @@ class AnyLmEvalTask(Benchmark[P], Generic[P]):
         """Have lm-eval score the answers. Its own files go into `out`."""
         given = {answer_key(each.sample): _answer(each) for each in answers}
         options = self._options(answers[0].sample.data.get("limit"))
-        told = score_answers(self.environment, options, given, run, out)
+        alone = sorted({str(each.sample.subset) for each in answers if ALONE in each.sample.data})
+        told = score_answers(self.environment, options, given, run, out, alone)
         return to_result(told, self.asked_task, self.params.metric, out, answers)
 
     def _options(self, limit: int | None) -> dict[str, Any]:

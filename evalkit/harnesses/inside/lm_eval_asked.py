@@ -7,6 +7,7 @@ A request is known by its base, the hash of [method, arguments], and by how many
 import hashlib
 import json
 
+from lm_eval_code import judges
 from lm_eval_told import about, aggregates, packages
 
 PLACEHOLDERS = {"generate_until": "", "loglikelihood": (0.0, False), "loglikelihood_rolling": 0.0}
@@ -18,8 +19,7 @@ class Watched:
     def __init__(self, manager, base, options, programs):
         self.manager = manager
         self._programs = programs
-        self._unsafe = []
-        self._code_eval = False
+        self._alone = []
         self._base = base
         self._options = options
         self._tasks = {}
@@ -39,8 +39,9 @@ class Watched:
         if getattr(task, "MULTIMODAL", False):
             raise SystemExit(f"{name} shows the model images or sound, which cannot be frozen yet")
         if getattr(task, "UNSAFE_CODE", False):
-            self._unsafe.append(name)
             self._refuse_code(name)
+            if not judges(task):
+                self._alone.append(name)
 
     def _refuse_code(self, name):
         if not self._options.get("confirm_run_unsafe_code"):
@@ -49,15 +50,16 @@ class Watched:
     def _take_over_programs(self, tasks):
         """Tasks that do not say so run programs, too: they have loaded the metric for it."""
         if self._programs is not None and self._programs.take_over():
-            self._code_eval = True
             self._refuse_code(", ".join(tasks))
 
-    def run_by_themselves(self):
-        """Tasks that say they run programs, where no metric is there that does it."""
-        return [] if self._code_eval else self._unsafe
-
     def told(self):
-        return {"tasks": self._tasks, "groups": self._groups, "packages": packages()}
+        """`run_by_themselves` are tasks that say they run programs, and do not by the metric for it."""
+        return {
+            "tasks": self._tasks,
+            "groups": self._groups,
+            "packages": packages(),
+            "run_by_themselves": self._alone,
+        }
 
     def recorder(self):
         """A model that notes what it is asked."""

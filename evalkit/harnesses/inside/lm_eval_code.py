@@ -5,10 +5,12 @@ is run here: a first scoring notes the programs, evalkit runs each in a sandbox 
 function, and a second scoring finds the verdicts. A program can then spoil its own verdict and no other.
 """
 
+import functools
 import hashlib
 import inspect
 import json
 import sys
+import types
 
 LIBRARIES = ("numpy", "pandas", "scipy", "sympy", "mpmath", "regex")
 """Programs find them imported by lm-eval, if it has them. The metric's guard would let nobody import numpy."""
@@ -48,6 +50,44 @@ class Programs:
         else:
             raise SystemExit("scored again, a task makes other programs of the same answers")
         return {"task_id": task_id, "completion_id": completion_id, **found}
+
+
+def judges(task):
+    """Whether the functions that score a task use the metric, by names that they find when it is loaded."""
+    todo, seen = _scorers(task), set()
+    while todo:
+        each = todo.pop()
+        if isinstance(each, functools.partial):
+            todo.append(each.func)
+        if isinstance(each, (types.MethodType, types.MethodWrapperType)):
+            todo += [each.__self__, getattr(each, "__func__", None)]
+        if _is_metric(each):
+            return True
+        if isinstance(each, types.FunctionType) and each not in seen:
+            seen.add(each)
+            todo += _used(each.__code__, each.__globals__)
+    return False
+
+
+def _scorers(task):
+    lists = [getattr(task, name, None) or {} for name in ("_metric_fn_list", "_aggregation_list")]
+    own = [type(task).process_results, getattr(task.config, "process_results", None)]
+    return [*own, *(each for found in lists for each in found.values())]
+
+
+def _used(code, known):
+    """What the names in a function's text stand for, those behind the dot of a module included."""
+    found = [known[name] for name in code.co_names if name in known]
+    for module in [each for each in found if isinstance(each, types.ModuleType)]:
+        found += [vars(module)[name] for name in code.co_names if name in vars(module)]
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            found += _used(inner, known)
+    return found
+
+
+def _is_metric(value):
+    return sys.modules.get(type(value).__module__) in _metrics()
 
 
 def _metrics():

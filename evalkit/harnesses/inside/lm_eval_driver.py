@@ -86,12 +86,12 @@ def _requests(arguments, options):
 
 
 def _programs(arguments, options):
-    """The programs by key, the text that runs one, and the tasks that run some by means of their own."""
+    """The programs by key, and the text that runs one."""
     programs = Programs()
     watched = _watch(arguments, options, programs)
     lm = watched.answering(_read(arguments["answers"]))
     _evaluate(lm, watched, options, predict_only=False, bootstrap_iters=0)
-    return {**programs.told(), "run_by_themselves": watched.run_by_themselves()}
+    return programs.told()
 
 
 def _results(arguments, options):

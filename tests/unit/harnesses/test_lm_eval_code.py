@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -13,12 +15,18 @@ from evalkit.benchmarks.contract import Answered, Solution
 from evalkit.benchmarks.data import DataAccess
 from evalkit.benchmarks.registry import make_benchmark
 from evalkit.errors import RecipeError, ScorerError
-from evalkit.harnesses import lm_eval_calls, lm_eval_sandbox
+from evalkit.harnesses import lm_eval_calls
+from evalkit.harnesses.inside.lm_eval_code import judges
+from evalkit.harnesses.lm_eval import ENVIRONMENT
 from evalkit.harnesses.lm_eval_programs import run_programs
+from evalkit.harnesses.lm_eval_requests import ALONE
 from evalkit.recipe.schema import DataOverride, Scoring
 from evalkit.store.records import Outcome, Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
     from evalkit.harnesses.environments import HarnessPython
 
 TASKS = Path(__file__).parents[2] / "data" / "samples" / "lm_eval_code"
@@ -83,6 +91,7 @@ def test_a_program_can_change_no_verdict_but_its_own(tmp_path: Path) -> None:
     answers = []
     for sample, text in zip(loaded.samples, ANSWERS.values(), strict=True):
         assert sample.data["body"]["stop"][:2] == ["\nclass", "\ndef"]
+        assert ALONE not in sample.data
         reply = Reply(Outcome.OK, text)
         answers.append(Answered(sample, 0, Solution(text=text, outcome=Outcome.OK), reply))
     out = tmp_path / "out"
@@ -112,6 +121,60 @@ def test_code_runs_where_the_recipe_allows_it() -> None:
         toy("toy_quiet").load(ACCESS)
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("hub")
+def test_tasks_that_run_code_themselves_are_known_one_by_one() -> None:
+    """Beside one whose programs the metric runs, and before there is an answer."""
+    samples = toy("toy_both", metric="ends", allow_code_execution=True).load(ACCESS).samples
+    found = {sample.subset: ALONE in sample.data for sample in samples}
+    assert found == {"toy_code": False, "toy_alone": True}
+
+
+def direct(metric: Any) -> Any:
+    return METRIC.compute(metric)
+
+
+def wrapped(metric: Any) -> Any:
+    return [direct(each) for each in metric]
+
+
+def neighbour(metric: Any) -> Any:
+    exec(metric)
+
+
+METRIC: Any = None
+
+
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [
+        (direct, True),
+        (wrapped, True),
+        (partial(wrapped, []), True),
+        (wrapped.__call__, True),
+        (lambda metric: METRIC.compute(metric), True),
+        (neighbour, False),
+        (None, False),
+    ],
+)
+@pytest.mark.parametrize("place", ["metric", "process_results"])
+def test_a_metric_is_found_by_what_a_task_scores_with(
+    monkeypatch: pytest.MonkeyPatch, scores: Any, found: bool, place: str
+) -> None:
+    """A function that only stands beside the metric runs programs by itself."""
+    name = "evaluate_modules.metrics.code_eval.0.code_eval"
+    metric = type("CodeEval", (), {"__module__": name, "compute": len})()
+    module = SimpleNamespace(check_correctness=None)
+    monkeypatch.setitem(sys.modules, name, cast("ModuleType", module))
+    monkeypatch.setitem(globals(), "METRIC", metric)
+    task = type("Task", (), {"process_results": neighbour, "config": SimpleNamespace()})()
+    if place == "metric":
+        task._metric_fn_list = {"other": None, "own": scores}
+    else:
+        task.config.process_results = scores
+    assert judges(task) is found
+
+
 def test_programs_run_in_the_image_of_the_recipe(
     own: HarnessPython, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,15 +187,22 @@ def test_programs_run_in_the_image_of_the_recipe(
     assert "apptainer: " in caught.value.message
 
 
-def test_code_that_lm_eval_runs_itself_is_refused_with_an_image(
-    own: HarnessPython, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("hub")
+def test_what_lm_eval_runs_itself_is_said_by_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the recipe names is not what would run it."""
-    told = {"programs": {}, "source": None, "run_by_themselves": ["cruxeval"]}
-    monkeypatch.setattr(lm_eval_sandbox, "_run", lambda *_: told)
-    with pytest.raises(ScorerError, match=r"cruxeval: runs the model's code in lm-eval's own"):
-        lm_eval_sandbox.score_in_sandbox(
-            own, "driver", {}, {}, Scoring(image="/images/py.sif"), tmp_path
+    """Not by the process in which it ran; and where the recipe names an image it does not run."""
+    forged: dict[str, Any] = {"results": {}, "run_by_themselves": []}
+    monkeypatch.setattr(lm_eval_calls, "score_in_sandbox", lambda *_: forged)
+    options = {"confirm_run_unsafe_code": True}
+
+    def scored() -> Mapping[str, Any]:
+        return lm_eval_calls.score_answers(
+            ENVIRONMENT, options, {}, tmp_path, tmp_path, ["cruxeval"]
         )
-    found = lm_eval_sandbox.score_in_sandbox(own, "driver", {}, {}, Scoring(), tmp_path)
-    assert found["run_by_themselves"] == ["cruxeval"]
+
+    assert scored()["run_by_themselves"] == ["cruxeval"]
+    plan = SimpleNamespace(scoring=Scoring(image="/images/py.sif"))
+    monkeypatch.setattr(lm_eval_calls, "load_plan", lambda folder: plan)
+    with pytest.raises(ScorerError, match=r"cruxeval: runs the model's code in lm-eval's own"):
+        scored()

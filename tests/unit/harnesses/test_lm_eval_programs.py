@@ -42,17 +42,16 @@ class Lost(SandboxPool):
     pools = 0
 
     def run(self, programs: Iterable[Program]) -> list[ProgramResult | ScorerError]:
-        cls = type(self)
         asked = list(programs)
         results = super().run(asked)
         for number, program in enumerate(asked):
-            if any(text.encode() in program.files["program.json"] for text in cls.lost):
+            if any(text.encode() in program.files["program.json"] for text in Lost.lost):
                 results[number] = ScorerError("lost")
         return results
 
     def __exit__(self, *details: Any) -> None:
-        type(self).lost = ()
-        type(self).pools += 1
+        Lost.lost = ()
+        Lost.pools += 1
         super().__exit__(*details)
 
 
@@ -60,15 +59,16 @@ def test_a_program_that_the_sandbox_lost_is_tried_again(
     own: HarnessPython, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what ends its judge twice has failed."""
-    pool = type("Pool", (Lost,), {"lost": ("a = 1",)})
-    monkeypatch.setattr(lm_eval_programs, "SandboxPool", pool)
+    monkeypatch.setattr(lm_eval_programs, "SandboxPool", Lost)
+    monkeypatch.setattr(Lost, "lost", ("a = 1",))
+    monkeypatch.setattr(Lost, "pools", 0)
     found = judged(own)
     assert found == {
         "right": {"passed": True, "result": "passed"},
         "wrong": {"passed": False, "result": "failed: "},
         "kills": {"passed": False, "result": "failed: the program ended its judge (failed)"},
     }
-    assert pool.pools == 2
+    assert Lost.pools == 2
 
 
 @pytest.mark.parametrize(

@@ -16,3 +16,12 @@ def pass_at_1(references, predictions):
     """Of one problem."""
     rates, _ = METRIC.compute(references=references, predictions=predictions, k=[1], timeout=1.0)
     return rates["pass@1"]
+
+
+def ends(references, predictions):
+    """Whether the first program ends by itself, found out right here."""
+    try:
+        exec(predictions[0][0], {})
+    except Exception:
+        return 0.0
+    return 1.0
