@@ -185,7 +185,7 @@ def test_quirk(pool: SandboxPool, quirk: Any, compat: bool, strict: bool) -> Non
 SECRET = "zqx7 the expected output"
 HUNT = f"""
 def hunt():
-    import hashlib, os
+    import hashlib, os, sys
     from pathlib import Path
     # By its checksum: a text to look for would be found in the memory of whoever looks for it.
     def holds(data):
@@ -195,9 +195,12 @@ def hunt():
                 return True
             at = data.find(b"zqx7", at + 1)
         return False
-    for path in Path("/tmp").rglob("*"):
-        if path.is_file() and holds(path.read_bytes()):
-            return True
+    for folder, folders, files in os.walk("/tmp"):
+        # Where this Python is below /tmp, it is gigabytes that nobody here may write to.
+        folders[:] = [name for name in folders if not sys.prefix.startswith(os.path.join(folder, name))]
+        for path in map(Path(folder).joinpath, files):
+            if path.is_file() and holds(path.read_bytes()):
+                return True
     with open("/proc/self/mem", "rb", buffering=0) as memory:
         for line in Path("/proc/self/maps").read_text().splitlines():
             span, rights = line.split()[:2]
@@ -324,10 +327,13 @@ def test_a_captured_flood_is_not_taken_out(pool: SandboxPool, by: Grader) -> Non
 def test_processes_of_one_test_do_not_see_the_next(pool: SandboxPool, by: Grader) -> None:
     """A descendant in a session of its own is ended with the test that started it."""
     program = (
-        "import subprocess, sys, os, pathlib\n"
-        "live = [p for p in pathlib.Path('/proc').glob('[0-9]*/cmdline') if b'sleep' in p.read_bytes()]\n"
-        "print(len(live))\n"
+        "import os, pathlib\n"
+        "def live():\n"
+        "    lines = pathlib.Path('/proc').glob('[0-9]*/cmdline')\n"
+        "    return sum(line.read_bytes().startswith(b'sleep') for line in lines)\n"
+        "before = live()\nprint(before)\n"
         "os.waitpid(os.posix_spawn('/bin/sh', ['sh', '-c', 'setsid sleep 99 & setsid sleep 99 &'], {}), 0)\n"
+        "while live() < before + 2: pass\n"  # both are what they are to be
     )
     outputs = ["0", "0"] if by == "strict-subprocess" else ["0", "2"]
     assert judge(pool, program, [SUM] * 2, outputs, by=by).code is ResultCode.PASSED
