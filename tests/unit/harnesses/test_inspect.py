@@ -128,6 +128,7 @@ def test_another_file_than_planned(planned: Planned, tmp_path: Path) -> None:
             planned.benchmark.solve(Sample("0", data=data), FakeModel(tmp_path, right_at_first))
         )
     (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "program.log").write_text("said")
     done = Solution("", data={"folder": "done", "log": "x"})
     with pytest.raises(ScorerError, match="is not the file that was planned"):
         planned.benchmark.conclude(
