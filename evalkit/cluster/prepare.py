@@ -7,11 +7,8 @@ asked, where it runs) is kept beside the plan, for replicas that start from now 
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from filelock import SoftFileLock, Timeout
 
 from evalkit.benchmarks.frozen import write_frozen
 from evalkit.cluster.planning import Planned, plan_runs, recipe_folder
@@ -31,6 +28,7 @@ from evalkit.recipe.yaml_text import render_yaml
 from evalkit.report.artifacts import render_json
 from evalkit.report.steps import find_step
 from evalkit.report.sweep import Cell, write_cells
+from evalkit.store.alone import alone
 from evalkit.store.registry import note_runs, registry_path
 from evalkit.store.run import (
     check_creatable,
@@ -42,7 +40,7 @@ from evalkit.store.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from evalkit.clock import Clock
@@ -88,7 +86,8 @@ def prepare_runs(
     prepared = []
     for run in planned:
         cell, cluster = run.loaded, clusters[run.loaded.variant]
-        with _alone_in(run.folder):
+        # another one would replace the frozen requests of a plan not yet written
+        with alone(run.folder.root / ".prepare.lock", f"prepares {run.folder.root}", LOCK_WAIT_S):
             is_new = not is_run(run.folder)
             if is_new:
                 folder = run.folder
@@ -158,28 +157,6 @@ def _way_on(run: Planned, existing: Plan, found: Mapping[str, tuple[str, str]]) 
 def _recipe_text(loaded: LoadedRecipe, folder: RunFolder) -> bytes:
     """The merged recipe, with its relative paths starting at the run folder."""
     return render_yaml(moved(Document(loaded.raw), loaded.base, folder.root).data).encode()
-
-
-@contextlib.contextmanager
-def _alone_in(folder: RunFolder) -> Iterator[None]:
-    """Keep a second `prepare` out: it would replace the frozen requests of a plan not yet written."""
-    lock = SoftFileLock(folder.root / ".prepare.lock", timeout=LOCK_WAIT_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StoreError(
-            f"another evalkit prepares {folder.root}",
-            hint=f"Wait for it; when none runs any more, remove {lock.lock_file}.",
-        ) from error
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {lock.lock_file}: {error.strerror or error}",
-            hint="Check free space, quota and permissions of the output folder; nothing was changed.",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write(run: Planned, texts: Mapping[Path, bytes]) -> None:

@@ -8,13 +8,10 @@ what it wrote then is not its unit's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
-
-from filelock import SoftFileLock, Timeout
 
 from evalkit.benchmarks.registry import benchmark_class
 from evalkit.client.steps import Facilities
@@ -23,6 +20,7 @@ from evalkit.cluster.driving import SharedGateway, TaskDriver, places
 from evalkit.cluster.units import TaskWork, do_unit
 from evalkit.errors import EvalkitError, FailureKind, InfraError, StoreError
 from evalkit.report.facts import read_run_facts
+from evalkit.store.alone import alone
 from evalkit.store.parts import part_key
 from evalkit.store.records import UnitRecord
 from evalkit.store.replayed import is_lost, output_of, put_replayed
@@ -30,7 +28,7 @@ from evalkit.store.union import ShardUnion
 from evalkit.store.work import OpenShard, WorkItem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from evalkit.client.calls import Answer
@@ -111,31 +109,11 @@ def replay_lost(
     """
     shared = SharedGateway(clock, plan.client.program_idle_s, run_secrets(plan, env))
     replay = _Replay(folder, plan, shared, _NoModel(None), tell)
-    with _alone_in(folder):
+    # both would write, and remove, the same folders
+    doing = f"has lost output of {folder.root} written again"
+    with alone(folder.root / ".replay.lock", doing, wait_s=0):
         asyncio.run(_replay_all(replay, tasks))
     return replay.found
-
-
-@contextlib.contextmanager
-def _alone_in(folder: RunFolder) -> Iterator[None]:
-    """Keep a second replay of the run out: both would write, and remove, the same folders."""
-    lock = SoftFileLock(folder.root / ".replay.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StoreError(
-            f"another evalkit has lost output of {folder.root} written again",
-            hint=f"Wait for it; when none runs any more, remove {lock.lock_file}.",
-        ) from error
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {lock.lock_file}: {error.strerror or error}",
-            hint="Check free space, quota and permissions of the output folder; nothing was changed.",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 async def _replay_all(replay: _Replay, tasks: Sequence[TaskPlan]) -> None:
